@@ -1,0 +1,1 @@
+"""Training neural networks from the loss value alone, by generalized likelihood ratios."""

@@ -1,0 +1,199 @@
+"""The constants at the top of a script, and the command line that overrides them.
+
+A script states its constants as `NAME = value  # what it is`; the comments become the help of
+`-h`, and `NAME` can be given as `--name value`. Functions are given by their names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import os
+import tokenize
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+from glr import losses, network, noise, optimizers
+from glr.errors import GLRError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Kind(NamedTuple):
+    """What values a constant takes: how a word is read, which values are right, in words."""
+
+    read: Callable[[str], object]
+    is_right: Callable[[object], bool]
+    words: str
+    many: bool = False
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(lowest: int) -> Kind:
+    return Kind(int, lambda v: _is_whole(v) and v >= lowest, f"a whole number ≥ {lowest}")
+
+
+def _choice(*values: str) -> Kind:
+    return Kind(str, lambda v: v in values, " or ".join(f'"{value}"' for value in values))
+
+
+def _function(words: str) -> Kind:
+    return Kind(str, callable, words)
+
+
+POSITIVE = Kind(float, lambda v: _is_number(v) and v > 0, "a number > 0")
+NOT_NEGATIVE = Kind(float, lambda v: _is_number(v) and v >= 0, "a number ≥ 0")
+FLAG = Kind(bool, lambda v: isinstance(v, bool), "True or False")
+
+KINDS: dict[str, Kind] = {
+    "DATASET": Kind(str, lambda v: isinstance(v, str) and v != "", "a name or the path of an .npz"),
+    "SEED": _whole(0),
+    "HIDDEN": _whole(1)._replace(many=True),
+    "ACTIVATION": _function("a function of an array"),
+    "LOSS": _function("a function of logits and labels"),
+    "NOISE": Kind(str, lambda v: isinstance(v, noise.NoiseLaw), "a NoiseLaw"),
+    "SIGMA": POSITIVE._replace(many=True),
+    "PERTURB": _choice("logits", "weights"),
+    "REPLICATES": _whole(1),
+    "OUTPUT_DRAWS": _whole(1),
+    "CONTROL_VARIATE": FLAG,
+    "CONDITIONAL_SCORE": FLAG,
+    "STANDARDISED_LOSS": FLAG,
+    "LAYERWISE": FLAG,
+    "OPTIMIZER": _function("a function of glr.optimizers"),
+    "BATCH_SIZE": _whole(1),
+    "STEPS": _whole(1),
+    "LEARNING_RATE": POSITIVE,
+    "WEIGHT_DECAY": NOT_NEGATIVE,
+    "EVAL_EVERY": _whole(1),
+    "VALIDATION": _whole(0),
+}
+
+# Functions and laws that a word of the command line can name, beside those of the script itself.
+NAMED: dict[str, dict[str, object]] = {
+    "ACTIVATION": {f.__name__: f for f in network.ACTIVATIONS},
+    "LOSS": {f.__name__: f for f in (losses.cross_entropy, losses.zero_one)},
+    "NOISE": {law.name: law for law in (noise.gaussian, noise.laplace, noise.logistic)},
+    "OPTIMIZER": {f.__name__: f for f in (optimizers.sgd, optimizers.adagrad, optimizers.adam)},
+}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line, without the usage before it."""
+
+    def error(self, message: str) -> None:
+        """Print the complaint and end with status 2."""
+        self.exit(2, f"{self.prog}: {message}; -h lists what it takes\n")
+
+
+def comments(source: str) -> dict[str, str]:
+    """The comment at the end of every line `NAME = value  # comment`, by NAME."""
+    found, name = {}, ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NAME and token.start[1] == 0:
+            name = token.string
+        elif token.type == tokenize.COMMENT and token.start[1] > 0 and name.isupper():
+            found[name] = (found.get(name, "") + " " + token.string.lstrip("# ")).strip()
+    return found
+
+
+def name_of(value: object) -> object:
+    """How a constant is shown and stored: functions and laws by name, anything else as it is."""
+    return getattr(value, "name", getattr(value, "__name__", value))
+
+
+def as_typed(value: object) -> str:
+    """A constant as it is typed on the command line."""
+    many = isinstance(value, (tuple, list))
+    return " ".join(map(str, value)) if many else str(name_of(value))
+
+
+def script_constants(script: Mapping[str, object], words: list[str] | None = None):
+    """A script's constants after the command line, as attributes of one object.
+
+    script : the script's `globals()`; its names in capitals that stand in KINDS are constants
+    words : the command line, sys.argv[1:] by default
+
+    Adds SCRIPT (the script's name), DATA_DIR and MODELS_DIR. Raises GLRError for a bad constant;
+    ends the process, as argparse does, for a bad word (status 2) and after -h.
+    """
+    path = Path(str(script["__file__"]))
+    parser = OneLineParser(
+        prog=path.name,
+        description=script["__doc__"],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    says = comments(path.read_text(encoding="utf-8"))
+    defaults = {name: script[name] for name in KINDS if name in script}
+    for name, default in defaults.items():
+        _add_flag(parser, name, default, says.get(name, ""))
+    for place in ("data", "models"):
+        parser.add_argument(
+            f"--{place}-dir",
+            type=Path,
+            default=os.environ.get(f"GLR_{place.upper()}_DIR", ROOT / place),
+            metavar="DIR",
+            help=f"the {place} folder (default: GLR_{place.upper()}_DIR, else {place}/)",
+        )
+    given = vars(parser.parse_args(words))
+    constants = SimpleNamespace(
+        SCRIPT=path.stem, DATA_DIR=Path(given["data_dir"]), MODELS_DIR=Path(given["models_dir"])
+    )
+    for name in defaults:
+        setattr(constants, name, _checked(name, given[name.lower()], script))
+    return constants
+
+
+def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -> None:
+    """Add --name to the parser, with the script's comment and value as its help."""
+    kind = KINDS[name]
+    flag = "--" + name.lower().replace("_", "-")
+    text = f"{comment} (default: {as_typed(default)})".replace("%", "%%")
+    if kind is FLAG:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+        return
+    parser.add_argument(
+        flag,
+        type=_reader(kind),
+        nargs="+" if kind.many else None,
+        default=default,
+        metavar="X" if kind.read is float else "N" if kind.read is int else "NAME",
+        help=text,
+    )
+
+
+def _reader(kind: Kind) -> Callable[[str], object]:
+    def read(word: str) -> object:
+        try:
+            return kind.read(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{word!r} is not {kind.words}") from None
+
+    return read
+
+
+def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
+    """The value of a constant, with names replaced by what they name, or a GLRError."""
+    kind = KINDS[name]
+    if name in NAMED and isinstance(value, str):
+        choices = NAMED[name] | {
+            key: own for key, own in script.items() if kind.is_right(own) and not key.isupper()
+        }
+        if value not in choices:
+            raise GLRError(f"{name} = {value}: no such name; give one of {', '.join(NAMED[name])}")
+        value = choices[value]
+    values = value if kind.many and isinstance(value, (tuple, list)) else (value,)
+    if not values or not all(kind.is_right(item) for item in values):
+        raise GLRError(f"{name} = {as_typed(value)}: must be {kind.words}")
+    return tuple(values) if kind.many else value

@@ -1,0 +1,246 @@
+"""The generalized likelihood ratio (GLR) gradient estimator, from forward passes alone.
+
+For a network whose logits carry independent noise r^t = σ_t z of density f (docs/method.md),
+
+    v^t = W^tᵀ x^t + b^t,    x^{t+1} = φ(v^t + r^t),    L = loss(v^{T−1} + r^{T−1}, y),
+
+every layer's gradient of the expected loss is an expectation of the loss times a score:
+
+    ∂E[L]/∂W^t_ji = E[ L x^t_j s(r^t_i) ],    ∂E[L]/∂b^t_i = E[ L s(r^t_i) ]              (1)
+
+(Peng et al. 2022). Neither φ nor the loss is differentiated. Arrays are float32 and shaped
+(replicates R, [output draws K,] neurons n, samples B); samples are columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from glr.losses import Loss
+from glr.network import Activation, Layer, threshold
+from glr.noise import Array, NoiseLaw, logistic, random_words
+
+BLOCK_FLOATS = 2**17  # of noise per layer and block: what a core's L2 cache holds
+KEPT_FLOATS = 2**23  # of activations and scores kept for all blocks (32 MB); beyond, replayed
+SPREAD_FLOOR = 1e-3  # added to the standard deviation that a standardised loss is divided by
+
+
+@dataclass(frozen=True)
+class GLR:
+    """What is estimated and how. The published estimator is `GLR(φ, loss, laplace, …)` with
+    replicates R, output_draws 1 and every variance reduction off.
+
+    activation, loss : plain callables, see glr.network and glr.losses; smooth or not
+    noise : the law, at unit standard deviation
+    sigma : standard deviation of each layer's noise, one per layer
+    perturb : "logits", or "weights": every weight and bias of a neuron gets its own noise of
+        standard deviation σ for each sample, which for Gaussian noise is exactly logit noise of
+        σ√(1 + ‖x‖²) (Kingma et al. 2015); other laws are given the same standard deviation
+    replicates : R, forward passes per sample
+    output_draws : K, draws of the output layer's noise per replicate
+    control_variate : subtract the mean loss of the sample's other forward passes
+    conditional_score : replace a threshold neuron's score by its mean given the neuron's output
+    standardised_loss : divide each sample's loss by its standard deviation over the replicates;
+        this estimates the gradient of a rescaled risk, no longer that of E[L]
+    layerwise : make one layer noisy at a time, the others noise-free (Jiang et al. 2024)
+    """
+
+    activation: Activation
+    loss: Loss
+    sigma: Sequence[float]
+    noise: NoiseLaw = logistic
+    perturb: str = "logits"
+    replicates: int = 10
+    output_draws: int = 1
+    control_variate: bool = True
+    conditional_score: bool = False
+    standardised_loss: bool = False
+    layerwise: bool = False
+
+
+class Batch(NamedTuple):
+    """Inputs x (n_in × B) float32 and integer labels y (B,)."""
+
+    x: Array
+    y: np.ndarray
+
+
+class Gradient(NamedTuple):
+    """∂E[L]/∂W, ∂E[L]/∂b for every layer, and the mean loss of the noisy forward passes."""
+
+    layers: list[Layer]
+    risk: float
+
+
+class Noise(NamedTuple):
+    """One layer's noise: its score at unit standard deviation, and the deviation σ it had."""
+
+    score: Array
+    scale: Array | np.float32
+
+
+class Passes(NamedTuple):
+    """Forward passes of a block of replicates: every layer's input and noise, and the losses.
+
+    An input is (n × B) where the replicates share it, else (R, n, B); losses are (R, K, B).
+    """
+
+    inputs: list[Array]
+    noise: list[Noise | None]
+    losses: Array
+
+
+Streams = Sequence[np.random.Generator]
+
+
+def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Gradient:
+    """Estimate equation (1) for every layer, averaged over the batch.
+
+    streams : one generator per layer, so that the noise is the same for any size of block.
+    """
+    if not glr.layerwise:
+        return _gradient_of_noisy_layers(glr, layers, batch, streams)
+    parts = []
+    for t in range(len(layers)):
+        sigma = [s if u == t else 0.0 for u, s in enumerate(glr.sigma)]
+        one_noisy_layer = replace(glr, sigma=sigma)
+        parts.append(_gradient_of_noisy_layers(one_noisy_layer, layers, batch, streams))
+    own_layers = [part.layers[t] for t, part in enumerate(parts)]
+    return Gradient(own_layers, float(np.mean([part.risk for part in parts])))
+
+
+def _gradient_of_noisy_layers(
+    glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
+) -> Gradient:
+    """Equation (1) for the layers whose σ is not zero; zeros for the others."""
+    losses, blocks = _losses_and_blocks(glr, layers, batch, streams)
+    R, K, B = losses.shape
+    hidden_weights = loss_weights(glr, losses.mean(axis=1)) / (R * B)
+    output_weights = loss_weights(glr, losses.reshape(R * K, B)).reshape(R, K, B) / (R * K * B)
+    gradient = [Layer(np.zeros_like(W), np.zeros_like(b)) for W, b in layers]
+    start = 0
+    for passes in blocks:
+        block = slice(start, start + len(passes.losses))
+        start = block.stop
+        for t, noise in enumerate(passes.noise):
+            weights = (output_weights if t == len(layers) - 1 else hidden_weights)[block]
+            if noise is not None:
+                _add_correlation(gradient[t], passes.inputs[t], noise, weights)
+    return Gradient(gradient, float(losses.mean()))
+
+
+def loss_weights(glr: GLR, losses: Array) -> Array:
+    """What multiplies each forward pass's score in equation (1); losses (passes × B), same out.
+
+    The control variate is the mean loss of the sample's *other* passes, which is independent of
+    this pass's score, whose mean is zero: the estimate stays unbiased.
+    """
+    weights = losses
+    if glr.control_variate:
+        n = len(losses)
+        weights = (losses - losses.mean(axis=0)) * np.float32(n / (n - 1))
+    if glr.standardised_loss:
+        weights = weights / (losses.std(axis=0) + np.float32(SPREAD_FLOOR))
+    return weights
+
+
+def _add_correlation(gradient: Layer, x: Array, noise: Noise, weights: Array) -> None:
+    """Add Σ weight·x·s to ∂W and Σ weight·s to ∂b, the sums over replicates and samples.
+
+    weights are (R, B), or (R, K, B) for the output layer. Whatever the replicates share is
+    multiplied once, after the sum over them: the cost of the first layer's product with x, of
+    (n_in × B)·(B × n_out), does not grow with R, nor that of the output layer's with K.
+    """
+    delta = (weights[..., None, :] / noise.scale) * noise.score  # (R, [K,] n_out, B)
+    if weights.ndim == 3:
+        delta = delta.sum(axis=1)
+    if x.ndim == 2:
+        delta = delta.sum(axis=0)
+        gradient.W[:] += x @ delta.T
+    else:
+        gradient.W[:] += (x @ delta.swapaxes(-1, -2)).sum(axis=0)
+    gradient.b[:] += delta.sum(axis=-1).reshape(-1, len(gradient.b)).sum(axis=0)
+
+
+def _losses_and_blocks(
+    glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
+) -> tuple[Array, Iterable[Passes]]:
+    """All losses (R, K, B), and the forward passes in blocks of replicates.
+
+    The losses come first because every weight needs all losses of its sample. Where the passes
+    are too many to keep, they are forgotten, and replayed from the generators' states.
+    """
+    floats = max(glr.output_draws * layers[-1].b.size, *(b.size for _, b in layers))
+    block_size = max(1, BLOCK_FLOATS // (floats * batch.y.size))
+    sizes = [min(block_size, glr.replicates - r) for r in range(0, glr.replicates, block_size)]
+
+    def walk() -> Iterator[Passes]:
+        return (
+            forward_passes(replace(glr, replicates=size), layers, batch, streams) for size in sizes
+        )
+
+    if glr.replicates * floats * batch.y.size <= KEPT_FLOATS:
+        blocks = list(walk())
+        return np.concatenate([passes.losses for passes in blocks]), blocks
+    states = [stream.bit_generator.state for stream in streams]
+    losses = np.concatenate([passes.losses for passes in walk()])
+    for stream, state in zip(streams, states, strict=True):
+        stream.bit_generator.state = state
+    return losses, walk()
+
+
+def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Passes:
+    """R noisy forward passes of every sample, with K draws of the output noise in each."""
+    x, inputs, noise = batch.x, [], []
+    for t, (W, b) in enumerate(layers):
+        inputs.append(x)
+        activation, draws = glr.activation, (glr.replicates,)
+        if t == len(layers) - 1:
+            activation, draws = _identity, (glr.replicates, glr.output_draws)
+            x = x[..., None, :, :]  # the axis of the K draws
+        v = W.T @ x + b[:, None]
+        scale = noise_scale(glr, t, x)
+        shape = (*draws, *v.shape[-2:])
+        if glr.sigma[t] == 0:
+            x = activation(v)
+            noise.append(None)
+            continue
+        if activation is threshold and glr.conditional_score:
+            x, score = binary_neurons(glr.noise, v / scale, shape, streams[t])
+        else:
+            r, score = glr.noise.draw(streams[t], shape)
+            x = activation(v + scale * r)
+        noise.append(Noise(score, scale))
+    return Passes(inputs, noise, glr.loss(x, batch.y))
+
+
+def _identity(v: Array) -> Array:
+    return v
+
+
+def noise_scale(glr: GLR, t: int, x: Array) -> Array | np.float32:
+    """Standard deviation of layer t's logit noise: σ, or σ√(1 + ‖x‖²) of shape (…, 1, B)."""
+    sigma = np.float32(glr.sigma[t])
+    if glr.perturb == "logits":
+        return sigma
+    return sigma * np.sqrt(1 + np.square(x).sum(axis=-2, keepdims=True))
+
+
+def binary_neurons(
+    law: NoiseLaw, v: Array, shape: tuple[int, ...], rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Outputs x ~ Bernoulli(F(v)) of threshold neurons, and their conditional scores E[s | x].
+
+    Given the output, E[s | x = 1] = f(v)/F(v) and E[s | x = 0] = −f(v)/(1 − F(v)), that is
+    score_gap(v)·(x − F(v)) (Rao-Blackwell: same mean, smaller variance). F is rounded down to a
+    multiple of 2⁻¹⁶, in the draw and in the score alike, so that the score's mean is exactly 0.
+    """
+    levels = np.minimum(law.cdf(v) * np.float32(65536), np.float32(65535)).astype(np.uint16)
+    x = (random_words(rng, shape, np.uint16) < levels).astype(np.float32)
+    score = x - levels * np.float32(2**-16)
+    score *= law.score_gap(v)
+    return x, score

@@ -1,0 +1,208 @@
+"""One run of a training script: data and constants in, progress shown, three files out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+from glr.constants import name_of
+from glr.data import Dataset, dataset_label, hold_out, load_dataset, n_classes
+from glr.errors import GLRError
+from glr.estimator import GLR
+from glr.files import write_whole
+from glr.machine import prepare_for_small_arrays
+from glr.models import save_model
+from glr.network import Network, new_network, threshold
+from glr.plots import draw_learning_curve
+from glr.training import Evaluation, Plan, glr_estimator, train
+
+
+class Run(NamedTuple):
+    """A trained network and its learning curve."""
+
+    network: Network
+    history: list[Evaluation]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Show a GLRError as one line and end with status 2."""
+    try:
+        yield
+    except GLRError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run_generator(seed: int) -> np.random.Generator:
+    """The one generator of a run. SFC64 is the fastest of NumPy's, and random numbers the bill."""
+    return np.random.Generator(np.random.SFC64(seed))
+
+
+def load_data(constants: SimpleNamespace) -> Dataset:
+    """The data set that the constants name; VALIDATION training samples take the test set's place.
+
+    The held-out samples depend on SEED alone.
+    """
+    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    if constants.VALIDATION:
+        data = hold_out(data, constants.VALIDATION, run_generator(constants.SEED))
+    return data
+
+
+def layer_sigmas(sigma: tuple[float, ...], n_layers: int) -> tuple[float, ...]:
+    """One σ per layer from SIGMA: one number for all, two for hidden and output, or one each."""
+    if len(sigma) == n_layers:
+        return sigma
+    if len(sigma) == 1:
+        return sigma * n_layers
+    if len(sigma) == 2:
+        return (sigma[0],) * (n_layers - 1) + (sigma[1],)
+    raise GLRError(f"SIGMA has {len(sigma)} numbers for {n_layers} layers; give 1, 2 or {n_layers}")
+
+
+def glr_method(constants: SimpleNamespace) -> GLR:
+    """The estimator that the constants describe."""
+    c = constants
+    passes = c.REPLICATES if c.LAYERWISE else c.REPLICATES * c.OUTPUT_DRAWS
+    if c.REPLICATES < 2 and (c.CONTROL_VARIATE or c.STANDARDISED_LOSS):
+        raise GLRError(
+            f"REPLICATES = {passes}: the control variate and the standardised loss compare "
+            "replicates; use 2 or more, or switch both off"
+        )
+    if c.CONDITIONAL_SCORE and c.ACTIVATION is not threshold:
+        raise GLRError("CONDITIONAL_SCORE = True: is for ACTIVATION = threshold; set it to False")
+    if c.CONDITIONAL_SCORE and (c.NOISE.cdf is None or c.NOISE.score_gap is None):
+        raise GLRError("CONDITIONAL_SCORE = True: NOISE has no cdf and score_gap; set it to False")
+    return GLR(
+        activation=c.ACTIVATION,
+        loss=c.LOSS,
+        sigma=layer_sigmas(c.SIGMA, len(c.HIDDEN) + 1),
+        noise=c.NOISE,
+        perturb=c.PERTURB,
+        replicates=c.REPLICATES,
+        output_draws=c.OUTPUT_DRAWS,
+        control_variate=c.CONTROL_VARIATE,
+        conditional_score=c.CONDITIONAL_SCORE,
+        standardised_loss=c.STANDARDISED_LOSS,
+        layerwise=c.LAYERWISE,
+    )
+
+
+def plan_of(constants: SimpleNamespace) -> Plan:
+    """How long and how fast to train."""
+    return Plan(
+        constants.LOSS,
+        constants.OPTIMIZER,
+        constants.STEPS,
+        constants.BATCH_SIZE,
+        constants.LEARNING_RATE,
+        constants.WEIGHT_DECAY,
+        constants.EVAL_EVERY,
+    )
+
+
+def train_by_glr(constants: SimpleNamespace) -> Run:
+    """Train a network by GLR as the constants say, and show it."""
+    prepare_for_small_arrays()
+    glr, data = glr_method(constants), load_data(constants)
+    rng = run_generator(constants.SEED)
+    network = new_network(layer_sizes(data, constants.HIDDEN), constants.ACTIVATION, rng)
+    evaluations = train(network, glr_estimator(glr, rng), data, plan_of(constants), rng)
+    return Run(network, list(shown(evaluations, constants)))
+
+
+def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
+    """The neurons of every layer, from the data's features to its classes."""
+    return [data.x_train.shape[1], *hidden, n_classes(data)]
+
+
+def evaluated_on(constants: SimpleNamespace) -> str:
+    """What stands in the place of the test set."""
+    return "validation" if constants.VALIDATION else "test"
+
+
+def shown(evaluations: Iterable[Evaluation], constants: SimpleNamespace) -> Iterator[Evaluation]:
+    """Pass the evaluations on and show them: a bar on a terminal, plain lines elsewhere."""
+    from tqdm import tqdm  # noqa: PLC0415  (after -h, which it would slow)
+
+    with tqdm(
+        total=constants.STEPS, unit="step", desc=constants.SCRIPT, disable=not sys.stderr.isatty()
+    ) as bar:
+        for row in evaluations:
+            figures = (
+                f"loss {row.train_loss:.4f}, "
+                f"{evaluated_on(constants)} accuracy {100 * row.test_accuracy:.2f} %"
+            )
+            bar.set_postfix_str(figures, refresh=False)
+            bar.update(row.step - bar.n)
+            if bar.disable:
+                where = f"step {row.step}/{constants.STEPS}"
+                print(f"{where}  {figures}  {row.seconds:.1f} s", flush=True)
+            yield row
+
+
+def run_path(constants: SimpleNamespace) -> Path:
+    """Where the run's model goes: models/LRS_mnist_seed0.npz (script, data set, seed)."""
+    name = f"{constants.SCRIPT}_{dataset_label(constants.DATASET)}_seed{constants.SEED}"
+    if constants.VALIDATION:
+        name += "_validation"  # trained on fewer samples: never taken for a model to report
+    return constants.MODELS_DIR / f"{name}.npz"
+
+
+def save_run(run: Run, constants: SimpleNamespace) -> None:
+    """Write the model (.npz), its history (.csv) and learning curve (.png); print the summary."""
+    network, history = run
+    path, last, where = run_path(constants), history[-1], evaluated_on(constants)
+    accuracy = last.test_accuracy
+    write_history(path.with_suffix(".csv"), history)
+    title = f"{path.stem}: {', '.join(map(str, network.sizes))} neurons"
+    draw_learning_curve(path.with_suffix(".png"), title, history, where)
+    save_model(path, network.layers, run_metadata(network, last, constants))
+    print(
+        f"{constants.SCRIPT}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
+        f"{where} accuracy {100 * accuracy:.2f} % (noise-free)  {last.seconds:.1f} s  {path}"
+    )
+
+
+def run_metadata(network: Network, last: Evaluation, constants: SimpleNamespace) -> dict:
+    """All that is needed to know, and to retrain, what the weights are."""
+    values = {
+        name: [name_of(v) for v in value] if isinstance(value, tuple) else name_of(value)
+        for name, value in vars(constants).items()
+        if name not in ("SCRIPT", "DATA_DIR", "MODELS_DIR")
+    }
+    return {
+        "script": constants.SCRIPT,
+        "dataset": dataset_label(constants.DATASET),
+        "sizes": network.sizes,
+        "activation": name_of(network.activation),
+        "loss": name_of(constants.LOSS),
+        "constants": values,
+        "metrics": {
+            f"{evaluated_on(constants)}_accuracy": last.test_accuracy,
+            f"{evaluated_on(constants)}_loss": last.test_loss,
+            "train_loss": last.train_loss,
+            "seconds": round(last.seconds, 3),
+        },
+        "versions": {"python": platform.python_version(), "numpy": version("numpy")},
+    }
+
+
+def write_history(path: Path, history: list[Evaluation]) -> None:
+    """The learning curve as CSV: step, epoch, seconds, train_loss, test_loss, test_accuracy."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(Evaluation._fields)
+    rows.writerows([row.step, *(f"{figure:.6g}" for figure in row[1:])] for row in history)
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))

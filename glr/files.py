@@ -1,0 +1,46 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from glr.errors import GLRError
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Put at `path` what `write(file)` writes, in one step.
+
+    The bytes go to a temporary file beside `path`, reach the disk (fsync) and take the name by
+    a rename, which is atomic: a reader, or a run killed half-way, sees the old file or the new
+    one. Parent folders are made.
+
+    Raises GLRError if the folder cannot be written or the disk is full; an old file stays.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile gives 0600
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise GLRError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "free some space or choose another folder"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,26 @@
+"""Settings of the process that make small NumPy steps fast. Results do not depend on them."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+from threadpoolctl import threadpool_limits
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt's parameters, from glibc's malloc.h
+KEEP_BYTES = 2**30
+
+
+def prepare_for_small_arrays() -> None:
+    """Let NumPy reuse the memory of freed arrays, and multiply small matrices on one core.
+
+    By default glibc gives every array of some 100 kB back to the system, which hands it out
+    again a page fault at a time; a training step makes about fifty of them. BLAS splits
+    products of some ten microseconds over cores that then wait for each other.
+    """
+    threadpool_limits(1)
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only: musl has none
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)
+            mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)

@@ -1,0 +1,71 @@
+"""Trained networks on disk: one .npz of plain arrays and a JSON string, no pickle.
+
+`W0, b0, W1, b1, …` are float32 of shapes (n_in, n_out) and (n_out,); `metadata` is the JSON of
+activation, loss, data set, constants, metrics and library versions.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from glr.errors import GLRError
+from glr.files import write_whole
+from glr.network import ACTIVATIONS, Activation, Layer
+
+
+class Model(NamedTuple):
+    """A trained network as it was saved."""
+
+    layers: list[Layer]
+    metadata: dict
+
+
+def save_model(path: Path, layers: list[Layer], metadata: dict) -> None:
+    """Write the layers and metadata to `path`, whole or not at all."""
+    arrays = {}
+    for t, (W, b) in enumerate(layers):
+        arrays[f"W{t}"], arrays[f"b{t}"] = W, b
+    text = json.dumps(metadata, indent=1)
+    write_whole(path, lambda file: np.savez(file, metadata=np.array(text), **arrays))
+
+
+def load_model(path: Path) -> Model:
+    """Read a model file. Raises GLRError, in one line, for any file that is not one."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            metadata = json.loads(str(arrays["metadata"][()]))
+            n_layers = sum(name.startswith("W") for name in arrays.files)
+            layers = [Layer(arrays[f"W{t}"], arrays[f"b{t}"]) for t in range(n_layers)]
+    except FileNotFoundError as error:
+        raise GLRError(f"{path}: no such model; train it first") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise GLRError(f"{path}: not a model file ({error}); train it again") from error
+    check_layers(path, layers)
+    return Model(layers, metadata)
+
+
+def check_layers(path: Path, layers: list[Layer]) -> None:
+    """Raise GLRError unless the layers are finite float32 and fit one another."""
+    width = layers[0].W.shape[0] if layers and layers[0].W.ndim == 2 else 0
+    for t, (W, b) in enumerate(layers):
+        if W.shape != (width, b.size) or b.ndim != 1 or W.size == 0:
+            raise GLRError(f"{path}: W{t} and b{t} do not fit the layer before; train it again")
+        if not (W.dtype == b.dtype == np.float32 and np.isfinite(W).all() and np.isfinite(b).all()):
+            raise GLRError(f"{path}: W{t}, b{t} are not finite float32 numbers; train it again")
+        width = b.size
+    if not layers:
+        raise GLRError(f"{path}: holds no layers; train it again")
+
+
+def activation_of(path: Path, model: Model) -> Activation:
+    """The activation that the model names, one of glr.network's."""
+    known = {activation.__name__: activation for activation in ACTIVATIONS}
+    name = model.metadata.get("activation")
+    if name not in known:
+        raise GLRError(f"{path}: activation {name!r} is none of glr.network's {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,112 @@
+"""The multilayer perceptron: its activations, its weights, its noise-free forward pass.
+
+Samples are columns, as in the paper: x^t is an (n_t × B) array and the logits of layer t are
+v^t = W^tᵀ x^t + b^t. Any leading axes (noise replicates) go in front.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from glr.noise import Array
+
+Activation = Callable[[Array], Array]
+
+
+class Layer(NamedTuple):
+    """Weights W (n_in × n_out) and biases b (n_out) of one layer, float32."""
+
+    W: Array
+    b: Array
+
+
+def sigmoid(v: Array) -> Array:
+    """1/(1 + e^−v), written as (1 + tanh(v/2))/2, which is three times as fast."""
+    x = np.tanh(v * np.float32(0.5))
+    x += 1
+    x *= np.float32(0.5)
+    return x
+
+
+def threshold(v: Array) -> Array:
+    """1 where v > 0, else 0: the derivative is zero wherever it exists."""
+    return (v > 0).astype(np.float32)
+
+
+def tanh(v: Array) -> Array:
+    """The hyperbolic tangent."""
+    return np.tanh(v)
+
+
+def relu(v: Array) -> Array:
+    """max(v, 0)."""
+    return np.maximum(v, 0)
+
+
+ACTIVATIONS = (sigmoid, threshold, tanh, relu)
+
+
+def layer_views(parameters: Array, sizes: list[int]) -> list[Layer]:
+    """The layers of an n_0-…-n_T network as views of one flat vector of its parameters.
+
+    An optimizer then updates the whole network by a few passes over one array.
+    """
+    layers, start = [], 0
+    for n_in, n_out in pairwise(sizes):
+        middle, end = start + n_in * n_out, start + (n_in + 1) * n_out
+        layers.append(Layer(parameters[start:middle].reshape(n_in, n_out), parameters[middle:end]))
+        start = end
+    return layers
+
+
+def n_parameters(sizes: list[int]) -> int:
+    """The number of weights and biases of an n_0-…-n_T network."""
+    return sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+
+
+def initial_parameters(sizes: list[int], rng: np.random.Generator) -> Array:
+    """Flat float32 parameters: weights ~ N(0, 1/n_in), biases 0 (LeCun et al. 1998)."""
+    parameters = np.zeros(n_parameters(sizes), np.float32)
+    for W, _ in layer_views(parameters, sizes):
+        W[:] = rng.standard_normal(W.shape, dtype=np.float32) / math.sqrt(len(W))
+    return parameters
+
+
+def logits(layers: list[Layer], activation: Activation, x: Array) -> Array:
+    """Noise-free output logits (n_out × B) for inputs x (n_in × B)."""
+    for W, b in layers[:-1]:
+        x = activation(W.T @ x + b[:, None])
+    W, b = layers[-1]
+    return W.T @ x + b[:, None]
+
+
+class Network(NamedTuple):
+    """A multilayer perceptron: its flat parameters, layer sizes n_0 … n_T and activation φ."""
+
+    parameters: Array
+    sizes: list[int]
+    activation: Activation
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Views of the parameters."""
+        return layer_views(self.parameters, self.sizes)
+
+    def logits(self, x: Array) -> Array:
+        """Noise-free logits (n_out × N) of samples in rows, x (N × n_in)."""
+        return logits(self.layers, self.activation, x.T)
+
+
+def new_network(sizes: list[int], activation: Activation, rng: np.random.Generator) -> Network:
+    """A network with random initial weights."""
+    return Network(initial_parameters(sizes, rng), sizes, activation)
+
+
+def accuracy(output_logits: Array, y: np.ndarray) -> float:
+    """Share in [0, 1] of the columns of (n_out × B) whose largest logit is at the label y (B,)."""
+    return float(np.mean(output_logits.argmax(axis=0) == y))

@@ -1,0 +1,46 @@
+"""Pictures, drawn without a screen. Matplotlib is imported only when one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from glr.files import write_whole
+from glr.training import Evaluation
+
+
+def new_figure(width: float, height: float):
+    """A Matplotlib figure (inches) that needs no display and leaves pyplot's state alone."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  (0.5 s, and only now needed)
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(path: Path, figure) -> None:
+    """Write the figure as a PNG, whole or not at all."""
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+def draw_learning_curve(path: Path, title: str, history: Sequence[Evaluation], where: str) -> None:
+    """Accuracy and losses against the step; `where` is what was evaluated, "test" or other."""
+    figure = new_figure(8, 3.4)
+    left, right = figure.subplots(1, 2)
+    steps = [row.step for row in history]
+    left.plot(steps, [100 * row.test_accuracy for row in history], color="tab:blue")
+    left.set(xlabel="minibatch step", ylabel=f"{where} accuracy (%), noise-free")
+    left.annotate(
+        f"{100 * history[-1].test_accuracy:.2f} %",
+        (steps[-1], 100 * history[-1].test_accuracy),
+        xytext=(-4, -14),
+        textcoords="offset points",
+        ha="right",
+    )
+    right.plot(steps, [row.train_loss for row in history], label="training, with noise")
+    right.plot(steps, [row.test_loss for row in history], label=f"{where}, noise-free")
+    right.set(xlabel="minibatch step", ylabel="mean loss per sample")
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    save_figure(path, figure)
