@@ -21,6 +21,7 @@ from glr.noise import logistic
 from glr.optimizers import adam
 
 # --------------------------------------------------------------------------------------------
+NAME = "LRS"  # first part of the written files' names
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
 SEED = 0  # of the initial weights, minibatches and noise; the same seed gives the same weights
 HIDDEN = (50,)  # neurons of each hidden layer
@@ -29,7 +30,7 @@ LOSS = cross_entropy  # of output logits and labels: any function that gives a n
 NOISE = logistic  # law of the noise in every neuron: gaussian, laplace or logistic
 SIGMA = (1.0, 0.5)  # its standard deviation: one for all, two (hidden, output), or one a layer
 PERTURB = "logits"  # where the noise goes: "logits" (the paper) or "weights"
-REPLICATES = 32  # R, noisy forward passes per sample
+REPLICATES = 16  # R, noisy forward passes per sample
 OUTPUT_DRAWS = 4  # K, draws of the output layer's noise in each of them
 CONTROL_VARIATE = True  # subtract the mean loss of the sample's other passes
 CONDITIONAL_SCORE = False  # use E[score | output]: for threshold neurons only
@@ -37,8 +38,8 @@ STANDARDISED_LOSS = False  # divide each sample's loss by its standard deviation
 LAYERWISE = False  # make one layer noisy at a time
 OPTIMIZER = adam  # sgd, adagrad or adam
 BATCH_SIZE = 128  # samples per step
-STEPS = 10000  # minibatch steps
-LEARNING_RATE = 0.005  # of the first step; falls to 0 along half a cosine
+STEPS = 12000  # minibatch steps
+LEARNING_RATE = 0.01  # of the first step; falls to 0 along half a cosine
 WEIGHT_DECAY = 1.5e-4  # L2 penalty on the weights, added to the gradient
 EVAL_EVERY = 500  # steps between evaluations on the test set
 VALIDATION = 0  # training samples held out and evaluated in place of the test set

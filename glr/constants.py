@@ -10,6 +10,7 @@ import argparse
 import io
 import math
 import os
+import re
 import tokenize
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +30,11 @@ class Kind(NamedTuple):
     is_right: Callable[[object], bool]
     words: str
     many: bool = False
+
+
+def is_file_name(name: str) -> bool:
+    """Whether NAME can begin a file name, and be told from the data set and seed that follow."""
+    return re.fullmatch(r"[A-Za-z0-9+.-]+", name) is not None
 
 
 def _is_whole(value: object) -> bool:
@@ -56,13 +62,14 @@ NOT_NEGATIVE = Kind(float, lambda v: _is_number(v) and v >= 0, "a number ≥ 0")
 FLAG = Kind(bool, lambda v: isinstance(v, bool), "True or False")
 
 KINDS: dict[str, Kind] = {
+    "NAME": Kind(str, lambda v: isinstance(v, str) and is_file_name(v), "letters, digits, + - ."),
     "DATASET": Kind(str, lambda v: isinstance(v, str) and v != "", "a name or the path of an .npz"),
     "SEED": _whole(0),
     "HIDDEN": _whole(1)._replace(many=True),
     "ACTIVATION": _function("a function of an array"),
     "LOSS": _function("a function of logits and labels"),
     "NOISE": Kind(str, lambda v: isinstance(v, noise.NoiseLaw), "a NoiseLaw"),
-    "SIGMA": POSITIVE._replace(many=True),
+    "SIGMA": NOT_NEGATIVE._replace(many=True),
     "PERTURB": _choice("logits", "weights"),
     "REPLICATES": _whole(1),
     "OUTPUT_DRAWS": _whole(1),

@@ -77,10 +77,13 @@ class Gradient(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """One layer's noise: its score at unit standard deviation, and the deviation σ it had."""
+    """One layer's noise: its score at unit standard deviation (R, [K,] n, B), and its scale.
+
+    The scale, the standard deviation that the noise had, is an array that fits (R, [K,] B).
+    """
 
     score: Array
-    scale: Array | np.float32
+    scale: Array
 
 
 class Passes(NamedTuple):
@@ -155,15 +158,15 @@ def _add_correlation(gradient: Layer, x: Array, noise: Noise, weights: Array) ->
     multiplied once, after the sum over them: the cost of the first layer's product with x, of
     (n_in × B)·(B × n_out), does not grow with R, nor that of the output layer's with K.
     """
-    delta = (weights[..., None, :] / noise.scale) * noise.score  # (R, [K,] n_out, B)
-    if weights.ndim == 3:
-        delta = delta.sum(axis=1)
-    if x.ndim == 2:
-        delta = delta.sum(axis=0)
+    passes = "rkb,rknb" if weights.ndim == 3 else "rb,rnb"
+    shared = x.ndim == 2
+    delta = np.einsum(f"{passes}->{'nb' if shared else 'rnb'}", weights / noise.scale, noise.score)
+    if shared:
         gradient.W[:] += x @ delta.T
+        gradient.b[:] += delta.sum(axis=1)
     else:
-        gradient.W[:] += (x @ delta.swapaxes(-1, -2)).sum(axis=0)
-    gradient.b[:] += delta.sum(axis=-1).reshape(-1, len(gradient.b)).sum(axis=0)
+        gradient.W[:] += (x @ delta.swapaxes(1, 2)).sum(axis=0)
+        gradient.b[:] += delta.sum(axis=(0, 2))
 
 
 def _losses_and_blocks(
@@ -214,7 +217,7 @@ def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
         else:
             r, score = glr.noise.draw(streams[t], shape)
             x = activation(v + scale * r)
-        noise.append(Noise(score, scale))
+        noise.append(Noise(score, scale[..., 0, :]))
     return Passes(inputs, noise, glr.loss(x, batch.y))
 
 
@@ -222,12 +225,11 @@ def _identity(v: Array) -> Array:
     return v
 
 
-def noise_scale(glr: GLR, t: int, x: Array) -> Array | np.float32:
-    """Standard deviation of layer t's logit noise: σ, or σ√(1 + ‖x‖²) of shape (…, 1, B)."""
-    sigma = np.float32(glr.sigma[t])
+def noise_scale(glr: GLR, t: int, x: Array) -> Array:
+    """Standard deviation of layer t's logit noise, (…, 1, B): σ, or σ√(1 + ‖x‖²)."""
     if glr.perturb == "logits":
-        return sigma
-    return sigma * np.sqrt(1 + np.square(x).sum(axis=-2, keepdims=True))
+        return np.full((1, 1), glr.sigma[t], np.float32)
+    return np.float32(glr.sigma[t]) * np.sqrt(1 + np.square(x).sum(axis=-2, keepdims=True))
 
 
 def binary_neurons(

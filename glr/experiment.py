@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glr.constants import name_of
+from glr.constants import as_typed, name_of
 from glr.data import Dataset, dataset_label, hold_out, load_dataset, n_classes
 from glr.errors import GLRError
 from glr.estimator import GLR
 from glr.files import write_whole
+from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
 from glr.models import save_model
 from glr.network import Network, new_network, threshold
@@ -74,12 +75,13 @@ def layer_sigmas(sigma: tuple[float, ...], n_layers: int) -> tuple[float, ...]:
 def glr_method(constants: SimpleNamespace) -> GLR:
     """The estimator that the constants describe."""
     c = constants
-    passes = c.REPLICATES if c.LAYERWISE else c.REPLICATES * c.OUTPUT_DRAWS
     if c.REPLICATES < 2 and (c.CONTROL_VARIATE or c.STANDARDISED_LOSS):
         raise GLRError(
-            f"REPLICATES = {passes}: the control variate and the standardised loss compare "
+            f"REPLICATES = {c.REPLICATES}: the control variate and the standardised loss compare "
             "replicates; use 2 or more, or switch both off"
         )
+    if min(c.SIGMA) <= 0:
+        raise GLRError(f"SIGMA = {as_typed(c.SIGMA)}: GLR needs noise in every layer; use σ > 0")
     if c.CONDITIONAL_SCORE and c.ACTIVATION is not threshold:
         raise GLRError("CONDITIONAL_SCORE = True: is for ACTIVATION = threshold; set it to False")
     if c.CONDITIONAL_SCORE and (c.NOISE.cdf is None or c.NOISE.score_gap is None):
@@ -122,6 +124,22 @@ def train_by_glr(constants: SimpleNamespace) -> Run:
     return Run(network, list(shown(evaluations, constants)))
 
 
+def train_by_backpropagation(constants: SimpleNamespace) -> Run:
+    """Train a network by backpropagation as the constants say, and show it."""
+    from glr.backpropagation import backpropagation_estimator  # noqa: PLC0415  (TensorFlow)
+
+    if constants.LOSS is not cross_entropy:
+        raise GLRError(f"LOSS = {name_of(constants.LOSS)}: BP.py differentiates cross_entropy only")
+    prepare_for_small_arrays()
+    data = load_data(constants)
+    rng = run_generator(constants.SEED)
+    network = new_network(layer_sizes(data, constants.HIDDEN), constants.ACTIVATION, rng)
+    sigma = layer_sigmas(constants.SIGMA, len(constants.HIDDEN) + 1)
+    estimator = backpropagation_estimator(network, sigma, constants.NOISE.name, constants.SEED)
+    evaluations = train(network, estimator, data, plan_of(constants), rng)
+    return Run(network, list(shown(evaluations, constants)))
+
+
 def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
     """The neurons of every layer, from the data's features to its classes."""
     return [data.x_train.shape[1], *hidden, n_classes(data)]
@@ -137,7 +155,7 @@ def shown(evaluations: Iterable[Evaluation], constants: SimpleNamespace) -> Iter
     from tqdm import tqdm  # noqa: PLC0415  (after -h, which it would slow)
 
     with tqdm(
-        total=constants.STEPS, unit="step", desc=constants.SCRIPT, disable=not sys.stderr.isatty()
+        total=constants.STEPS, unit="step", desc=constants.NAME, disable=not sys.stderr.isatty()
     ) as bar:
         for row in evaluations:
             figures = (
@@ -153,8 +171,8 @@ def shown(evaluations: Iterable[Evaluation], constants: SimpleNamespace) -> Iter
 
 
 def run_path(constants: SimpleNamespace) -> Path:
-    """Where the run's model goes: models/LRS_mnist_seed0.npz (script, data set, seed)."""
-    name = f"{constants.SCRIPT}_{dataset_label(constants.DATASET)}_seed{constants.SEED}"
+    """Where the run's model goes: models/LRS_mnist_seed0.npz (NAME, data set, seed)."""
+    name = f"{constants.NAME}_{dataset_label(constants.DATASET)}_seed{constants.SEED}"
     if constants.VALIDATION:
         name += "_validation"  # trained on fewer samples: never taken for a model to report
     return constants.MODELS_DIR / f"{name}.npz"
@@ -170,7 +188,7 @@ def save_run(run: Run, constants: SimpleNamespace) -> None:
     draw_learning_curve(path.with_suffix(".png"), title, history, where)
     save_model(path, network.layers, run_metadata(network, last, constants))
     print(
-        f"{constants.SCRIPT}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
+        f"{constants.NAME}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
         f"{where} accuracy {100 * accuracy:.2f} % (noise-free)  {last.seconds:.1f} s  {path}"
     )
 
@@ -206,3 +224,15 @@ def write_history(path: Path, history: list[Evaluation]) -> None:
     rows.writerow(Evaluation._fields)
     rows.writerows([row.step, *(f"{figure:.6g}" for figure in row[1:])] for row in history)
     write_whole(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def results_table(runs: Iterable[dict]) -> str:
+    """The models' metadata as a table: script | test accuracy | seconds."""
+    lines = [
+        f"{'script':8s} | {'test accuracy':>13s} | {'seconds':>7s}",
+        "-" * 9 + "|" + "-" * 15 + "|" + "-" * 8,
+    ]
+    for run in runs:
+        accuracy, seconds = run["metrics"]["test_accuracy"], run["metrics"]["seconds"]
+        lines.append(f"{run['script']:8s} | {100 * accuracy:11.2f} % | {seconds:7.1f}")
+    return "\n".join(lines)

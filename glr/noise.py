@@ -57,25 +57,22 @@ def random_words(
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Independent uniforms on the 2²³ midpoints (k + ½)·2⁻²³ of (0, 1), never 0 nor 1; float32."""
-    bits = random_words(rng, shape, np.uint32)
-    bits >>= 9
-    bits |= 0x3F800000  # the exponent of [1, 2): the 23 random bits become the mantissa
-    u = bits.view(np.float32)
-    u -= np.float32(1 - 2**-24)
-    return u
+    """Independent uniforms on (−1, 1), symmetric, never ±1; float32 made of 32 random bits."""
+    integers = random_words(rng, shape, np.uint32).view(np.int32)
+    c = integers.astype(np.float32)
+    c *= np.float32((1 - 2**-24) * 2**-31)
+    return c
 
 
 def _draw_logistic(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """By inversion r = β log(u/(1−u)), whose score is tanh(r/2β)/β = (2u − 1)/β."""
-    u = uniform(rng, shape)
-    r = 1 - u
-    np.divide(u, r, out=r)
+    """By inversion: r = β log((1 + c)/(1 − c)), whose score is tanh(r/2β)/β = c/β."""
+    c = uniform(rng, shape)
+    r = 1 + c
+    r /= 1 - c
     np.log(r, out=r)
     r *= np.float32(LOGISTIC_SCALE)
-    u -= np.float32(0.5)
-    u *= np.float32(2 / LOGISTIC_SCALE)
-    return r, u
+    c *= np.float32(1 / LOGISTIC_SCALE)
+    return r, c
 
 
 def _logistic_cdf(v: Array) -> Array:
@@ -104,13 +101,11 @@ def _gaussian_score_gap(v: Array) -> Array:
 
 
 def _draw_laplace(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """By inversion: r = β·sign·e, e exponential, both from one uniform; score sign/β."""
-    u = uniform(rng, shape)
-    u -= np.float32(0.5)
-    # 1 − 2|u − ½| is uniform on (0, 1), and independent of the sign of u − ½
-    r = np.copysign(-np.log(1 - 2 * np.abs(u)), u)
+    """By inversion: r = −β sign(c) log(1 − |c|), whose score is sign(c)/β."""
+    c = uniform(rng, shape)
+    r = np.copysign(np.log(1 - np.abs(c)), c)
     r *= np.float32(LAPLACE_SCALE)
-    return r, np.copysign(np.float32(1 / LAPLACE_SCALE), u)
+    return r, np.copysign(np.float32(1 / LAPLACE_SCALE), c)
 
 
 def _laplace_tail(v: Array) -> Array:

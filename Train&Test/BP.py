@@ -1,0 +1,51 @@
+"""BP: sigmoid neurons, cross-entropy, trained by backpropagation (Keras): the benchmark.
+
+    python BP.py                                    the embedded 8×8 digits, no download
+    python BP.py --dataset mnist                    the paper's 784-50-10
+    python BP.py --dataset mnist --name BP+ --sigma 1 0.5 --weight-decay 1.5e-4
+                                                    BP+, with the GLR scripts' noise and penalty
+    python BP.py -h                                 every constant below, as a flag
+
+Data, minibatches, penalty, optimizer and evaluation are the GLR scripts'; the gradient is not.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+from glr.constants import script_constants
+from glr.experiment import one_line_errors, save_run, train_by_backpropagation
+from glr.losses import cross_entropy
+from glr.network import sigmoid
+from glr.noise import logistic
+from glr.optimizers import adam
+
+# --------------------------------------------------------------------------------------------
+NAME = "BP"  # first part of the written files' names
+DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
+SEED = 0  # of the initial weights, minibatches and noise; the same seed gives the same weights
+HIDDEN = (50,)  # neurons of each hidden layer
+ACTIVATION = sigmoid  # of the hidden neurons: sigmoid, tanh or relu
+LOSS = cross_entropy  # the only one here: it is differentiated
+NOISE = logistic  # law of the noise in every neuron: gaussian, laplace or logistic
+SIGMA = (0.0,)  # its standard deviation: 0 for none, else as in the GLR scripts (BP+)
+OPTIMIZER = adam  # sgd, adagrad or adam
+BATCH_SIZE = 128  # samples per step
+STEPS = 12000  # minibatch steps
+LEARNING_RATE = 0.001  # of the first step; falls to 0 along half a cosine
+WEIGHT_DECAY = 0.0  # L2 penalty on the weights, added to the gradient
+EVAL_EVERY = 500  # steps between evaluations on the test set
+VALIDATION = 0  # training samples held out and evaluated in place of the test set
+# --------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Train the network by backpropagation and save its weights, history and learning curve."""
+    constants = script_constants(globals())
+    save_run(train_by_backpropagation(constants), constants)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

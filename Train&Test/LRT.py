@@ -1,0 +1,57 @@
+"""LRT: threshold neurons, cross-entropy, trained by generalized likelihood ratios.
+
+    python LRT.py                                   the embedded 8×8 digits, no download
+    python LRT.py --dataset mnist                   the paper's 784-50-10
+    python LRT.py --dataset mnist --seed 1 --sigma 0.5 --replicates 64
+    python LRT.py -h                                every constant below, as a flag
+
+A threshold neuron gives 1 or 0: its derivative is zero wherever it exists.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+from glr.constants import script_constants
+from glr.experiment import one_line_errors, save_run, train_by_glr
+from glr.losses import cross_entropy
+from glr.network import threshold
+from glr.noise import logistic
+from glr.optimizers import adam
+
+# --------------------------------------------------------------------------------------------
+NAME = "LRT"  # first part of the written files' names
+DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
+SEED = 0  # of the initial weights, minibatches and noise; the same seed gives the same weights
+HIDDEN = (50,)  # neurons of each hidden layer
+ACTIVATION = threshold  # of the hidden neurons: any elementwise function
+LOSS = cross_entropy  # of output logits and labels: any function that gives a number per sample
+NOISE = logistic  # law of the noise in every neuron: gaussian, laplace or logistic
+SIGMA = (1.0, 0.5)  # its standard deviation: one for all, two (hidden, output), or one a layer
+PERTURB = "logits"  # where the noise goes: "logits" (the paper) or "weights"
+REPLICATES = 16  # R, noisy forward passes per sample
+OUTPUT_DRAWS = 4  # K, draws of the output layer's noise in each of them
+CONTROL_VARIATE = True  # subtract the mean loss of the sample's other passes
+CONDITIONAL_SCORE = True  # use E[score | output]: for threshold neurons only
+STANDARDISED_LOSS = False  # divide each sample's loss by its standard deviation
+LAYERWISE = False  # make one layer noisy at a time
+OPTIMIZER = adam  # sgd, adagrad or adam
+BATCH_SIZE = 128  # samples per step
+STEPS = 12000  # minibatch steps
+LEARNING_RATE = 0.01  # of the first step; falls to 0 along half a cosine
+WEIGHT_DECAY = 1.5e-4  # L2 penalty on the weights, added to the gradient
+EVAL_EVERY = 500  # steps between evaluations on the test set
+VALIDATION = 0  # training samples held out and evaluated in place of the test set
+# --------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Train the network by GLR and save its weights, history and learning curve."""
+    constants = script_constants(globals())
+    save_run(train_by_glr(constants), constants)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,60 @@
+"""Train LRS, LRT, LRSZ, LRTZ and BP, each as its user runs it, and print a table.
+
+python demo.py                                  the embedded 8×8 digits, no download
+python demo.py --dataset mnist --seed 1         the paper's 784-50-10
+"""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # glr/, without an install
+
+from tqdm import tqdm
+
+from glr.constants import script_constants
+from glr.errors import GLRError
+from glr.experiment import one_line_errors, results_table, run_path
+from glr.models import load_model
+
+# --------------------------------------------------------------------------------------------
+DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
+SEED = 0  # of all five
+SCRIPTS = ("LRS", "LRT", "LRSZ", "LRTZ", "BP")  # in the order of the table
+PROCESSES = 2  # scripts that run at the same time; each uses one core
+# --------------------------------------------------------------------------------------------
+
+
+def train(script: str, constants: SimpleNamespace) -> dict:
+    """Run a training script as a process of its own; the metadata of the model that it saved."""
+    flags = {
+        "--dataset": constants.DATASET,
+        "--seed": constants.SEED,
+        "--data-dir": constants.DATA_DIR,
+        "--models-dir": constants.MODELS_DIR,
+    }
+    words = [str(word) for flag in flags.items() for word in flag]
+    command = [sys.executable, str(HERE / f"{script}.py"), *words]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise GLRError(ran.stderr.strip() or f"{script}.py ended with status {ran.returncode}")
+    constants = SimpleNamespace(**vars(constants), NAME=script, VALIDATION=0)
+    return load_model(run_path(constants)).metadata
+
+
+def main() -> None:
+    """Train all and print what they reached."""
+    constants = script_constants(globals())
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        runs = pool.map(lambda script: train(script, constants), SCRIPTS)
+        trained = list(tqdm(runs, total=len(SCRIPTS), desc="training", unit="script"))
+    print(results_table(trained))
+    print(f"Weights (.npz), histories (.csv) and learning curves (.png): {constants.MODELS_DIR}")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

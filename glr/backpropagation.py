@@ -1,0 +1,123 @@
+"""The benchmark's gradient: backpropagation by Keras, in the place of the GLR estimator.
+
+Everything else (data, minibatches, penalty, optimizer, evaluation) is the same code, so that
+what a comparison shows is the gradient's doing. TensorFlow is imported here and only when used.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from glr.errors import GLRError
+from glr.estimator import Batch, Gradient
+from glr.network import Layer, Network
+from glr.noise import LAPLACE_SCALE, LOGISTIC_SCALE
+from glr.training import GradientEstimator
+
+
+def import_keras():
+    """Keras on TensorFlow, without TensorFlow's start-up notices, and bit for bit repeatable."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with silent_stderr():
+        import keras  # noqa: PLC0415  (six seconds, which the GLR scripts do without)
+        import tensorflow as tf  # noqa: PLC0415
+
+    tf.config.experimental.enable_op_determinism()
+    return keras, tf
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Drop what C++ code writes to file descriptor 2; TensorFlow's import obeys no setting."""
+    sys.stderr.flush()
+    shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nowhere)
+
+
+def keras_network(network: Network, sigma: Sequence[float], law: str, seed: int):
+    """The network as a Keras model (N, n_in) → logits (N, n_out), with its parameters.
+
+    In training mode, noise of the named law and standard deviation sigma[t] is added to layer
+    t's logits (the paper's BP+); where sigma[t] is 0 there is none.
+    """
+    keras, _ = import_keras()
+    name = network.activation.__name__
+    if name not in ("sigmoid", "tanh", "relu"):
+        raise GLRError(f"ACTIVATION = {name}: cannot be backpropagated; use sigmoid, tanh or relu")
+    parts = [keras.Input((network.sizes[0],))]
+    for t, (W, _) in enumerate(network.layers):
+        parts.append(keras.layers.Dense(W.shape[1]))
+        if sigma[t] > 0:
+            parts.append(noise_layer(sigma[t], law, seed + t))
+        if t < len(network.layers) - 1:
+            parts.append(keras.layers.Activation(name))
+    model = keras.Sequential(parts)
+    set_keras_weights(model, network.layers)
+    return model
+
+
+def set_keras_weights(model, layers: list[Layer]) -> None:
+    """Copy the layers' parameters into the Keras model."""
+    for variable, value in zip(
+        model.trainable_variables, (array for layer in layers for array in layer), strict=True
+    ):
+        variable.assign(value)
+
+
+def noise_layer(sigma: float, law: str, seed: int):
+    """A Keras layer that adds noise of standard deviation sigma in training, none otherwise."""
+    keras, _ = import_keras()
+    ops, random = keras.ops, keras.random
+    generator = random.SeedGenerator(seed)
+
+    def unit_noise(shape):
+        if law == "gaussian":
+            return random.normal(shape, seed=generator)
+        c = random.uniform(shape, -1 + 1e-6, 1 - 1e-6, seed=generator)
+        if law == "logistic":
+            return LOGISTIC_SCALE * ops.log((1 + c) / (1 - c))
+        if law == "laplace":
+            return -LAPLACE_SCALE * ops.sign(c) * ops.log(1 - ops.abs(c))
+        raise GLRError(f"NOISE = {law}: backpropagation knows gaussian, laplace and logistic")
+
+    class Noise(keras.layers.Layer):
+        def call(self, v, training=False):
+            return v + sigma * unit_noise(ops.shape(v)) if training else v
+
+    return Noise()
+
+
+def backpropagation_estimator(
+    network: Network, sigma: Sequence[float], law: str, seed: int
+) -> GradientEstimator:
+    """The mean cross-entropy's gradient by Keras, as a function of layers and batch."""
+    keras, tf = import_keras()
+    model = keras_network(network, sigma, law, seed)
+    mean_cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function(reduce_retracing=True)
+    def risk_and_gradient(x, y):
+        with tf.GradientTape() as tape:
+            risk = mean_cross_entropy(y, model(x, training=True))
+        return risk, tape.gradient(risk, model.trainable_variables)
+
+    def estimator(layers: list[Layer], batch: Batch) -> Gradient:
+        set_keras_weights(model, layers)
+        risk, flat = risk_and_gradient(np.ascontiguousarray(batch.x.T), batch.y)
+        arrays = [part.numpy() for part in flat]
+        pairs = zip(arrays[::2], arrays[1::2], strict=True)
+        return Gradient([Layer(W, b) for W, b in pairs], float(risk))
+
+    return estimator
