@@ -495,7 +495,9 @@ def npz_arrays(path: Path) -> dict[str, np.ndarray]:
         raise GLRError(f"{path}: no such file; check the path") from error
     except NPZ_DAMAGE as error:
         why = textwrap.shorten(f"{type(error).__name__}: {error}", 120)
-        raise GLRError(f"{path}: no readable .npz file ({why}); save it again") from error
+        raise GLRError(
+            f"{path}: cannot be read as .npz ({why}); check it or save it again"
+        ) from error
 
 
 def npz_members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from glr.errors import GLRError
 from glr.losses import Loss
 from glr.network import Activation, Layer, threshold
 from glr.noise import Array, NoiseLaw, logistic, random_words
@@ -209,16 +210,22 @@ def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
         scale = noise_scale(glr, t, x)
         shape = (*draws, *v.shape[-2:])
         if glr.sigma[t] == 0:
-            x = activation(v)
+            x = np.asarray(activation(v), np.float32)
             noise.append(None)
             continue
         if activation is threshold and glr.conditional_score:
             x, score = binary_neurons(glr.noise, v / scale, shape, streams[t])
         else:
             r, score = glr.noise.draw(streams[t], shape)
-            x = activation(v + scale * r)
+            x = np.asarray(activation(v + scale * r), np.float32)
         noise.append(Noise(score, scale[..., 0, :]))
-    return Passes(inputs, noise, glr.loss(x, batch.y))
+    losses = np.asarray(glr.loss(x, batch.y), np.float32)
+    if losses.shape != x.shape[:-2] + x.shape[-1:]:
+        raise GLRError(
+            f"the loss gave shape {losses.shape} for logits {x.shape}: it must reduce the classes, "
+            "the last axis but one, and keep the others"
+        )
+    return Passes(inputs, noise, losses)
 
 
 def _identity(v: Array) -> Array:

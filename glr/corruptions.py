@@ -1,0 +1,148 @@
+"""Image corruptions of five severities, as the robustness table measures them.
+
+Every corruption takes `(images, severity, rng)` and returns a new batch:
+
+    images    (N, side, side), any side, intensities in [0, 1]
+    severity  1, 2, 3, 4 or 5
+    rng       a numpy.random.Generator; the same state gives the same result
+    returns   (N, side, side) float32, clipped to [0, 1]; `images` stays as it was
+
+and raises GLRError for another shape, an intensity outside [0, 1] (or NaN), or another severity.
+
+Source: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations", ICLR 2019 (arXiv 1903.12261), with the constants of its set for small images
+(CIFAR-10-C). That set rounds to 8-bit intensities between steps; this module never rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isqrt
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from glr.errors import GLRError
+
+# One constant for each severity, 1 to 5; intensities run from 0 to 1.
+GAUSSIAN_NOISE_STD = (0.04, 0.06, 0.08, 0.09, 0.10)
+IMPULSE_NOISE_AMOUNT = (0.01, 0.02, 0.03, 0.05, 0.07)  # share of the pixels
+GLASS_BLUR = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))
+# (std of the blur in pixels, largest offset in pixels, passes over the image)
+CONTRAST_FACTOR = (0.75, 0.5, 0.4, 0.3, 0.15)
+
+SEVERITIES = range(1, 6)
+
+
+def as_images(x: np.ndarray) -> np.ndarray:
+    """The flat images `x` (N, n_in) as (N, side, side) with side² = n_in; a view where possible.
+
+    Raises GLRError if `x` is not two-dimensional or n_in is no square number.
+    """
+    x = np.asarray(x)
+    if x.ndim != 2:
+        raise GLRError(f"flat images must be an array (N, n_in), not of shape {x.shape}")
+    side = isqrt(x.shape[1])
+    if side * side != x.shape[1]:
+        raise GLRError(f"{x.shape[1]} pixels make no square image; corruptions need a square one")
+    return x.reshape(len(x), side, side)
+
+
+def gaussian_noise(images: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
+    """The images plus independent normal noise of standard deviation GAUSSIAN_NOISE_STD."""
+    images = _checked(images, severity)
+    noise = rng.standard_normal(images.shape, dtype=np.float32)
+    return _clipped(images + GAUSSIAN_NOISE_STD[severity - 1] * noise)
+
+
+def impulse_noise(images: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
+    """The images with salt and pepper.
+
+    Every pixel, independently, becomes 0 with probability amount/2 and 1 with probability
+    amount/2, where amount is IMPULSE_NOISE_AMOUNT: the law of
+    `skimage.util.random_noise(image, "s&p", amount=amount)`.
+    """
+    images = _checked(images, severity)
+    amount = IMPULSE_NOISE_AMOUNT[severity - 1]
+    u = rng.random(images.shape, dtype=np.float32)
+    salted = np.where(u < amount, np.float32(1), images)
+    return np.where(u < amount / 2, np.float32(0), salted)
+
+
+def glass_blur(images: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
+    """The images seen through frosted glass: blurred, locally shuffled, and blurred again.
+
+    The shuffle goes over each image from the bottom right, rows and columns side−d down to d+1,
+    and swaps each pixel with the one at an offset drawn uniformly from {−d … d−1}²; offsets differ
+    between images. GLASS_BLUR gives the blur's standard deviation, d and the number of passes.
+    At severity 1 the blur is too narrow to reach the next pixel: the shuffle is all there is.
+    """
+    images = _checked(images, severity)
+    std, reach, passes = GLASS_BLUR[severity - 1]
+    # Pixels first: each swap then reads and writes runs of neighbouring memory, one per image.
+    pixels = np.ascontiguousarray(np.moveaxis(_blurred(images, std), 0, -1))
+    for _ in range(passes):
+        _shuffle_locally(pixels, reach, rng)
+    return _clipped(_blurred(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)), std))
+
+
+def contrast(images: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
+    """The images with every deviation from the image's own mean scaled by CONTRAST_FACTOR.
+
+    Nothing is drawn from `rng`; it is there so that all corruptions are called alike.
+    """
+    images = _checked(images, severity)
+    mean = images.mean(axis=(1, 2), keepdims=True)
+    return _clipped((images - mean) * CONTRAST_FACTOR[severity - 1] + mean)
+
+
+CORRUPTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
+    "gaussian_noise": gaussian_noise,
+    "impulse_noise": impulse_noise,
+    "glass_blur": glass_blur,
+    "contrast": contrast,
+}
+
+
+def _checked(images: np.ndarray, severity: int) -> np.ndarray:
+    """`images` as float32; GLRError if they or the severity are not what the module takes."""
+    images = np.asarray(images, dtype=np.float32)
+    if images.ndim != 3 or images.shape[1] != images.shape[2]:
+        raise GLRError(f"images must be an array (N, side, side), not of shape {images.shape}")
+    if not np.all((images >= 0) & (images <= 1)):  # false for NaN too
+        raise GLRError("image intensities must lie in [0, 1]; divide 8-bit ones by 255")
+    if not isinstance(severity, (int, np.integer)) or severity not in SEVERITIES:
+        raise GLRError(f"severity must be 1, 2, 3, 4 or 5, not {severity!r}")
+    return images
+
+
+def _clipped(images: np.ndarray) -> np.ndarray:
+    """`images` cut off at 0 and 1, in place (every caller owns what it passes)."""
+    return np.clip(images, 0, 1, out=images)
+
+
+def _blurred(images: np.ndarray, std: float) -> np.ndarray:
+    """Each image (N, side, side) convolved with a Gaussian of `std` pixels.
+
+    Edges repeat and the kernel ends at four standard deviations: the defaults of
+    `skimage.filters.gaussian`, which the published corruptions call, and which calls this filter.
+    """
+    return gaussian_filter(images, sigma=(0, std, std), mode="nearest", truncate=4.0)
+
+
+def _shuffle_locally(pixels: np.ndarray, reach: int, rng: np.random.Generator) -> None:
+    """One pass of glass blur's swaps over `pixels` (side, side, N), contiguous, in place.
+
+    The order of the swaps matters within an image, so positions are a loop; images are not.
+    """
+    side, _, n = pixels.shape
+    positions = range(side - reach, reach, -1)  # side−reach+reach−1 and 1 are the extreme partners
+    offsets = rng.integers(-reach, reach, size=(len(positions), len(positions), 2, n))
+    flat, image = pixels.reshape(-1), np.arange(n)
+    for row, offsets_of_row in zip(positions, offsets, strict=True):
+        for column, (down, right) in zip(positions, offsets_of_row, strict=True):
+            here = pixels[row, column]
+            there = ((row + down) * side + column + right) * n + image
+            partner = flat[there]
+            flat[there] = here
+            here[:] = partner

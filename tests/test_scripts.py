@@ -1,0 +1,234 @@
+"""The scripts as their users run them: as processes, from other folders, with flags."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
+HAS_MNIST = (Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist").is_dir()
+
+
+def run(script, *words, cwd=ROOT, home=ROOT):
+    """The finished process of `python script words`."""
+    path = home / "Train&Test" / script
+    command = [sys.executable, str(path), *map(str, words)]
+    return subprocess.run(command, cwd=cwd, text=True, capture_output=True, check=False)
+
+
+def saved(path):
+    """Arrays and metadata of a model file."""
+    with np.load(path, allow_pickle=False) as arrays:
+        loaded = {name: arrays[name] for name in arrays.files}
+    return loaded, json.loads(str(loaded.pop("metadata")))
+
+
+@pytest.mark.parametrize("script", [*GLR_SCRIPTS, "BP"])
+def test_short_run_writes_weights_history_and_picture(script, tmp_path):
+    words = ("--steps", 60, "--eval-every", 25, "--models-dir", tmp_path, "--seed", 3)
+    ran = run(f"{script}.py", *words, cwd=ROOT / "Train&Test")
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f"{script}_digits_seed3.{ending}" for ending in ("csv", "npz", "png")
+    ]
+    arrays, metadata = saved(tmp_path / f"{script}_digits_seed3.npz")
+    assert {name: a.shape for name, a in arrays.items()} == {
+        "W0": (64, 50),
+        "b0": (50,),
+        "W1": (50, 10),
+        "b1": (10,),
+    }
+    assert all(a.dtype == np.float32 for a in arrays.values())
+    assert metadata["activation"] == ("threshold" if "T" in script else "sigmoid")
+    assert metadata["loss"] == ("zero_one" if "Z" in script else "cross_entropy")
+    assert metadata["dataset"] == "digits"
+    assert metadata["constants"]["SEED"] == 3
+    assert metadata["versions"]["numpy"] == np.__version__
+    with (tmp_path / f"{script}_digits_seed3.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "step",
+        "epoch",
+        "seconds",
+        "train_loss",
+        "test_loss",
+        "test_accuracy",
+    ]
+    assert [int(row["step"]) for row in rows] == [25, 50, 60]
+    accuracy = metadata["metrics"]["test_accuracy"]
+    assert float(rows[-1]["test_accuracy"]) == pytest.approx(accuracy, abs=1e-5)
+    summary = ran.stdout.splitlines()[-1]
+    assert summary.startswith(f"{script}  digits  seed 3  test accuracy {100 * accuracy:.2f} %")
+    assert summary.endswith(f"{script}_digits_seed3.npz")
+    assert ran.stdout.splitlines()[0].startswith("step 25/60  loss ")
+
+
+@pytest.mark.parametrize(
+    ("script", "goal"), [("LRS", 0.95), ("LRT", 0.95), ("LRSZ", 0.93), ("LRTZ", 0.93)]
+)
+def test_default_constants_learn_the_digits(script, goal, tmp_path):
+    ran = run(f"{script}.py", "--models-dir", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    _, metadata = saved(tmp_path / f"{script}_digits_seed0.npz")
+    assert metadata["metrics"]["test_accuracy"] >= goal
+
+
+@pytest.mark.skipif(not HAS_MNIST, reason="no MNIST: set GLR_DATA_DIR to a folder that has mnist/")
+@pytest.mark.parametrize("script", GLR_SCRIPTS)
+def test_mnist_is_learnt_on_held_out_training_samples(script, tmp_path):
+    words = ("--dataset", "mnist", "--steps", 1500, "--validation", 5000)
+    ran = run(f"{script}.py", *words, "--models-dir", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    arrays, metadata = saved(tmp_path / f"{script}_mnist_seed0_validation.npz")
+    assert arrays["W0"].shape == (784, 50)
+    assert "test_accuracy" not in metadata["metrics"]
+    assert metadata["metrics"]["validation_accuracy"] >= 0.90
+
+
+def test_a_seed_gives_the_same_weights_bit_for_bit(tmp_path):
+    weights = []
+    for folder in ("one", "two"):
+        words = ("--steps", 40, "--models-dir", tmp_path / folder)
+        assert run("LRTZ.py", *words).returncode == 0
+        weights.append(saved(tmp_path / folder / "LRTZ_digits_seed0.npz")[0])
+    for name, array in weights[0].items():
+        np.testing.assert_array_equal(array, weights[1][name])
+
+
+def test_flags_override_constants_and_are_stored(tmp_path):
+    words = "--sigma 1 --hidden 20 12 --replicates 8 --noise gaussian --steps 10 --perturb weights"
+    ran = run("LRS.py", *words.split(), "--no-control-variate", "--models-dir", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    arrays, metadata = saved(tmp_path / "LRS_digits_seed0.npz")
+    assert [arrays[f"W{t}"].shape for t in range(3)] == [(64, 20), (20, 12), (12, 10)]
+    constants = metadata["constants"]
+    assert constants["SIGMA"] == [1.0]
+    assert constants["NOISE"] == "gaussian"
+    assert constants["CONTROL_VARIATE"] is False
+
+
+def test_the_published_setting_of_the_method_page_runs(tmp_path):
+    page = (ROOT / "docs" / "method.md").read_text()
+    (command,) = re.findall(r"^    python (LRS\.py --noise laplace.*\\\n.*)$", page, re.MULTILINE)
+    words = command.replace("\\\n", " ").split()
+    ran = run(*words, "--steps", 20, "--models-dir", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_own_data_in_an_npz(tmp_path):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 400)
+    x = (rng.normal(size=(400, 5)) + 3 * np.eye(5)[y]).astype(np.float32)
+    np.savez(tmp_path / "blobs.npz", x=x, y=y)
+    words = ("--dataset", "blobs.npz", "--steps", 600, "--models-dir", tmp_path)
+    ran = run("LRT.py", *words, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    _, metadata = saved(tmp_path / "LRT_blobs_seed0.npz")
+    assert metadata["metrics"]["test_accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--sigm 3", "unrecognized arguments"),
+        ("--sigma x", "'x' is not a number"),
+        ("--sigma 0", "SIGMA = 0.0"),
+        ("--sigma 1 1 1 1", "SIGMA has 4 numbers"),
+        ("--replicates 1", "REPLICATES = 1"),
+        ("--output-draws 0", "OUTPUT_DRAWS = 0: must be a whole number ≥ 1"),
+        ("--hidden 0", "HIDDEN = 0"),
+        ("--steps -5", "STEPS = -5"),
+        ("--noise cauchy", "NOISE = cauchy: no such name"),
+        ("--activation step", "ACTIVATION = step: no such name"),
+        ("--perturb inputs", "PERTURB = inputs"),
+        ("--conditional-score", "CONDITIONAL_SCORE"),
+        ("--learning-rate nan", "LEARNING_RATE = nan"),
+        ("--name ../evil", "NAME = ../evil"),
+        ("--dataset nothing", "nothing"),
+        ("--dataset nothing.npz", "nothing.npz"),
+        ("--validation 99999", "99999"),
+    ],
+)
+def test_bad_words_get_one_line_and_status_2_and_write_nothing(words, complaint, tmp_path):
+    ran = run("LRS.py", *words.split(), "--models-dir", tmp_path)
+    assert ran.returncode == 2
+    assert complaint in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1, ran.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", [*GLR_SCRIPTS, "BP", "demo"])
+def test_help_teaches_every_constant(script):
+    ran = run(f"{script}.py", "-h")
+    assert ran.returncode == 0
+    source = (ROOT / "Train&Test" / f"{script}.py").read_text()
+    constants = re.findall(r"^([A-Z_]+) = .*?  # (\w+)", source, re.MULTILINE)
+    assert len(constants) >= 4
+    for name, first_word in constants:
+        if name not in ("SCRIPTS", "PROCESSES"):
+            flag = "--" + name.lower().replace("_", "-")
+            assert re.search(rf"^  {flag}.*?{first_word}", ran.stdout, re.MULTILINE | re.DOTALL)
+
+
+def test_glr_scripts_do_not_import_tensorflow_or_sklearn(tmp_path):
+    code = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__'); "
+        "print(sorted({'tensorflow', 'keras', 'sklearn', 'scipy'} & set(sys.modules)))"
+    )
+    script = ROOT / "Train&Test" / "LRS.py"
+    words = [str(script), "--steps", "5", "--models-dir", str(tmp_path)]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *words], text=True, capture_output=True, check=True
+    )
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def copy_of_the_scripts(folder):
+    """A copy of the project that a test may edit."""
+    for name in ("glr", "Train&Test"):
+        shutil.copytree(ROOT / name, folder / name)
+    return folder
+
+
+def test_an_edited_constant_is_obeyed_and_a_whole_number_serves_as_a_float(tmp_path):
+    home = copy_of_the_scripts(tmp_path / "home")
+    script = home / "Train&Test" / "LRS.py"
+    source = re.sub(r"^SIGMA = \(.*?\)", "SIGMA = 1", script.read_text(), flags=re.MULTILINE)
+    script.write_text(re.sub(r"^STEPS = \d+", "STEPS = 7", source, flags=re.MULTILINE))
+    ran = run("LRS.py", "--models-dir", tmp_path / "m", home=home)
+    assert ran.returncode == 0, ran.stderr
+    _, metadata = saved(tmp_path / "m" / "LRS_digits_seed0.npz")
+    assert metadata["constants"]["SIGMA"] == [1]
+    assert metadata["constants"]["STEPS"] == 7
+    bad = re.sub(r"^STEPS = \d+", "STEPS = 7.5", script.read_text(), flags=re.MULTILINE)
+    script.write_text(bad)
+    ran = run("LRS.py", home=home)
+    assert ran.returncode == 2
+    assert "STEPS = 7.5: must be a whole number" in ran.stderr
+
+
+def test_the_readme_s_own_activation_and_loss_train(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    (functions,) = re.findall(r"```python\n(import numpy as np\n.*?)```", readme, re.DOTALL)
+    (command,) = re.findall(r'^python "Train&Test/(LRS\.py" --activation .*)$', readme, re.M)
+    home = copy_of_the_scripts(tmp_path / "home")
+    script = home / "Train&Test" / "LRS.py"
+    rule = "\n# -----"
+    head, rest = script.read_text().split(rule, 1)
+    script.write_text(head + functions + rule + rest)
+    words = command.replace('"', "").split()
+    ran = run(*words, "--models-dir", tmp_path / "m", home=home)
+    assert ran.returncode == 0, ran.stderr
+    _, metadata = saved(tmp_path / "m" / "LRS_digits_seed0.npz")
+    assert metadata["activation"] == "staircase"
+    assert metadata["loss"] == "rank"
+    assert metadata["metrics"]["test_accuracy"] > 0.9

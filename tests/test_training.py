@@ -1,0 +1,206 @@
+"""Losses, network, optimizers, training loop and model files against independent computation."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.special import expit, log_softmax
+
+from glr.data import Dataset
+from glr.errors import GLRError
+from glr.estimator import Batch, Gradient
+from glr.files import write_whole
+from glr.losses import cross_entropy, zero_one
+from glr.models import activation_of, load_model, save_model
+from glr.network import Layer, accuracy, layer_views, logits, new_network, sigmoid, threshold
+from glr.optimizers import adagrad, adam, sgd
+from glr.training import Plan, cosine_rate, minibatches, train
+
+
+def generator(seed=0):
+    return np.random.Generator(np.random.SFC64(seed))
+
+
+def test_cross_entropy_is_minus_log_softmax_at_the_label():
+    z = generator().normal(size=(3, 2, 5, 7)).astype(np.float32) * 30
+    y = np.array([0, 1, 2, 3, 4, 0, 1])
+    expected = -log_softmax(z.astype(float), axis=2)[:, :, y, np.arange(7)]
+    np.testing.assert_allclose(cross_entropy(z, y), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_cross_entropy_of_huge_logits_is_finite():
+    z = np.array([[1e4, -1e4], [-1e4, 1e4]], np.float32)
+    np.testing.assert_allclose(cross_entropy(z, np.array([0, 0])), [0, 2e4])
+
+
+def test_zero_one_is_argmax_unequal_label():
+    z = generator().normal(size=(4, 3, 6)).astype(np.float32)
+    y = np.array([0, 1, 2, 0, 1, 2])
+    np.testing.assert_array_equal(zero_one(z, y), z.argmax(axis=1) != y)
+
+
+def test_network_is_matrix_products_and_activations():
+    network = new_network([6, 4, 3], sigmoid, generator())
+    network.parameters[:] = generator(1).normal(size=network.parameters.shape)
+    (W0, b0), (W1, b1) = network.layers
+    x = generator(2).normal(size=(5, 6)).astype(np.float32)
+    expected = expit(x @ W0 + b0) @ W1 + b1
+    np.testing.assert_allclose(network.logits(x), expected.T, rtol=1e-4, atol=1e-5)
+    steps = (x @ W0 + b0 > 0) @ W1 + b1
+    found = logits(network.layers, threshold, x.T)
+    np.testing.assert_allclose(found, steps.T, rtol=1e-4, atol=1e-5)
+    assert accuracy(found, steps.argmax(axis=1)) == 1
+
+
+@pytest.mark.parametrize("own", [sgd, adagrad, adam])
+def test_optimizers_agree_with_keras(own):
+    keras = pytest.importorskip("keras")
+    theirs = {
+        sgd: lambda: keras.optimizers.SGD(0.05),
+        adagrad: lambda: keras.optimizers.Adagrad(0.05, initial_accumulator_value=0, epsilon=1e-10),
+        adam: lambda: keras.optimizers.Adam(0.05, epsilon=1e-8),
+    }[own]()
+    parameters, state = np.ones(5, np.float32), {}
+    variable = keras.Variable(parameters.copy())
+    rng = generator(4)
+    for _ in range(20):
+        gradient = rng.normal(size=5).astype(np.float32)
+        own(parameters, gradient, 0.05, state)
+        theirs.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+    assert np.abs(parameters - 1).min() > 1e-3
+    np.testing.assert_allclose(parameters, np.asarray(variable), rtol=1e-4, atol=1e-5)
+
+
+def test_minibatches_visit_every_sample_once_an_epoch():
+    batches = minibatches(10, 5, generator())
+    epochs = [np.concatenate([next(batches), next(batches)]) for _ in range(3)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(10))
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert len(next(minibatches(3, 5, generator()))) == 3
+
+
+def small_data():
+    x, y = np.eye(4, dtype=np.float32), np.arange(4) % 2
+    return Dataset("small", x, y, x[:3], y[:3])
+
+
+def test_training_follows_the_plan():
+    """One SGD step at a time: rate on half a cosine, L2 penalty on W and not on b."""
+    network = new_network([4, 2], sigmoid, generator())
+    start = network.parameters.copy()
+    plan = Plan(cross_entropy, sgd, 4, 4, 0.1, 0.5, 3)
+
+    def unit_gradient(layers, batch):
+        return Gradient([Layer(np.ones_like(W), np.ones_like(b)) for W, b in layers], 2.0)
+
+    rows = list(train(network, unit_gradient, small_data(), plan, generator()))
+    assert [row.step for row in rows] == [3, 4]
+    assert rows[-1].train_loss == 2.0
+    assert rows[-1].epoch == 4
+    (W, b), (found_W, found_b) = layer_views(start, [4, 2])[0], network.layers[0]
+    for step in range(4):
+        rate = 0.1 * (1 + np.cos(np.pi * step / 4)) / 2
+        assert cosine_rate(plan, step) == pytest.approx(rate)
+        W = W - rate * (1 + 0.5 * W)
+        b = b - rate
+    np.testing.assert_allclose(found_W, W, rtol=1e-5)
+    np.testing.assert_allclose(found_b, b, rtol=1e-5)
+
+
+def test_backpropagation_gradient_is_the_numerical_one():
+    pytest.importorskip("tensorflow")
+    from glr.backpropagation import backpropagation_estimator  # noqa: PLC0415
+
+    network = new_network([4, 3, 2], sigmoid, generator())
+    batch = Batch(generator(1).normal(size=(4, 6)).astype(np.float32), np.array([0, 1, 1, 0, 1, 0]))
+    gradient = backpropagation_estimator(network, (0, 0), "gaussian", 0)(network.layers, batch)
+
+    def risk(parameters):
+        z = logits(layer_views(parameters, network.sizes), sigmoid, batch.x)
+        return cross_entropy(z, batch.y).mean()
+
+    exact = network.parameters.astype(float)
+    flat = np.concatenate([part.ravel() for layer in gradient.layers for part in layer])
+    for i, found in enumerate(flat):
+        step = np.zeros_like(exact)
+        step[i] = 1e-5
+        slope = (risk(exact + step) - risk(exact - step)) / 2e-5
+        assert found == pytest.approx(slope, abs=1e-4)
+    assert gradient.risk == pytest.approx(risk(exact), abs=1e-5)
+
+
+@pytest.mark.parametrize("law", ["gaussian", "logistic", "laplace"])
+def test_backpropagation_noise_has_the_stated_law(law):
+    """Mean and variance within 5 standard errors; the fourth moment tells the laws apart."""
+    pytest.importorskip("tensorflow")
+    from glr.backpropagation import import_keras, noise_layer  # noqa: PLC0415
+
+    import_keras()
+    layer, zeros = noise_layer(0.7, law, 1), np.zeros((400_000, 1), np.float32)
+    r = np.asarray(layer(zeros, training=True)) / 0.7
+    kurtosis = {"gaussian": 3.0, "logistic": 4.2, "laplace": 6.0}[law]
+    assert abs(r.mean()) < 5 / np.sqrt(r.size)
+    assert abs(r.var() - 1) < 5 * np.sqrt((kurtosis - 1) / r.size)
+    assert np.mean(r**4) == pytest.approx(kurtosis, rel=0.06)
+    np.testing.assert_array_equal(layer(zeros, training=False), zeros)
+
+
+def test_a_saved_model_is_loaded_as_it_was(tmp_path):
+    network = new_network([4, 3, 2], threshold, generator())
+    path = tmp_path / "m.npz"
+    save_model(path, network.layers, {"activation": "threshold"})
+    model = load_model(path)
+    for saved, layer in zip(model.layers, network.layers, strict=True):
+        np.testing.assert_array_equal(saved.W, layer.W)
+        np.testing.assert_array_equal(saved.b, layer.b)
+    assert activation_of(path, model) is threshold
+
+
+def bad_models():
+    """Name, and arrays, of files that are no models."""
+    W, b = np.ones((4, 2), np.float32), np.ones(2, np.float32)
+    meta = np.array(json.dumps({"activation": "sigmoid"}))
+    yield "no metadata", {"W0": W, "b0": b}
+    yield "no layers", {"metadata": meta}
+    yield "missing bias", {"W0": W, "metadata": meta}
+    yield "wrong bias", {"W0": W, "b0": np.ones(3, np.float32), "metadata": meta}
+    yield "layers that do not fit", {"W0": W, "b0": b, "W1": W, "b1": b, "metadata": meta}
+    yield "not finite", {"W0": W * np.nan, "b0": b, "metadata": meta}
+    yield "doubles", {"W0": W.astype(float), "b0": b, "metadata": meta}
+    yield "pickles", {"W0": np.array([{}]), "b0": b, "metadata": meta}
+    yield "foreign JSON", {"W0": W, "b0": b, "metadata": np.array("[1, 2")}
+
+
+@pytest.mark.parametrize(("name", "arrays"), list(bad_models()))
+def test_files_that_are_no_models_are_refused_by_name(name, arrays, tmp_path):
+    path = tmp_path / "bad.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(GLRError, match=r"bad\.npz"):
+        load_model(path)
+
+
+def test_truncated_and_missing_models_are_refused_by_name(tmp_path):
+    path = tmp_path / "m.npz"
+    save_model(path, new_network([4, 2], sigmoid, generator()).layers, {"activation": "sigmoid"})
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(GLRError, match=r"m\.npz: not a model file"):
+        load_model(path)
+    with pytest.raises(GLRError, match=r"other\.npz: no such model"):
+        load_model(tmp_path / "other.npz")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "file"
+    write_whole(path, lambda file: file.write(b"old"))
+
+    def fails(file):
+        file.write(b"new, and half of it")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(GLRError, match="No space left"):
+        write_whole(path, fails)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+    with pytest.raises(GLRError, match="cannot be written"):
+        write_whole(path.parent, lambda file: file.write(b"a folder is in the way"))
