@@ -2,7 +2,7 @@
 
     python BP.py                                    the embedded 8×8 digits, no download
     python BP.py --dataset mnist                    the paper's 784-50-10
-    python BP.py --dataset mnist --name BP+ --sigma 1 0.5 --weight-decay 1.5e-4
+    python BP.py --dataset mnist --name BP+ --sigma 1 0.5 --weight-decay 1e-4
                                                     BP+, with the GLR scripts' noise and penalty
     python BP.py -h                                 every constant below, as a flag
 

@@ -41,7 +41,7 @@ OPTIMIZER = adam  # sgd, adagrad or adam
 BATCH_SIZE = 128  # samples per step
 STEPS = 12000  # minibatch steps
 LEARNING_RATE = 0.01  # of the first step; falls to 0 along half a cosine
-WEIGHT_DECAY = 1.5e-4  # L2 penalty on the weights, added to the gradient
+WEIGHT_DECAY = 1e-4  # L2 penalty on the weights, added to the gradient
 EVAL_EVERY = 500  # steps between evaluations on the test set
 VALIDATION = 0  # training samples held out and evaluated in place of the test set
 # --------------------------------------------------------------------------------------------

@@ -13,11 +13,15 @@ The callables are vectorised over samples, and no sample's numbers depend on ano
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import fmin_l_bfgs_b
 
 from glr.errors import GLRError
+
+if TYPE_CHECKING:
+    import keras
 
 InputGradient = Callable[[np.ndarray, np.ndarray], np.ndarray]
 LossAndGradient = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -30,9 +34,7 @@ LBFGS_TOLERANCE = 1e-5  # stop when an iteration lowers the group's objective by
 KERAS_BATCH = 1000  # samples in one call of a Keras model; bounds the memory
 
 
-def fgsm(
-    x: np.ndarray, y: np.ndarray, input_gradient: InputGradient, epsilon: float
-) -> np.ndarray:
+def fgsm(x: np.ndarray, y: np.ndarray, input_gradient: InputGradient, epsilon: float) -> np.ndarray:
     """Fast gradient sign method: x + ε·sign(∇ₓ cross-entropy), clipped to [0, 1].
 
     Source: Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples",
@@ -41,11 +43,12 @@ def fgsm(
     return pgd(x, y, input_gradient, epsilon, steps=1, step_size=epsilon)
 
 
-def pgd(
+def pgd(  # noqa: PLR0913 - the attack's own six
     x: np.ndarray,
     y: np.ndarray,
     input_gradient: InputGradient,
     epsilon: float,
+    *,
     steps: int = 40,
     step_size: float | None = None,
 ) -> np.ndarray:
@@ -61,8 +64,8 @@ def pgd(
     x, y = _checked_batch(x, y)
     if steps < 1:
         raise GLRError(f"an attack needs at least one step, not {steps}")
-    step = _checked_size("step size", 2.5 * epsilon / steps if step_size is None else step_size)
     epsilon = _checked_size("epsilon", epsilon)
+    step = _checked_size("step size", 2.5 * epsilon / steps if step_size is None else step_size)
     low, high = np.maximum(x - epsilon, 0), np.minimum(x + epsilon, 1)
     x_adv = x
     for _ in range(steps):
@@ -101,8 +104,9 @@ def lbfgs(
 def random_targets(y: np.ndarray, n_classes: int, rng: np.random.Generator) -> np.ndarray:
     """For each label of `y` (N,), a class drawn uniformly from the n_classes − 1 others."""
     y = np.asarray(y)
-    if n_classes < 2 or not np.all((y >= 0) & (y < n_classes)):
-        raise GLRError(f"targets need two classes or more and labels among them, not {n_classes}")
+    if n_classes < 2:
+        raise GLRError(f"a target needs two classes or more to choose from, not {n_classes}")
+    _check_labels(y, n_classes)
     return (y + rng.integers(1, n_classes, size=y.shape)) % n_classes
 
 
@@ -121,24 +125,23 @@ def zero_gradient_share(gradient: np.ndarray) -> float:
     return float(np.mean(~gradient.any(axis=1)))
 
 
-def keras_input_gradient(model) -> InputGradient:
+def keras_input_gradient(model: keras.Model) -> InputGradient:
     """`input_gradient` of a Keras model that maps (N, n_in) to logits (N, n_classes)."""
     loss_and_gradient = keras_loss_and_gradient(model)
     return lambda x, y: loss_and_gradient(x, y)[1]
 
 
-def keras_loss_and_gradient(model) -> LossAndGradient:
+def keras_loss_and_gradient(model: keras.Model) -> LossAndGradient:
     """`loss_and_gradient` of a Keras model that maps (N, n_in) to logits (N, n_classes).
 
     A model that ends in softmax would be passed through a second one: end it before.
     """
-    import tensorflow as tf  # noqa: PLC0415 - seconds to import, and only these two need it
+    import tensorflow as tf  # noqa: PLC0415 - takes seconds, and no other attack needs it
+
+    n_in, n_classes = model.input_shape[1], model.output_shape[1]
 
     @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, model.input_shape[1]], tf.float32),
-            tf.TensorSpec([None], tf.int64),
-        ]
+        input_signature=[tf.TensorSpec([None, n_in], tf.float32), tf.TensorSpec([None], tf.int64)]
     )
     def batch_loss_and_gradient(x, y):
         with tf.GradientTape() as tape:
@@ -147,13 +150,15 @@ def keras_loss_and_gradient(model) -> LossAndGradient:
         return loss, tape.gradient(loss, x)  # of the sum: row n is the gradient of loss n
 
     def loss_and_gradient(x, y):
-        starts = range(0, max(len(x), 1), KERAS_BATCH)
+        if x.shape[1:] != (n_in,):
+            raise GLRError(f"the model takes images of {n_in} pixels, not of shape {x.shape[1:]}")
+        _check_labels(y, n_classes)
         batches = [
             batch_loss_and_gradient(
-                tf.constant(x[i : i + KERAS_BATCH], tf.float32),
-                tf.constant(y[i : i + KERAS_BATCH], tf.int64),
+                tf.constant(x[start : start + KERAS_BATCH], tf.float32),
+                tf.constant(y[start : start + KERAS_BATCH], tf.int64),
             )
-            for i in starts
+            for start in range(0, len(x), KERAS_BATCH)
         ]
         losses, gradients = zip(*batches, strict=True)
         return np.concatenate(losses), np.concatenate(gradients)
@@ -181,8 +186,8 @@ def _lbfgs_group(
         objective, gradient = objective_and_gradient(flat.reshape(x.shape))
         return np.sum(objective, dtype=np.float64), gradient.ravel()
 
-    # minimize(method="L-BFGS-B") is the same solver, but converts the bounds one by one three
-    # times over on its way to it; with 784 bounds an image that costs as much as the search.
+    # minimize(method="L-BFGS-B") ends in the same solver, but converts the bounds back and forth,
+    # one by one, on the way; with 784 of them for each image that costs as much as the search.
     flat, _, _ = fmin_l_bfgs_b(
         sum_and_gradient,
         x.ravel().astype(np.float64),
@@ -196,6 +201,12 @@ def _lbfgs_group(
     return np.where(lower[:, None], x_adv, x)
 
 
+def _check_labels(y: np.ndarray, n_classes: int) -> None:
+    """GLRError if a label is none of the classes 0 … n_classes − 1."""
+    if not np.all((y >= 0) & (y < n_classes)):
+        raise GLRError(f"labels must lie in 0 … {n_classes - 1}, not in {y.min()} … {y.max()}")
+
+
 def _checked_batch(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`x` as float32 and `y`; GLRError if they are not the batch that the module describes."""
     x, y = np.asarray(x, dtype=np.float32), np.asarray(y)
@@ -204,6 +215,8 @@ def _checked_batch(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray
             "an attack needs images (N, n_in) and integer labels (N,), "
             f"not shapes {x.shape} and {y.shape} of {y.dtype}"
         )
+    if len(x) == 0:
+        raise GLRError("there is no image to attack")
     if not np.all((x >= 0) & (x <= 1)):  # false for NaN too
         raise GLRError("image intensities must lie in [0, 1]; divide 8-bit ones by 255")
     return x, y

@@ -15,7 +15,7 @@ import numpy as np
 
 from glr.errors import GLRError
 from glr.estimator import Batch, Gradient
-from glr.network import Layer, Network
+from glr.network import Layer, Network, threshold
 from glr.noise import LAPLACE_SCALE, LOGISTIC_SCALE
 from glr.training import GradientEstimator
 
@@ -49,23 +49,37 @@ def silent_stderr() -> Iterator[None]:
 def keras_network(network: Network, sigma: Sequence[float], law: str, seed: int):
     """The network as a Keras model (N, n_in) → logits (N, n_out), with its parameters.
 
-    In training mode, noise of the named law and standard deviation sigma[t] is added to layer
-    t's logits (the paper's BP+); where sigma[t] is 0 there is none.
+    A threshold is flat, so its backward pass is replaced by the sigmoid's (BPDA: Athalye et al.
+    2018), which serves attacks only. In training mode, noise of the named law
+    and standard deviation sigma[t] is added to layer t's logits (the paper's BP+); 0 is none.
     """
     keras, _ = import_keras()
     name = network.activation.__name__
-    if name not in ("sigmoid", "tanh", "relu"):
-        raise GLRError(f"ACTIVATION = {name}: cannot be backpropagated; use sigmoid, tanh or relu")
+    if name not in ("sigmoid", "tanh", "relu", "threshold"):
+        raise GLRError(f"ACTIVATION = {name}: Keras has no gradient of it; use sigmoid")
+    activation = threshold_with_sigmoid_gradient() if name == "threshold" else name
     parts = [keras.Input((network.sizes[0],))]
     for t, (W, _) in enumerate(network.layers):
         parts.append(keras.layers.Dense(W.shape[1]))
         if sigma[t] > 0:
             parts.append(noise_layer(sigma[t], law, seed + t))
         if t < len(network.layers) - 1:
-            parts.append(keras.layers.Activation(name))
+            parts.append(keras.layers.Activation(activation))
     model = keras.Sequential(parts)
     set_keras_weights(model, network.layers)
     return model
+
+
+def threshold_with_sigmoid_gradient():
+    """1 where v > 0, else 0, forward; the derivative of the sigmoid backward."""
+    _, tf = import_keras()
+
+    @tf.custom_gradient
+    def bpda_threshold(v):
+        slope = tf.sigmoid(v) * (1 - tf.sigmoid(v))
+        return tf.cast(v > 0, v.dtype), lambda upstream: upstream * slope
+
+    return bpda_threshold
 
 
 def set_keras_weights(model, layers: list[Layer]) -> None:
@@ -103,6 +117,8 @@ def backpropagation_estimator(
     network: Network, sigma: Sequence[float], law: str, seed: int
 ) -> GradientEstimator:
     """The mean cross-entropy's gradient by Keras, as a function of layers and batch."""
+    if network.activation is threshold:
+        raise GLRError("ACTIVATION = threshold: has no gradient to propagate; use sigmoid")
     keras, tf = import_keras()
     model = keras_network(network, sigma, law, seed)
     mean_cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

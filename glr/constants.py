@@ -84,6 +84,11 @@ KINDS: dict[str, Kind] = {
     "WEIGHT_DECAY": NOT_NEGATIVE,
     "EVAL_EVERY": _whole(1),
     "VALIDATION": _whole(0),
+    "DATASETS": Kind(
+        str, lambda v: isinstance(v, str) and v != "", "names of data sets", many=True
+    ),
+    "SEEDS": _whole(1),
+    "PROCESSES": _whole(1),
 }
 
 # Functions and laws that a word of the command line can name, beside those of the script itself.

@@ -24,14 +24,19 @@ from scipy.ndimage import gaussian_filter
 
 from glr.errors import GLRError
 
-# One constant for each severity, 1 to 5; intensities run from 0 to 1.
+SEVERITIES = (1, 2, 3, 4, 5)
+
+# One constant for each severity. Intensities run from 0 to 1, and lengths are in pixels.
 GAUSSIAN_NOISE_STD = (0.04, 0.06, 0.08, 0.09, 0.10)
 IMPULSE_NOISE_AMOUNT = (0.01, 0.02, 0.03, 0.05, 0.07)  # share of the pixels
-GLASS_BLUR = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))
-# (std of the blur in pixels, largest offset in pixels, passes over the image)
+GLASS_BLUR = (  # std of the blur, largest offset of a swap, passes over the image
+    (0.05, 1, 1),
+    (0.25, 1, 1),
+    (0.4, 1, 1),
+    (0.25, 1, 2),
+    (0.4, 1, 2),
+)
 CONTRAST_FACTOR = (0.75, 0.5, 0.4, 0.3, 0.15)
-
-SEVERITIES = range(1, 6)
 
 
 def as_images(x: np.ndarray) -> np.ndarray:
@@ -136,11 +141,12 @@ def _shuffle_locally(pixels: np.ndarray, reach: int, rng: np.random.Generator) -
     The order of the swaps matters within an image, so positions are a loop; images are not.
     """
     side, _, n = pixels.shape
-    positions = range(side - reach, reach, -1)  # side−reach+reach−1 and 1 are the extreme partners
-    offsets = rng.integers(-reach, reach, size=(len(positions), len(positions), 2, n))
+    positions = range(side - reach, reach, -1)  # so that partners lie in 1 … side−1
     flat, image = pixels.reshape(-1), np.arange(n)
-    for row, offsets_of_row in zip(positions, offsets, strict=True):
-        for column, (down, right) in zip(positions, offsets_of_row, strict=True):
+    for row in positions:
+        # A row at a time: a whole pass of offsets would outweigh the images.
+        offsets = rng.integers(-reach, reach, size=(len(positions), 2, n))
+        for column, (down, right) in zip(positions, offsets, strict=True):
             here = pixels[row, column]
             there = ((row + down) * side + column + right) * n + image
             partner = flat[there]

@@ -11,7 +11,6 @@ import importlib.util
 import io
 import math
 import os
-import struct
 import textwrap
 import tokenize
 import zipfile
@@ -94,13 +93,11 @@ GZIP_DAMAGE = (OSError, EOFError, zlib.error)
 NPZ_DAMAGE = (
     *GZIP_DAMAGE,
     zipfile.BadZipFile,
-    struct.error,
     tokenize.TokenError,
     SyntaxError,
     ValueError,
     TypeError,
     LookupError,
-    OverflowError,
     RuntimeError,
     MemoryError,
 )

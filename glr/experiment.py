@@ -186,27 +186,31 @@ def save_run(run: Run, constants: SimpleNamespace) -> None:
     write_history(path.with_suffix(".csv"), history)
     title = f"{path.stem}: {', '.join(map(str, network.sizes))} neurons"
     draw_learning_curve(path.with_suffix(".png"), title, history, where)
-    save_model(path, network.layers, run_metadata(network, last, constants))
+    save_model(path, network, run_metadata(network, last, constants))
     print(
         f"{constants.NAME}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
         f"{where} accuracy {100 * accuracy:.2f} % (noise-free)  {last.seconds:.1f} s  {path}"
     )
 
 
-def run_metadata(network: Network, last: Evaluation, constants: SimpleNamespace) -> dict:
-    """All that is needed to know, and to retrain, what the weights are."""
-    values = {
+def recorded_constants(constants: SimpleNamespace) -> dict:
+    """The script's constants as JSON can hold them: functions by name, tuples as lists."""
+    return {
         name: [name_of(v) for v in value] if isinstance(value, tuple) else name_of(value)
         for name, value in vars(constants).items()
         if name not in ("SCRIPT", "DATA_DIR", "MODELS_DIR")
     }
+
+
+def run_metadata(network: Network, last: Evaluation, constants: SimpleNamespace) -> dict:
+    """All that is needed to know, and to retrain, what the weights are."""
     return {
         "script": constants.SCRIPT,
         "dataset": dataset_label(constants.DATASET),
         "sizes": network.sizes,
         "activation": name_of(network.activation),
         "loss": name_of(constants.LOSS),
-        "constants": values,
+        "constants": recorded_constants(constants),
         "metrics": {
             f"{evaluated_on(constants)}_accuracy": last.test_accuracy,
             f"{evaluated_on(constants)}_loss": last.test_loss,

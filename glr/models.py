@@ -15,20 +15,20 @@ import numpy as np
 
 from glr.errors import GLRError
 from glr.files import write_whole
-from glr.network import ACTIVATIONS, Activation, Layer
+from glr.network import ACTIVATIONS, Activation, Layer, Network
 
 
 class Model(NamedTuple):
     """A trained network as it was saved."""
 
-    layers: list[Layer]
+    network: Network
     metadata: dict
 
 
-def save_model(path: Path, layers: list[Layer], metadata: dict) -> None:
-    """Write the layers and metadata to `path`, whole or not at all."""
+def save_model(path: Path, network: Network, metadata: dict) -> None:
+    """Write the network's layers and the metadata to `path`, whole or not at all."""
     arrays = {}
-    for t, (W, b) in enumerate(layers):
+    for t, (W, b) in enumerate(network.layers):
         arrays[f"W{t}"], arrays[f"b{t}"] = W, b
     text = json.dumps(metadata, indent=1)
     write_whole(path, lambda file: np.savez(file, metadata=np.array(text), **arrays))
@@ -46,7 +46,11 @@ def load_model(path: Path) -> Model:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise GLRError(f"{path}: not a model file ({error}); train it again") from error
     check_layers(path, layers)
-    return Model(layers, metadata)
+    if not isinstance(metadata, dict):
+        raise GLRError(f"{path}: its metadata are no JSON object; train it again")
+    parameters = np.concatenate([part.ravel() for layer in layers for part in layer])
+    sizes = [len(layers[0].W), *(layer.b.size for layer in layers)]
+    return Model(Network(parameters, sizes, named_activation(path, metadata)), metadata)
 
 
 def check_layers(path: Path, layers: list[Layer]) -> None:
@@ -62,10 +66,13 @@ def check_layers(path: Path, layers: list[Layer]) -> None:
         raise GLRError(f"{path}: holds no layers; train it again")
 
 
-def activation_of(path: Path, model: Model) -> Activation:
-    """The activation that the model names, one of glr.network's."""
+def named_activation(path: Path, metadata: dict) -> Activation:
+    """The activation that the metadata name, one of glr.network's."""
     known = {activation.__name__: activation for activation in ACTIVATIONS}
-    name = model.metadata.get("activation")
+    name = metadata.get("activation")
     if name not in known:
-        raise GLRError(f"{path}: activation {name!r} is none of glr.network's {', '.join(known)}")
+        raise GLRError(
+            f"{path}: its activation {name!r} is not in glr.network.ACTIVATIONS "
+            f"({', '.join(known)}); add it there"
+        )
     return known[name]

@@ -11,7 +11,7 @@ from glr.errors import GLRError
 from glr.estimator import Batch, Gradient
 from glr.files import write_whole
 from glr.losses import cross_entropy, zero_one
-from glr.models import activation_of, load_model, save_model
+from glr.models import load_model, save_model
 from glr.network import Layer, accuracy, layer_views, logits, new_network, sigmoid, threshold
 from glr.optimizers import adagrad, adam, sgd
 from glr.training import Plan, cosine_rate, minibatches, train
@@ -149,12 +149,11 @@ def test_backpropagation_noise_has_the_stated_law(law):
 def test_a_saved_model_is_loaded_as_it_was(tmp_path):
     network = new_network([4, 3, 2], threshold, generator())
     path = tmp_path / "m.npz"
-    save_model(path, network.layers, {"activation": "threshold"})
+    save_model(path, network, {"activation": "threshold"})
     model = load_model(path)
-    for saved, layer in zip(model.layers, network.layers, strict=True):
-        np.testing.assert_array_equal(saved.W, layer.W)
-        np.testing.assert_array_equal(saved.b, layer.b)
-    assert activation_of(path, model) is threshold
+    np.testing.assert_array_equal(model.network.parameters, network.parameters)
+    assert model.network.sizes == [4, 3, 2]
+    assert model.network.activation is threshold
 
 
 def bad_models():
@@ -169,6 +168,8 @@ def bad_models():
     yield "not finite", {"W0": W * np.nan, "b0": b, "metadata": meta}
     yield "doubles", {"W0": W.astype(float), "b0": b, "metadata": meta}
     yield "pickles", {"W0": np.array([{}]), "b0": b, "metadata": meta}
+    yield "unknown activation", {"W0": W, "b0": b, "metadata": np.array('{"activation": "step"}')}
+    yield "JSON of a list", {"W0": W, "b0": b, "metadata": np.array("[1]")}
     yield "foreign JSON", {"W0": W, "b0": b, "metadata": np.array("[1, 2")}
 
 
@@ -182,7 +183,7 @@ def test_files_that_are_no_models_are_refused_by_name(name, arrays, tmp_path):
 
 def test_truncated_and_missing_models_are_refused_by_name(tmp_path):
     path = tmp_path / "m.npz"
-    save_model(path, new_network([4, 2], sigmoid, generator()).layers, {"activation": "sigmoid"})
+    save_model(path, new_network([4, 2], sigmoid, generator()), {"activation": "sigmoid"})
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(GLRError, match=r"m\.npz: not a model file"):
         load_model(path)

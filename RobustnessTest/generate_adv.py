@@ -1,0 +1,45 @@
+"""Attack the test set: fast gradient sign method, and others, by TensorFlow.
+
+    python generate_adv.py                          FGSM on the embedded digits
+    python generate_adv.py --dataset mnist --epsilon 0.05 0.1 0.15
+    python generate_adv.py --dataset mnist --attack lbfgs
+    python generate_adv.py --dataset mnist --target ../models/LRT_mnist_seed0.npz
+    python generate_adv.py --dataset mnist --target ../models/LRT_mnist_seed0.npz \\
+        --attack square --images 500                without gradients
+
+The target is whose gradient is followed. The default, the paper's, is a surrogate: a ReLU network
+of 50 neurons trained by backpropagation (and kept in models/), whose attack is transferred to the
+others. A threshold network has no gradient: its backward pass goes through a sigmoid instead.
+Samples go to data/<dataset>/adversarial/, with a picture of the first ten.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+from glr.constants import script_constants
+from glr.experiment import one_line_errors
+from glr.perturbation import write_attacks
+
+# --------------------------------------------------------------------------------------------
+DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with inputs in [0, 1]
+ATTACK = "fgsm"  # "fgsm", "pgd", "lbfgs", or "square" (which asks for no gradient)
+EPSILON = (0.1,)  # largest change of a pixel, of inputs in [0, 1]; one file for each
+TARGET = "surrogate"  # whose gradient: "surrogate" (transfer), or the path of a model (white box)
+IMAGES = 0  # attack the first so many test images; 0 for all
+SEED = 0  # of the surrogate's training, and of random choices
+PGD_STEPS = 40  # of pgd
+PENALTY = 0.1  # of lbfgs, on the squared size of a change: calibrated, see docs/robustness.md
+QUERIES = 300  # of square, for each image
+# --------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Attack the test set and write the samples."""
+    write_attacks(script_constants(globals()))
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

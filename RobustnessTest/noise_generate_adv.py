@@ -1,0 +1,33 @@
+"""Corrupt the test set as nature does: noise, salt and pepper, frosted glass, low contrast.
+
+    python noise_generate_adv.py                    the embedded digits
+    python noise_generate_adv.py --dataset mnist
+
+Each corruption has five severities (Hendrycks & Dietterich 2019), stacked in one file,
+data/<dataset>/adversarial/<corruption>.npz. A picture shows them all on one image.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+from glr.constants import script_constants
+from glr.experiment import one_line_errors
+from glr.perturbation import write_corruptions
+
+# --------------------------------------------------------------------------------------------
+DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file of square images
+SEED = 0  # of the noise
+CORRUPTIONS = ("gaussian_noise", "impulse_noise", "glass_blur", "contrast")  # which, of these four
+# --------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Corrupt the test set and write the samples."""
+    write_corruptions(script_constants(globals()))
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

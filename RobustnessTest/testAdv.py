@@ -1,0 +1,35 @@
+"""Evaluate trained networks on clean and perturbed test samples, beside the published table.
+
+    python testAdv.py                               every model and sample file of the digits
+    python testAdv.py --dataset mnist
+    python testAdv.py --dataset mnist --models ../models/LRS_mnist_seed0.npz
+
+Run generate_adv.py and noise_generate_adv.py before it. Prediction is noise-free. Several seeds of
+a network are shown as mean ± standard deviation. Every sample file is checked before it counts.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+from glr.constants import script_constants
+from glr.evaluation import evaluate, report
+from glr.experiment import one_line_errors
+
+# --------------------------------------------------------------------------------------------
+DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or the .npz that was trained on
+MODELS = ()  # paths of models; none for every model of the data set in models/
+SAMPLES = ()  # names of sample files, as fgsm_eps0.1; none for all of data/<dataset>/adversarial
+# --------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Evaluate, print the tables, and write them."""
+    constants = script_constants(globals())
+    report(evaluate(constants), constants)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

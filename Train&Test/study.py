@@ -1,0 +1,46 @@
+"""Train every network of the tables over several seeds, and write the tables of the README.
+
+    python study.py                                 every data set found, five seeds
+    python study.py --seeds 3 --datasets mnist
+
+Runs that are finished are not repeated: interrupt it at any time, and start it again.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+from glr.constants import script_constants
+from glr.experiment import one_line_errors
+from glr.study import datasets_found, tasks, train_missing, write_readme
+
+# --------------------------------------------------------------------------------------------
+DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used
+SEEDS = 5  # seeds 0 … SEEDS − 1 of every network
+PROCESSES = 2  # runs at the same time; each uses one core
+# The networks of the tables: name, script, and flags that differ from the script's constants.
+NETWORKS = {
+    "LRS": ("LRS.py", ""),
+    "LRT": ("LRT.py", ""),
+    "LRSZ": ("LRSZ.py", ""),
+    "LRTZ": ("LRTZ.py", ""),
+    "BP": ("BP.py", ""),
+    "BP-L2": ("BP.py", "--weight-decay 1e-4"),  # the GLR scripts' penalty
+    "BP+": ("BP.py", "--sigma 1 0.5"),  # the GLR scripts' noise (the paper's BP+)
+    "BP+L2": ("BP.py", "--sigma 1 0.5 --weight-decay 1e-4"),  # both: LRS's objective exactly
+}
+# --------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Train what is missing; write the tables."""
+    constants = script_constants(globals())
+    runs = tasks(constants, NETWORKS, datasets_found(constants))
+    train_missing(runs, constants.PROCESSES)
+    write_readme(runs)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,188 @@
+"""Accuracy of trained networks on clean and perturbed test samples, as rows and as a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+import numpy as np
+
+from glr.data import Dataset
+from glr.errors import GLRError
+from glr.models import Model, load_model
+from glr.network import accuracy
+from glr.samples import Samples
+
+MAIN_ROWS = ("BP", "LRS", "LRT", "LRSZ", "LRTZ")  # the published table's; others are controls
+PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
+PUBLISHED_EPSILON = 0.1  # the ε whose accuracies stand in the table
+
+
+class Row(NamedTuple):
+    """One measurement: the share in [0, 1] of n samples that a model classifies as labelled.
+
+    severity is 1…5 of a corruption, ε of an attack that has one, and 0 for `clean` and others.
+    """
+
+    model: str
+    seed: int
+    condition: str
+    severity: float
+    accuracy: float
+    n: int
+
+
+def models_found(models_dir: Path, dataset: str) -> list[Path]:
+    """The trained models of a data set, whatever their names and seeds; no surrogates."""
+    found = sorted(models_dir.glob(f"*_{dataset}_seed*.npz"))
+    kept = [p for p in found if p.stem.rsplit("seed", 1)[1].isdigit()]
+    return [path for path in kept if not path.name.startswith("surrogate_")]
+
+
+def load_model_for(path: Path, data: Dataset) -> Model:
+    """The model, if it was trained on this data set; else GLRError."""
+    model = load_model(path)
+    sizes, dataset = model.network.sizes, model.metadata.get("dataset")
+    if dataset != data.name or sizes[0] != data.x_test.shape[1]:
+        raise GLRError(
+            f"{path}: trained on {dataset} with {sizes[0]} inputs, not on {data.name}; "
+            f"name a model of {data.name}, or use --dataset {dataset}"
+        )
+    return model
+
+
+def condition_of(metadata: dict) -> str:
+    """The name of a condition: the attack, and whose gradient it used if not the surrogate's."""
+    target = metadata.get("target", "surrogate")
+    return metadata["attack"] if target == "surrogate" else f"{metadata['attack']} on {target}"
+
+
+def rows_of(model: Model, data: Dataset, samples: Iterable[Samples]) -> list[Row]:
+    """The model's accuracy on the clean test set and on every severity of all samples."""
+    name, seed = model.metadata["constants"]["NAME"], model.metadata["constants"]["SEED"]
+
+    def row(condition: str, severity: float, x: np.ndarray, y: np.ndarray) -> Row:
+        share = accuracy(model.network.logits(x.astype(np.float32, copy=False)), y)
+        return Row(name, seed, condition, severity, share, len(y))
+
+    rows = [row("clean", 0, data.x_test, data.y_test)]
+    for _, x_adv, y, metadata in samples:
+        severities = metadata.get("severities", [metadata.get("epsilon") or 0])
+        condition = condition_of(metadata)
+        rows += [row(condition, s, x, y) for s, x in zip(severities, x_adv, strict=True)]
+    return rows
+
+
+def csv_text(rows: Iterable[Row]) -> str:
+    """The rows as CSV with the columns model, seed, condition, severity, accuracy, n."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def cell(rows: Iterable[Row], model: str, condition: str) -> list[float]:
+    """A table's cell, seed by seed, in percent: the mean over severities; [] if not measured.
+
+    Of an attack that has an ε, the samples of the published ε count.
+    """
+    by_seed: dict[int, list[float]] = {}
+    for row in rows:
+        if (row.model, row.condition) == (model, condition):
+            is_corruption = row.severity == int(row.severity)
+            if is_corruption or row.severity == PUBLISHED_EPSILON:
+                by_seed.setdefault(row.seed, []).append(100 * row.accuracy)
+    return [fmean(values) for _, values in sorted(by_seed.items())]
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Percentages as "mean ± sd", the sd over seeds where there are several; – for none."""
+    if not values:
+        return "–"
+    mean = f"{fmean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {stdev(values):.2f}"
+
+
+def published_cell(dataset: str, model: str, condition: str) -> str:
+    """The published accuracy in percent, or nothing."""
+    cells = PUBLISHED.get(dataset, {}).get(model, [])
+    return f"{cells[PUBLISHED['columns'].index(condition)]:.2f}" if cells else ""
+
+
+def present(rows: Iterable[Row]) -> tuple[list[str], list[str]]:
+    """The models of the main table and the controls that were measured, each in its order."""
+    names = {row.model for row in rows}
+    return [n for n in MAIN_ROWS if n in names], sorted(names - set(MAIN_ROWS))
+
+
+def table_lines(rows: list[Row], dataset: str, models: list[str]) -> list[list[str]]:
+    """The table's cells, a header first: each model's accuracies, and the published below."""
+    columns = PUBLISHED["columns"]
+    lines = [["model", *columns]]
+    for model in models:
+        lines.append([model, *(mean_and_spread(cell(rows, model, c)) for c in columns)])
+        below = [published_cell(dataset, model, c) for c in columns]
+        if any(below):
+            lines.append(["  published", *below])
+    return lines
+
+
+def plain_table(lines: list[list[str]]) -> str:
+    """Cells in columns for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in lines
+    )
+
+
+def markdown_table(lines: list[list[str]]) -> str:
+    """Cells as a Markdown table."""
+    header, *body = lines
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *body])
+
+
+def other_conditions(rows: list[Row]) -> list[list[str]]:
+    """What the main table has no column for: other attacks, targets and ε. Cells with a header."""
+    columns = PUBLISHED["columns"]
+    kinds = sorted({(r.condition, r.severity) for r in rows if r.condition not in columns})
+    kinds += sorted(
+        {
+            (r.condition, r.severity)
+            for r in rows
+            if r.condition in columns and r.severity not in (0, 1, 2, 3, 4, 5, PUBLISHED_EPSILON)
+        }
+    )
+    if not kinds:
+        return []
+    main, controls = present(rows)
+    lines = [["model", *(f"{c} ε {s:g}" if s else c for c, s in kinds)]]
+    for model in main + controls:
+        picked = [
+            [100 * r.accuracy for r in rows if (r.model, r.condition, r.severity) == (model, *kind)]
+            for kind in kinds
+        ]
+        lines.append([model, *map(mean_and_spread, picked)])
+    return lines
+
+
+def what_controls_say(rows: list[Row]) -> str:
+    """One sentence a control: its FGSM accuracy between that of BP and those of the GLR rows."""
+    fgsm = {name: cell(rows, name, "fgsm") for name in {row.model for row in rows}}
+    if not fgsm.get("BP"):
+        return ""
+    base = fmean(fgsm["BP"])
+    gains = {name: fmean(v) - base for name, v in fgsm.items() if v and name != "BP"}
+    glr = ", ".join(f"{n} {gains[n]:+.1f}" for n in MAIN_ROWS if n in gains)
+    own = ", ".join(f"{n} {gains[n]:+.1f}" for n in sorted(gains) if n not in MAIN_ROWS)
+    return (
+        f"FGSM accuracy against plain backpropagation, in points: {glr or 'no GLR row'}; "
+        f"controls by backpropagation: {own or 'none trained'}."
+    )

@@ -1,0 +1,96 @@
+"""Perturbed test samples on disk, between the scripts that make them and the one that evaluates.
+
+A file holds `x` (N × n_in), the clean test inputs; `x_adv`, their perturbations, of the same shape,
+or (S × N × n_in) for S severities; `y` (N,), the labels; and `metadata`, a JSON string.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from glr.data import Dataset
+from glr.errors import GLRError
+from glr.files import write_whole
+
+ROUNDING = 1e-6  # of float32 sums in [0, 1]: how far a perturbation may exceed its ε
+
+
+class Samples(NamedTuple):
+    """Clean inputs, their perturbations by severity (S × N × n_in), labels and metadata."""
+
+    x: np.ndarray
+    x_adv: np.ndarray
+    y: np.ndarray
+    metadata: dict
+
+
+def samples_path(data_dir: Path, dataset: str, name: str) -> Path:
+    """data/<dataset>/adversarial/<name>.npz."""
+    return data_dir / dataset / "adversarial" / f"{name}.npz"
+
+
+def save_samples(path: Path, samples: Samples) -> None:
+    """Write the samples, whole or not at all."""
+    arrays = {"x": samples.x, "x_adv": samples.x_adv, "y": samples.y}
+    text = np.array(json.dumps(samples.metadata, indent=1))
+    write_whole(path, lambda file: np.savez(file, metadata=text, **arrays))
+
+
+def load_samples(path: Path, data: Dataset) -> Samples:
+    """Read a file of samples and check that it holds what it claims, for this data set.
+
+    Raises GLRError, in one line, for a file that is missing, damaged, of other data, outside
+    [0, 1], or whose perturbations exceed the ε in its metadata.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            x, y, x_adv = arrays["x"], arrays["y"], arrays["x_adv"]
+            metadata = json.loads(str(arrays["metadata"][()]))
+    except FileNotFoundError as error:
+        raise GLRError(f"{path}: no such samples; {how_to_make(path.stem)}") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise GLRError(f"{path}: damaged ({error}); {how_to_make(path.stem)}") from error
+    samples = Samples(x, x_adv if x_adv.ndim == 3 else x_adv[None], y, metadata)
+    wrong = fault(samples, data)
+    if wrong:
+        raise GLRError(f"{path}: {wrong}; {how_to_make(path.stem)}")
+    return samples
+
+
+def how_to_make(name: str) -> str:
+    """What to run for a file of samples."""
+    corruptions = ("gaussian_noise", "impulse_noise", "glass_blur", "contrast")
+    script = "noise_generate_adv.py" if name in corruptions else "generate_adv.py"
+    return f"run python {script} again"
+
+
+def fault(samples: Samples, data: Dataset) -> str:
+    """What is wrong with the samples, in words; nothing ("") if they are right."""
+    x, x_adv, y, metadata = samples
+    if not isinstance(metadata, dict) or not {"attack", "dataset"} <= metadata.keys():
+        return "the metadata do not name attack and dataset"
+    if x.ndim != 2 or x_adv.ndim != 3 or x_adv.shape[1:] != x.shape or y.shape != x.shape[:1]:
+        return f"shapes {x.shape}, {x_adv.shape}, {y.shape} do not fit one another"
+    n = len(x)
+    if n == 0 or x.shape[1] != data.x_test.shape[1] or n > len(data.x_test):
+        return f"shape {x.shape} is not of the test set {data.x_test.shape} of {data.name}"
+    if not np.array_equal(y, data.y_test[:n]):
+        return f"the labels are not those of the test set of {data.name}"
+    if not np.array_equal(x, data.x_test[:n]):
+        return f"the clean inputs are not those of the test set of {data.name}"
+    if not (x_adv.min() >= 0 and x_adv.max() <= 1):  # false for NaN too
+        return "perturbed inputs leave [0, 1]"
+    epsilon = metadata.get("epsilon")
+    if epsilon is not None and largest_change(samples) > epsilon + ROUNDING:
+        return f"a perturbation of {largest_change(samples):.4f} exceeds the claimed ε {epsilon}"
+    return ""
+
+
+def largest_change(samples: Samples) -> float:
+    """The L∞ norm of the largest perturbation."""
+    return float(np.abs(samples.x_adv - samples.x).max())

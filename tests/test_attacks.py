@@ -1,0 +1,375 @@
+"""The attacks against ART, SciPy run image by image, and their own promises."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.optimize import Bounds, minimize
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from glr import attacks
+from glr.attacks import (
+    fgsm,
+    keras_input_gradient,
+    keras_loss_and_gradient,
+    lbfgs,
+    pgd,
+    random_targets,
+    zero_gradient_share,
+)
+from glr.errors import GLRError
+
+N, N_IN, N_CLASSES = 150, 36, 4
+EPSILON = 0.1
+ROUNDING = 1e-6  # of float32 intensities
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Random images, black and white pixels among them so that the box matters, and labels."""
+    rng = np.random.default_rng(0)
+    x = np.clip(rng.uniform(-0.5, 1.5, size=(N, N_IN)), 0, 1).astype(np.float32)
+    return x, rng.integers(N_CLASSES, size=N)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """A ReLU network's (W0, b0, W1, b1)."""
+    rng = np.random.default_rng(1)
+    shapes = [(N_IN, 16), (16,), (16, N_CLASSES), (N_CLASSES,)]
+    return [rng.normal(scale=0.5, size=shape) for shape in shapes]
+
+
+@pytest.fixture(scope="module")
+def model(weights):
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.Input((N_IN,)),
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.Dense(N_CLASSES),
+        ]
+    )
+    model.set_weights(weights)
+    return model
+
+
+@pytest.fixture(scope="module")
+def art_classifier(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that PyTorch is not there
+        import keras
+        from art.estimators.classification import TensorFlowV2Classifier
+    return TensorFlowV2Classifier(
+        model=model,
+        nb_classes=N_CLASSES,
+        input_shape=(N_IN,),
+        loss_object=keras.losses.CategoricalCrossentropy(from_logits=True),
+        clip_values=(0.0, 1.0),
+    )
+
+
+def cross_entropy(logits, y):
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return -log_p[np.arange(len(y)), y], np.exp(log_p) - np.eye(logits.shape[1])[y]
+
+
+def relu_loss_and_gradient(weights):
+    W0, b0, W1, b1 = weights
+
+    def loss_and_gradient(x, y):
+        v = x @ W0 + b0
+        loss, d = cross_entropy(np.maximum(v, 0) @ W1 + b1, y)
+        return loss, ((d @ W1.T) * (v > 0)) @ W0.T
+
+    return loss_and_gradient
+
+
+def linear_loss_and_gradient(W):
+    def loss_and_gradient(x, y):
+        loss, d = cross_entropy(x @ W, y)
+        return loss, d @ W.T
+
+    return loss_and_gradient
+
+
+def no_gradient(x, y):
+    return np.zeros_like(x)
+
+
+def assert_in_ball_and_box(x_adv, x, epsilon):
+    assert x_adv.shape == x.shape
+    assert x_adv.dtype == np.float32
+    assert np.abs(x_adv - x).max() <= epsilon + ROUNDING
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
+
+
+def test_importing_attacks_does_not_import_tensorflow():
+    code = "import sys, glr.attacks; sys.exit('tensorflow' in sys.modules)"
+    root = Path(__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_keras_loss_and_gradient_equal_numpy(batch, model, weights):
+    loss, gradient = keras_loss_and_gradient(model)(*batch)
+    expected_loss, expected_gradient = relu_loss_and_gradient(weights)(*batch)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(keras_input_gradient(model)(*batch), gradient)
+
+
+def test_keras_batches_join_to_the_whole(batch, model, monkeypatch):
+    whole = keras_loss_and_gradient(model)(*batch)
+    monkeypatch.setattr(attacks, "KERAS_BATCH", 40)  # the last of 150 is a short one
+    for part, expected in zip(keras_loss_and_gradient(model)(*batch), whole, strict=True):
+        np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_keras_gradient_refuses_other_images_and_labels(batch, model):
+    x, y = batch
+    input_gradient = keras_input_gradient(model)
+    for bad_x, bad_y in [(x[:, 1:], y), (x, y + N_CLASSES), (x, y - N_CLASSES)]:
+        with pytest.raises(GLRError):
+            input_gradient(bad_x, bad_y)
+
+
+def test_fgsm_agrees_with_art(batch, model, art_classifier):
+    from art.attacks.evasion import FastGradientMethod
+
+    x, y = batch
+    theirs = FastGradientMethod(art_classifier, eps=EPSILON).generate(x, np.eye(N_CLASSES)[y])
+    ours = fgsm(x, y, keras_input_gradient(model), EPSILON)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=ROUNDING)
+
+
+def test_pgd_agrees_with_art(batch, model, art_classifier):
+    from art.attacks.evasion import ProjectedGradientDescent
+
+    x, y = batch
+    theirs = ProjectedGradientDescent(
+        art_classifier,
+        eps=EPSILON,
+        eps_step=0.03,
+        max_iter=10,
+        num_random_init=0,
+        verbose=False,
+    ).generate(x, np.eye(N_CLASSES)[y])
+    ours = pgd(x, y, keras_input_gradient(model), EPSILON, steps=10, step_size=0.03)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.01, 0.1, 0.5, 2.0])
+def test_sign_attacks_stay_in_the_ball_and_in_the_box(batch, weights, epsilon):
+    x, y = batch
+    before = x.copy()
+    loss_and_gradient = relu_loss_and_gradient(weights)
+    for attack in (fgsm, pgd):
+        x_adv = attack(x, y, lambda x, y: loss_and_gradient(x, y)[1], epsilon)
+        assert_in_ball_and_box(x_adv, x, epsilon)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_pgd_beats_fgsm_and_fgsm_beats_nothing(batch, weights):
+    x, y = batch
+    loss_and_gradient = relu_loss_and_gradient(weights)
+
+    def input_gradient(x, y):
+        return loss_and_gradient(x, y)[1]
+
+    clean, one_step, many_steps = (
+        loss_and_gradient(images, y)[0].mean()
+        for images in (
+            x,
+            fgsm(x, y, input_gradient, EPSILON),
+            pgd(x, y, input_gradient, EPSILON),
+        )
+    )
+    assert clean < one_step <= many_steps
+
+
+def test_default_pgd_step_reaches_the_ball_s_edge(batch):
+    x, y = batch
+    x_adv = pgd(x, y, lambda x, y: np.ones_like(x), EPSILON, steps=40)
+    np.testing.assert_allclose(x_adv, np.minimum(x + EPSILON, 1), atol=ROUNDING)
+
+
+def test_zero_gradients_are_counted_and_change_nothing(batch):
+    x, y = batch
+    for attack in (fgsm, pgd):
+        np.testing.assert_array_equal(attack(x, y, no_gradient, EPSILON), x)
+    gradient = np.ones((8, 5))
+    assert zero_gradient_share(gradient) == 0
+    gradient[:3] = 0
+    gradient[3, 1:] = 0  # one entry is left
+    assert zero_gradient_share(gradient) == 3 / 8
+    assert zero_gradient_share(np.zeros((2, 5))) == 1
+
+
+def test_zero_gradient_share_of_nothing_is_an_error():
+    with pytest.raises(GLRError):
+        zero_gradient_share(np.zeros((0, 5)))
+
+
+def test_random_targets_are_uniform_over_the_other_classes():
+    y = np.full(30_000, 2)
+    targets = random_targets(y, 10, np.random.default_rng(3))
+    counts = np.bincount(targets, minlength=10)
+    assert counts[2] == 0
+    assert stats.chisquare(np.delete(counts, 2)).pvalue > 1e-6
+    np.testing.assert_array_equal(targets, random_targets(y, 10, np.random.default_rng(3)))
+    spread = random_targets(np.arange(10), 10, np.random.default_rng(0))
+    assert np.all((spread >= 0) & (spread < 10) & (spread != np.arange(10)))
+
+
+def objective(x_adv, x, targets, loss_and_gradient, penalty):
+    r = x_adv.astype(np.float64) - x
+    return loss_and_gradient(x_adv, targets)[0] + penalty * np.sum(r * r, axis=1)
+
+
+def image_by_image(x, targets, loss_and_gradient, penalty):
+    """The minimum of every image's objective, each found by a search of its own."""
+    found = np.empty(x.shape)
+    for i in range(len(x)):
+
+        def function(v, i=i):
+            loss, gradient = loss_and_gradient(v[None], targets[i : i + 1])
+            r = v - x[i]
+            return loss[0] + penalty * r @ r, gradient[0] + 2 * penalty * r
+
+        found[i] = minimize(
+            function,
+            x[i].astype(np.float64),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=Bounds(0, 1),
+            options={"ftol": 1e-12, "gtol": 1e-9},
+        ).x
+    return found
+
+
+@pytest.mark.parametrize("penalty", [0.05, 0.5, 5.0])
+def test_lbfgs_in_groups_finds_each_image_s_own_minimum(batch, penalty):
+    # A linear model's objective is convex: each image has one minimum, the same for all searches.
+    x, y = batch
+    targets = random_targets(y, N_CLASSES, np.random.default_rng(4))
+    model = linear_loss_and_gradient(np.random.default_rng(5).normal(size=(N_IN, N_CLASSES)))
+    grouped = lbfgs(x, targets, model, penalty)
+    single = image_by_image(x, targets, model, penalty)
+    np.testing.assert_allclose(grouped, single, atol=0.02)
+    np.testing.assert_allclose(
+        objective(grouped, x, targets, model, penalty),
+        objective(single, x, targets, model, penalty),
+        rtol=0.01,
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize("penalty", [0.05, 0.5])
+def test_lbfgs_in_groups_is_as_good_as_image_by_image_on_a_relu_network(batch, weights, penalty):
+    # Here local minima differ between searches, so the batch is compared and not the image.
+    x, y = batch
+    targets = random_targets(y, N_CLASSES, np.random.default_rng(4))
+    model = relu_loss_and_gradient(weights)
+    grouped = objective(lbfgs(x, targets, model, penalty), x, targets, model, penalty)
+    single_images = image_by_image(x, targets, model, penalty)
+    single = objective(single_images, x, targets, model, penalty)
+    assert grouped.mean() <= 1.02 * single.mean()
+
+
+def test_lbfgs_lowers_every_objective_and_stays_in_the_box(batch, model):
+    x, y = batch
+    before = x.copy()
+    loss_and_gradient = keras_loss_and_gradient(model)
+    targets = random_targets(y, N_CLASSES, np.random.default_rng(4))
+    for penalty in (0.0, 0.1, 10.0):
+        x_adv = lbfgs(x, targets, loss_and_gradient, penalty)
+        assert_in_ball_and_box(x_adv, x, epsilon=1)
+        lowered = objective(x_adv, x, targets, loss_and_gradient, penalty)
+        assert np.all(lowered < loss_and_gradient(x, targets)[0])
+    np.testing.assert_array_equal(x, before)
+
+
+def test_lbfgs_of_a_huge_penalty_returns_the_image(batch, model):
+    x, y = batch
+    x_adv = lbfgs(x, (y + 1) % N_CLASSES, keras_loss_and_gradient(model), penalty=1e9)
+    np.testing.assert_allclose(x_adv, x, rtol=0, atol=ROUNDING)
+
+
+def test_lbfgs_without_a_gradient_returns_the_image(batch):
+    x, y = batch
+    x_adv = lbfgs(x, y, lambda x, y: (np.ones(len(x)), np.zeros_like(x)), penalty=1.0)
+    np.testing.assert_array_equal(x_adv, x)
+
+
+def test_lbfgs_shows_its_progress_without_changing_the_result(batch, weights):
+    x, y = batch
+    model = relu_loss_and_gradient(weights)
+    seen = []
+
+    def progress(starts):
+        assert len(starts) == -(-N // attacks.LBFGS_GROUP)  # a bar needs to know its length
+        for start in starts:
+            seen.append(start)
+            yield start
+
+    np.testing.assert_array_equal(
+        lbfgs(x, y, model, 0.5, progress=progress), lbfgs(x, y, model, 0.5)
+    )
+    assert seen == [0, 100]
+
+
+GOOD_X, GOOD_Y = np.full((3, N_IN), 0.5), np.zeros(3, dtype=int)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (GOOD_X * 255, GOOD_Y),
+        (GOOD_X - 1, GOOD_Y),
+        (GOOD_X * np.nan, GOOD_Y),
+        (GOOD_X.reshape(3, 6, 6), GOOD_Y),
+        (GOOD_X, GOOD_Y[:2]),
+        (GOOD_X, GOOD_Y.astype(float)),
+        (GOOD_X, np.eye(3, dtype=int)),
+        (GOOD_X[:0], GOOD_Y[:0]),
+    ],
+)
+def test_bad_batches_are_one_line(x, y):
+    for attack in (
+        lambda: fgsm(x, y, no_gradient, EPSILON),
+        lambda: pgd(x, y, no_gradient, EPSILON),
+        lambda: lbfgs(x, y, lambda x, y: (np.zeros(len(x)), np.zeros_like(x)), 1.0),
+    ):
+        with pytest.raises(GLRError) as error:
+            attack()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda: fgsm(GOOD_X, GOOD_Y, no_gradient, -0.1),
+        lambda: fgsm(GOOD_X, GOOD_Y, no_gradient, np.nan),
+        lambda: fgsm(GOOD_X, GOOD_Y, lambda x, y: x[:, 1:], EPSILON),
+        lambda: fgsm(GOOD_X, GOOD_Y, lambda x, y: x * np.inf, EPSILON),
+        lambda: pgd(GOOD_X, GOOD_Y, no_gradient, EPSILON, steps=0),
+        lambda: pgd(GOOD_X, GOOD_Y, no_gradient, EPSILON, step_size=-1),
+        lambda: lbfgs(GOOD_X, GOOD_Y, lambda x, y: (x[:, 0], x), -1.0),
+        lambda: lbfgs(GOOD_X, GOOD_Y, lambda x, y: (x[:, 0], x * np.nan), 1.0),
+        lambda: random_targets(GOOD_Y, 1, np.random.default_rng(0)),
+        lambda: random_targets(GOOD_Y + 5, 5, np.random.default_rng(0)),
+    ],
+)
+def test_bad_settings_are_one_line(attack):
+    with pytest.raises(GLRError) as error:
+        attack()
+    assert "\n" not in str(error.value)
