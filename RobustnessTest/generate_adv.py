@@ -4,8 +4,7 @@
     python generate_adv.py --dataset mnist --epsilon 0.05 0.1 0.15
     python generate_adv.py --dataset mnist --attack lbfgs
     python generate_adv.py --dataset mnist --target ../models/LRT_mnist_seed0.npz
-    python generate_adv.py --dataset mnist --target ../models/LRT_mnist_seed0.npz \\
-        --attack square --images 500                without gradients
+    python generate_adv.py --dataset mnist --attack square --images 500    needs no gradient
 
 The target is whose gradient is followed. The default, the paper's, is a surrogate: a ReLU network
 of 50 neurons trained by backpropagation (and kept in models/), whose attack is transferred to the

@@ -69,8 +69,8 @@ def pgd(  # noqa: PLR0913 - the attack's own six
     low, high = np.maximum(x - epsilon, 0), np.minimum(x + epsilon, 1)
     x_adv = x
     for _ in range(steps):
-        gradient = _checked_gradient(input_gradient(x_adv, y), x)
-        x_adv = np.clip(x_adv + step * np.sign(gradient), low, high)
+        sign = np.sign(_checked_gradient(input_gradient(x_adv, y), x)).astype(np.float32)
+        x_adv = np.clip(x_adv + step * sign, low, high)
     return x_adv
 
 

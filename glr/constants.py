@@ -49,6 +49,10 @@ def _whole(lowest: int) -> Kind:
     return Kind(int, lambda v: _is_whole(v) and v >= lowest, f"a whole number ≥ {lowest}")
 
 
+def _text(words: str) -> Kind:
+    return Kind(str, lambda v: isinstance(v, str) and v != "", words, many=True)
+
+
 def _choice(*values: str) -> Kind:
     return Kind(str, lambda v: v in values, " or ".join(f'"{value}"' for value in values))
 
@@ -63,7 +67,7 @@ FLAG = Kind(bool, lambda v: isinstance(v, bool), "True or False")
 
 KINDS: dict[str, Kind] = {
     "NAME": Kind(str, lambda v: isinstance(v, str) and is_file_name(v), "letters, digits, + - ."),
-    "DATASET": Kind(str, lambda v: isinstance(v, str) and v != "", "a name or the path of an .npz"),
+    "DATASET": _text("a name or the path of an .npz")._replace(many=False),
     "SEED": _whole(0),
     "HIDDEN": _whole(1)._replace(many=True),
     "ACTIVATION": _function("a function of an array"),
@@ -84,6 +88,16 @@ KINDS: dict[str, Kind] = {
     "WEIGHT_DECAY": NOT_NEGATIVE,
     "EVAL_EVERY": _whole(1),
     "VALIDATION": _whole(0),
+    "MODELS": _text("paths of models"),
+    "SAMPLES": _text("names of sample files"),
+    "CORRUPTIONS": _text("names of corruptions"),
+    "ATTACK": _choice("fgsm", "pgd", "lbfgs", "square"),
+    "EPSILON": POSITIVE._replace(many=True),
+    "TARGET": _text("surrogate, or the path of a model")._replace(many=False),
+    "IMAGES": _whole(0),
+    "PGD_STEPS": _whole(1),
+    "PENALTY": POSITIVE,
+    "QUERIES": _whole(1),
     "DATASETS": Kind(
         str, lambda v: isinstance(v, str) and v != "", "names of data sets", many=True
     ),
@@ -171,14 +185,14 @@ def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -
     """Add --name to the parser, with the script's comment and value as its help."""
     kind = KINDS[name]
     flag = "--" + name.lower().replace("_", "-")
-    text = f"{comment} (default: {as_typed(default)})".replace("%", "%%")
+    text = f"{comment} (default: {as_typed(default) or 'none'})".replace("%", "%%")
     if kind is FLAG:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
         return
     parser.add_argument(
         flag,
         type=_reader(kind),
-        nargs="+" if kind.many else None,
+        nargs=("*" if kind.read is str else "+") if kind.many else None,
         default=default,
         metavar="X" if kind.read is float else "N" if kind.read is int else "NAME",
         help=text,
@@ -206,6 +220,7 @@ def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
             raise GLRError(f"{name} = {value}: no such name; give one of {', '.join(NAMED[name])}")
         value = choices[value]
     values = value if kind.many and isinstance(value, (tuple, list)) else (value,)
-    if not values or not all(kind.is_right(item) for item in values):
+    may_be_none = kind.many and kind.read is str
+    if (not values and not may_be_none) or not all(kind.is_right(item) for item in values):
         raise GLRError(f"{name} = {as_typed(value)}: must be {kind.words}")
     return tuple(values) if kind.many else value

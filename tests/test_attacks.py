@@ -13,6 +13,8 @@ from scipy.optimize import Bounds, minimize
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
+
 from glr import attacks
 from glr.attacks import (
     fgsm,
@@ -24,6 +26,11 @@ from glr.attacks import (
     zero_gradient_share,
 )
 from glr.errors import GLRError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that PyTorch is not there
+    from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
+    from art.estimators.classification import TensorFlowV2Classifier
 
 N, N_IN, N_CLASSES = 150, 36, 4
 EPSILON = 0.1
@@ -48,8 +55,6 @@ def weights():
 
 @pytest.fixture(scope="module")
 def model(weights):
-    import keras
-
     model = keras.Sequential(
         [
             keras.Input((N_IN,)),
@@ -63,10 +68,6 @@ def model(weights):
 
 @pytest.fixture(scope="module")
 def art_classifier(model):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that PyTorch is not there
-        import keras
-        from art.estimators.classification import TensorFlowV2Classifier
     return TensorFlowV2Classifier(
         model=model,
         nb_classes=N_CLASSES,
@@ -143,8 +144,6 @@ def test_keras_gradient_refuses_other_images_and_labels(batch, model):
 
 
 def test_fgsm_agrees_with_art(batch, model, art_classifier):
-    from art.attacks.evasion import FastGradientMethod
-
     x, y = batch
     theirs = FastGradientMethod(art_classifier, eps=EPSILON).generate(x, np.eye(N_CLASSES)[y])
     ours = fgsm(x, y, keras_input_gradient(model), EPSILON)
@@ -152,8 +151,6 @@ def test_fgsm_agrees_with_art(batch, model, art_classifier):
 
 
 def test_pgd_agrees_with_art(batch, model, art_classifier):
-    from art.attacks.evasion import ProjectedGradientDescent
-
     x, y = batch
     theirs = ProjectedGradientDescent(
         art_classifier,
@@ -251,7 +248,6 @@ def image_by_image(x, targets, loss_and_gradient, penalty):
             jac=True,
             method="L-BFGS-B",
             bounds=Bounds(0, 1),
-            options={"ftol": 1e-12, "gtol": 1e-9},
         ).x
     return found
 
@@ -275,14 +271,16 @@ def test_lbfgs_in_groups_finds_each_image_s_own_minimum(batch, penalty):
 
 @pytest.mark.parametrize("penalty", [0.05, 0.5])
 def test_lbfgs_in_groups_is_as_good_as_image_by_image_on_a_relu_network(batch, weights, penalty):
-    # Here local minima differ between searches, so the batch is compared and not the image.
-    x, y = batch
+    # Here an image has several minima, and now and then the two searches end in different ones.
+    x, y = batch[0][:60], batch[1][:60]
     targets = random_targets(y, N_CLASSES, np.random.default_rng(4))
     model = relu_loss_and_gradient(weights)
-    grouped = objective(lbfgs(x, targets, model, penalty), x, targets, model, penalty)
-    single_images = image_by_image(x, targets, model, penalty)
-    single = objective(single_images, x, targets, model, penalty)
-    assert grouped.mean() <= 1.02 * single.mean()
+    grouped, single = (
+        objective(search(x, targets, model, penalty), x, targets, model, penalty)
+        for search in (lbfgs, image_by_image)
+    )
+    assert np.median(grouped / single) < 1.01
+    assert grouped.mean() < 1.1 * single.mean()
 
 
 def test_lbfgs_lowers_every_objective_and_stays_in_the_box(batch, model):

@@ -1,0 +1,42 @@
+"""An attack that asks a network for its answers only: ART's SquareAttack."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from glr.corruptions import as_images
+from glr.network import Network
+
+
+def square_attack(
+    network: Network,
+    batch: tuple[np.ndarray, np.ndarray],
+    epsilon: float,
+    queries: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Andriushchenko et al. 2020: random squares of ±ε, kept when the margin shrinks.
+
+    batch : x (N × n_in) in [0, 1] with n_in a square number, labels y (N,)
+    queries : evaluations of each sample, at most
+    """
+    from art.attacks.evasion import SquareAttack  # noqa: PLC0415  (seconds, for this attack only)
+    from art.estimators.classification import BlackBoxClassifierNeuralNetwork  # noqa: PLC0415
+
+    x, y = batch
+    images = as_images(x)[..., None]
+    classifier = BlackBoxClassifierNeuralNetwork(
+        lambda asked: network.logits(np.asarray(asked, np.float32).reshape(len(asked), -1)).T,
+        input_shape=images.shape[1:],
+        nb_classes=network.sizes[-1],
+        channels_first=False,
+        clip_values=(0.0, 1.0),
+    )
+    attack = SquareAttack(classifier, eps=epsilon, max_iter=queries, batch_size=len(x))
+    before = np.random.get_state()  # ART draws from NumPy's global generator: lend it a seed
+    np.random.seed(int(rng.integers(2**32)))
+    try:
+        found = attack.generate(images, y=np.eye(network.sizes[-1], dtype=np.float32)[y])
+    finally:
+        np.random.set_state(before)
+    return np.clip(found.reshape(x.shape), x - epsilon, x + epsilon).clip(0, 1).astype(np.float32)

@@ -1,0 +1,134 @@
+"""What testAdv.py does: evaluate models on samples, print the tables, write them and a picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from statistics import fmean
+from types import SimpleNamespace
+
+from tqdm import tqdm
+
+from glr.constants import ROOT
+from glr.data import Dataset, load_dataset
+from glr.errors import GLRError
+from glr.files import write_whole
+from glr.machine import prepare_for_small_arrays
+from glr.plots import new_figure, save_figure
+from glr.robustness import (
+    PUBLISHED,
+    Row,
+    cell,
+    csv_text,
+    load_model_for,
+    markdown_table,
+    models_found,
+    other_conditions,
+    plain_table,
+    present,
+    published_cell,
+    rows_of,
+    table_lines,
+    what_controls_say,
+)
+from glr.samples import Samples, load_samples, samples_path
+
+
+def samples_of(constants: SimpleNamespace, data: Dataset) -> list[Samples]:
+    """The samples that the constants name, or all of the data set's; each one checked."""
+    folder = samples_path(constants.DATA_DIR, data.name, "any").parent
+    paths = [samples_path(constants.DATA_DIR, data.name, name) for name in constants.SAMPLES]
+    paths = paths or sorted(folder.glob("*.npz"))
+    if not paths:
+        raise GLRError(
+            f"{folder}: no samples; run python generate_adv.py --dataset {constants.DATASET} and "
+            f"python noise_generate_adv.py --dataset {constants.DATASET}"
+        )
+    return [load_samples(path, data) for path in paths]
+
+
+def evaluate(constants: SimpleNamespace) -> list[Row]:
+    """The accuracy of every model on every sample file, and on the clean test set."""
+    prepare_for_small_arrays()
+    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    paths = [Path(path) for path in constants.MODELS]
+    paths = paths or models_found(constants.MODELS_DIR, data.name)
+    if not paths:
+        raise GLRError(
+            f"{constants.MODELS_DIR}: no model of {data.name}; train one first, "
+            f"python LRS.py --dataset {constants.DATASET} in Train&Test"
+        )
+    models = [load_model_for(path, data) for path in paths]
+    samples = samples_of(constants, data)
+    bar = tqdm(models, desc="evaluating", unit="model", disable=None)
+    return [row for model in bar for row in rows_of(model, data, samples)]
+
+
+def results_dir() -> Path:
+    """GLR_RESULTS_DIR, else RobustnessTest/results."""
+    return Path(os.environ.get("GLR_RESULTS_DIR", ROOT / "RobustnessTest" / "results"))
+
+
+def report(rows: list[Row], constants: SimpleNamespace) -> None:
+    """Print the tables; write them as .csv, .md and .png."""
+    dataset = Path(constants.DATASET).stem
+    main, controls = present(rows)
+    tables = {
+        f"Accuracy on {dataset} in percent, noise-free; corruptions: mean of five severities": (
+            table_lines(rows, dataset, main)
+        ),
+        "Matched controls": table_lines(rows, dataset, controls) if controls else [],
+        "Other attacks, targets and ε": other_conditions(rows),
+    }
+    says = what_controls_say(rows)
+    tables = {title: lines for title, lines in tables.items() if lines}
+    for title, lines in tables.items():
+        print(f"\n{title}\n\n{plain_table(lines)}")
+    print(f"\n{says}" if says else "")
+    path = results_dir() / f"{dataset}.csv"
+    pages = [f"## {title}\n\n{markdown_table(lines)}\n" for title, lines in tables.items()]
+    markdown = "\n".join([*pages, says, ""])
+    write_whole(path, lambda file: file.write(csv_text(rows).encode()))
+    write_whole(path.with_suffix(".md"), lambda file: file.write(markdown.encode()))
+    draw_results(path.with_suffix(".png"), rows, dataset)
+    print(f"Written: {path}, .md and .png")
+
+
+def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
+    """Bars by condition with the published accuracies marked, and accuracy against FGSM's ε."""
+    main, controls = present(rows)
+    columns = [c for c in PUBLISHED["columns"] if any(row.condition == c for row in rows)]
+    figure = new_figure(13, 4.4)
+    bars, curves = figure.subplots(1, 2, width_ratios=[3, 1])
+    width = 0.8 / max(1, len(main + controls))
+    for i, model in enumerate(main + controls):
+        places = [c + (i - (len(main + controls) - 1) / 2) * width for c in range(len(columns))]
+        heights = [cell(rows, model, c) for c in columns]
+        means = [fmean(h) if h else 0 for h in heights]
+        drawn = bars.bar(places, means, width * 0.92, label=model, color=f"C{i}")
+        for place, column in zip(places, columns, strict=True):
+            published = published_cell(dataset, model, column)
+            if published:
+                bars.hlines(float(published), place - width / 2, place + width / 2, color="black")
+        curves.plot(*epsilon_curve(rows, model), marker="o", ms=3, color=drawn[0].get_facecolor())
+    bars.set_xticks(range(len(columns)), [c.replace("_", "\n") for c in columns])
+    bars.set(ylabel="accuracy (%)", ylim=(0, 100))
+    bars.legend(ncols=9, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
+    if PUBLISHED.get(dataset):
+        bars.text(0, -0.17, "black: published", transform=bars.transAxes, fontsize=8)
+    curves.set(xlabel="ε of FGSM (transfer)", ylabel="accuracy (%)", ylim=(0, 100))
+    for axes in (bars, curves):
+        axes.grid(axis="y", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{dataset}: noise-free accuracy, mean over seeds", fontsize=10)
+    save_figure(path, figure)
+
+
+def epsilon_curve(rows: list[Row], model: str) -> tuple[list[float], list[float]]:
+    """The ε of the FGSM samples, 0 first, and the model's mean accuracies in percent."""
+    by_epsilon: dict[float, list[float]] = {}
+    for row in rows:
+        if row.model == model and row.condition in ("clean", "fgsm"):
+            by_epsilon.setdefault(row.severity, []).append(100 * row.accuracy)
+    epsilons = sorted(by_epsilon)
+    return epsilons, [fmean(by_epsilon[e]) for e in epsilons]

@@ -1,0 +1,185 @@
+"""What generate_adv.py and noise_generate_adv.py do: perturb a test set, write and draw it."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from math import isqrt
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from tqdm import tqdm
+
+from glr.attacks import (
+    fgsm,
+    keras_input_gradient,
+    keras_loss_and_gradient,
+    lbfgs,
+    pgd,
+    random_targets,
+    zero_gradient_share,
+)
+from glr.backpropagation import keras_network
+from glr.black_box import square_attack
+from glr.corruptions import CORRUPTIONS, SEVERITIES, as_images
+from glr.data import Dataset, load_dataset
+from glr.errors import GLRError
+from glr.experiment import run_generator, run_path, save_run, train_by_backpropagation
+from glr.losses import cross_entropy
+from glr.machine import prepare_for_small_arrays
+from glr.models import Model, load_model
+from glr.network import Network, accuracy, relu, threshold
+from glr.noise import logistic
+from glr.optimizers import adam
+from glr.pictures import draw_attack, draw_corruptions
+from glr.robustness import load_model_for
+from glr.samples import Samples, samples_path, save_samples
+
+SURROGATE = {  # how the surrogate is trained: the published code's separate ReLU network
+    "NAME": "surrogate",
+    "HIDDEN": (50,),
+    "ACTIVATION": relu,
+    "LOSS": cross_entropy,
+    "NOISE": logistic,
+    "SIGMA": (0.0,),
+    "OPTIMIZER": adam,
+    "BATCH_SIZE": 128,
+    "STEPS": 5000,
+    "LEARNING_RATE": 0.001,
+    "WEIGHT_DECAY": 0.0,
+    "EVAL_EVERY": 500,
+    "VALIDATION": 0,
+}
+
+
+def surrogate(constants: SimpleNamespace) -> Model:
+    """The surrogate of the data set and seed; trained, and kept in models/, when missing."""
+    settings = SimpleNamespace(**{**vars(constants), **SURROGATE, "SCRIPT": "generate_adv"})
+    path = run_path(settings)
+    if not path.exists():
+        print(f"No surrogate at {path}: training one", file=sys.stderr)
+        save_run(train_by_backpropagation(settings), settings)
+    return load_model(path)
+
+
+def attacked_model(constants: SimpleNamespace, data: Dataset) -> tuple[Network, str]:
+    """The network whose gradient is followed, and what it is called in file names."""
+    if constants.TARGET == "surrogate":
+        return surrogate(constants).network, "surrogate"
+    model = load_model_for(Path(constants.TARGET), data)
+    own = model.metadata["constants"]
+    return model.network, f"{own['NAME']}-seed{own['SEED']}"
+
+
+def check_image_range(data: Dataset) -> None:
+    """Raise GLRError unless the test inputs lie in [0, 1], where ε and corruptions have sense."""
+    if data.x_test.min() < 0 or data.x_test.max() > 1:
+        raise GLRError(f"{data.name}: inputs leave [0, 1]; scale them, so that ε has a meaning")
+
+
+def write_attacks(constants: SimpleNamespace) -> None:
+    """Attack the test set as the constants say, at each ε; write samples and pictures."""
+    prepare_for_small_arrays()
+    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    check_image_range(data)
+    n = constants.IMAGES or len(data.x_test)
+    x, y = data.x_test[:n], data.y_test[:n]
+    network, target = attacked_model(constants, data)
+    zero_share = zero_share_of(network, x, y) if constants.ATTACK != "square" else None
+    for epsilon in constants.EPSILON if constants.ATTACK != "lbfgs" else (None,):
+        x_adv = perturbed(constants, network, (x, y), epsilon)
+        metadata = {
+            "attack": constants.ATTACK,
+            "dataset": data.name,
+            "target": target,
+            "epsilon": epsilon,
+            "norm": "L-infinity" if epsilon is not None else "L2 penalty",
+            "penalty": constants.PENALTY if epsilon is None else None,
+            "seed": constants.SEED,
+            "zero_gradient_share": zero_share,
+        }
+        name = constants.ATTACK + ("" if target == "surrogate" else f"_{target}")
+        path = samples_path(
+            constants.DATA_DIR, data.name, name if epsilon is None else f"{name}_eps{epsilon:g}"
+        )
+        save_samples(path, Samples(x, x_adv, y, metadata))
+        if isqrt(x.shape[1]) ** 2 == x.shape[1]:
+            draw_attack(path.with_suffix(".png"), x, x_adv, y)
+        before, after = (100 * accuracy(network.logits(a), y) for a in (x, x_adv))
+        print(f"{path.stem}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
+    for note in gradient_notes(network, zero_share) if zero_share is not None else ():
+        print(note, file=sys.stderr)
+
+
+def perturbed(
+    constants: SimpleNamespace,
+    network: Network,
+    batch: tuple[np.ndarray, np.ndarray],
+    epsilon: float | None,
+) -> np.ndarray:
+    """The batch's inputs after the attack that the constants name."""
+    x, y = batch
+    rng = run_generator(constants.SEED)
+    if constants.ATTACK == "square":
+        return square_attack(network, batch, epsilon, constants.QUERIES, rng)
+    model = keras_network(network, (0.0,) * len(network.layers), "logistic", constants.SEED)
+    if constants.ATTACK == "fgsm":
+        return fgsm(x, y, keras_input_gradient(model), epsilon)
+    if constants.ATTACK == "pgd":
+        return pgd(x, y, keras_input_gradient(model), epsilon, constants.PGD_STEPS)
+    targets = random_targets(y, network.sizes[-1], rng)
+    progress = partial(tqdm, desc="lbfgs", unit="group", disable=None)
+    return lbfgs(x, targets, keras_loss_and_gradient(model), constants.PENALTY, progress)
+
+
+def zero_share_of(network: Network, x: np.ndarray, y: np.ndarray) -> float:
+    """The share of samples at which the gradient that an attack follows is exactly zero."""
+    model = keras_network(network, (0.0,) * len(network.layers), "logistic", 0)
+    return zero_gradient_share(keras_input_gradient(model)(x, y))
+
+
+def gradient_notes(network: Network, zero_share: float) -> list[str]:
+    """What must be known before the attack's success is read as the network's robustness."""
+    notes = []
+    if network.activation is threshold:
+        notes.append(
+            "Note: a threshold network's true input gradient is zero everywhere; the attack "
+            "follows that of a sigmoid network of the same weights. Compare --attack square."
+        )
+    if zero_share > 0:
+        notes.append(
+            f"Note: {100 * zero_share:.2f} % of the followed gradients are exactly zero. There the "
+            "attack changes nothing, whatever the network: not robustness. Try --attack square."
+        )
+    return notes
+
+
+def write_corruptions(constants: SimpleNamespace) -> None:
+    """Corrupt the test set at five severities by every corruption; write samples and a picture."""
+    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    check_image_range(data)
+    images = as_images(data.x_test)
+    streams = run_generator(constants.SEED).spawn(len(CORRUPTIONS))
+    shown = {}
+    for (name, corruption), rng in zip(
+        tqdm(CORRUPTIONS.items(), disable=None), streams, strict=True
+    ):
+        if name not in constants.CORRUPTIONS:
+            continue
+        stack = np.stack([corruption(images, severity, rng) for severity in SEVERITIES])
+        # Half precision: 2⁻¹² of intensity at most, a tenth of an 8-bit step, for half the bytes.
+        x_adv = stack.reshape(len(SEVERITIES), len(images), -1).astype(np.float16)
+        metadata = {
+            "attack": name,
+            "dataset": data.name,
+            "severities": list(SEVERITIES),
+            "seed": constants.SEED,
+        }
+        path = samples_path(constants.DATA_DIR, data.name, name)
+        save_samples(path, Samples(data.x_test, x_adv, data.y_test, metadata))
+        print(f"{name}: {len(images)} images × severities 1–5; {path}")
+        shown[name] = stack[:, 0]
+    picture = samples_path(constants.DATA_DIR, data.name, "corruptions").with_suffix(".png")
+    draw_corruptions(picture, images[0], shown)
+    print(f"picture: {picture}")
