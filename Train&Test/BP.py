@@ -1,5 +1,7 @@
 """BP: sigmoid neurons, cross-entropy, trained by backpropagation (Keras): the benchmark.
 
+Measured: see study.py.
+
     python BP.py                                    the embedded 8×8 digits, no download
     python BP.py --dataset mnist                    the paper's 784-50-10
     python BP.py --dataset mnist --name BP+ --sigma 1 0.5 --weight-decay 1e-4

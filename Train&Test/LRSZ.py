@@ -1,5 +1,7 @@
 """LRSZ: sigmoid neurons, 0-1 loss, trained by generalized likelihood ratios.
 
+Measured: see study.py.
+
     python LRSZ.py                                   the embedded 8×8 digits, no download
     python LRSZ.py --dataset mnist                   the paper's 784-50-10
     python LRSZ.py --dataset mnist --seed 1 --sigma 0.5 --replicates 64

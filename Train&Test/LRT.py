@@ -1,5 +1,7 @@
 """LRT: threshold neurons, cross-entropy, trained by generalized likelihood ratios.
 
+Measured: see study.py.
+
     python LRT.py                                   the embedded 8×8 digits, no download
     python LRT.py --dataset mnist                   the paper's 784-50-10
     python LRT.py --dataset mnist --seed 1 --sigma 0.5 --replicates 64

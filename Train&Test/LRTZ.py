@@ -1,5 +1,7 @@
 """LRTZ: threshold neurons, 0-1 loss, trained by generalized likelihood ratios.
 
+Measured: see study.py.
+
     python LRTZ.py                                   the embedded 8×8 digits, no download
     python LRTZ.py --dataset mnist                   the paper's 784-50-10
     python LRTZ.py --dataset mnist --seed 1 --sigma 0.5 --replicates 64

@@ -1,7 +1,9 @@
-"""Train every network of the tables over several seeds, and write the tables of the README.
+"""Train every network over several seeds, test its robustness, and write the tables.
 
     python study.py                                 every data set found, five seeds
     python study.py --seeds 3 --datasets mnist
+
+Written: README's table, docs/results.md, and the measured line of each training script.
 
 Runs that are finished are not repeated: interrupt it at any time, and start it again.
 """
@@ -13,7 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 
 from glr.constants import script_constants
 from glr.experiment import one_line_errors
-from glr.study import datasets_found, tasks, train_missing, write_readme
+from glr.study import (
+    datasets_found,
+    run_robustness_scripts,
+    tasks,
+    train_missing,
+    write_tables,
+)
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used
@@ -34,11 +42,14 @@ NETWORKS = {
 
 
 def main() -> None:
-    """Train what is missing; write the tables."""
+    """Train what is missing, evaluate all, write the tables."""
     constants = script_constants(globals())
-    runs = tasks(constants, NETWORKS, datasets_found(constants))
+    datasets = datasets_found(constants)
+    runs = tasks(constants, NETWORKS, datasets)
     train_missing(runs, constants.PROCESSES)
-    write_readme(runs)
+    for dataset in datasets:
+        run_robustness_scripts(constants, dataset)
+    write_tables(constants, runs, datasets)
 
 
 if __name__ == "__main__":

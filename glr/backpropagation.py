@@ -6,6 +6,7 @@ what a comparison shows is the gradient's doing. TensorFlow is imported here and
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from glr.errors import GLRError
 from glr.estimator import Batch, Gradient
-from glr.network import Layer, Network, threshold
+from glr.network import Layer, Network, layer_views, threshold
 from glr.noise import LAPLACE_SCALE, LOGISTIC_SCALE
 from glr.training import GradientEstimator
 
@@ -123,17 +124,24 @@ def backpropagation_estimator(
     model = keras_network(network, sigma, law, seed)
     mean_cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
+    shapes = [tuple(variable.shape) for variable in model.trainable_variables]
+
     @tf.function(reduce_retracing=True)
-    def risk_and_gradient(x, y):
+    def risk_gradient_state(parameters, state, x, y):
         with tf.GradientTape() as tape:
-            risk = mean_cross_entropy(y, model(x, training=True))
-        return risk, tape.gradient(risk, model.trainable_variables)
+            tape.watch(parameters)
+            parts = tf.split(parameters, [math.prod(shape) for shape in shapes])
+            arrays = [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+            logits, state = model.stateless_call(arrays, state, x, training=True)
+            risk = mean_cross_entropy(y, logits)
+        return risk, tape.gradient(risk, parameters), state
+
+    state = [variable.value for variable in model.non_trainable_variables]  # of the noise
 
     def estimator(layers: list[Layer], batch: Batch) -> Gradient:
-        set_keras_weights(model, layers)
-        risk, flat = risk_and_gradient(np.ascontiguousarray(batch.x.T), batch.y)
-        arrays = [part.numpy() for part in flat]
-        pairs = zip(arrays[::2], arrays[1::2], strict=True)
-        return Gradient([Layer(W, b) for W, b in pairs], float(risk))
+        nonlocal state
+        parameters = np.concatenate([part.ravel() for layer in layers for part in layer])
+        risk, flat, state = risk_gradient_state(parameters, state, batch.x.T, batch.y)
+        return Gradient(layer_views(flat.numpy(), network.sizes), float(risk))
 
     return estimator

@@ -7,7 +7,6 @@ activation, loss, data set, constants, metrics and library versions.
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,9 @@ import numpy as np
 from glr.errors import GLRError
 from glr.files import write_whole
 from glr.network import ACTIVATIONS, Activation, Layer, Network
+from glr.npz import json_object, npz_arrays
+
+MAX_BYTES = 2**30  # of a model's arrays together
 
 
 class Model(NamedTuple):
@@ -36,18 +38,14 @@ def save_model(path: Path, network: Network, metadata: dict) -> None:
 
 def load_model(path: Path) -> Model:
     """Read a model file. Raises GLRError, in one line, for any file that is not one."""
+    arrays = npz_arrays(path, "model file", "metadata|[Wb][0-9]+", MAX_BYTES, "train it again")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            metadata = json.loads(str(arrays["metadata"][()]))
-            n_layers = sum(name.startswith("W") for name in arrays.files)
-            layers = [Layer(arrays[f"W{t}"], arrays[f"b{t}"]) for t in range(n_layers)]
-    except FileNotFoundError as error:
-        raise GLRError(f"{path}: no such model; train it first") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise GLRError(f"{path}: not a model file ({error}); train it again") from error
+        metadata = json_object(path, arrays["metadata"], "train it again")
+        n_layers = sum(name.startswith("W") for name in arrays)
+        layers = [Layer(arrays[f"W{t}"], arrays[f"b{t}"]) for t in range(n_layers)]
+    except KeyError as error:
+        raise GLRError(f"{path}: not a model file (no array {error}); train it again") from error
     check_layers(path, layers)
-    if not isinstance(metadata, dict):
-        raise GLRError(f"{path}: its metadata are no JSON object; train it again")
     parameters = np.concatenate([part.ravel() for layer in layers for part in layer])
     sizes = [len(layers[0].W), *(layer.b.size for layer in layers)]
     return Model(Network(parameters, sizes, named_activation(path, metadata)), metadata)
@@ -69,7 +67,7 @@ def check_layers(path: Path, layers: list[Layer]) -> None:
 def named_activation(path: Path, metadata: dict) -> Activation:
     """The activation that the metadata name, one of glr.network's."""
     known = {activation.__name__: activation for activation in ACTIVATIONS}
-    name = metadata.get("activation")
+    name = str(metadata.get("activation"))  # foreign JSON may hold a list here
     if name not in known:
         raise GLRError(
             f"{path}: its activation {name!r} is not in glr.network.ACTIVATIONS "

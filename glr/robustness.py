@@ -87,6 +87,21 @@ def csv_text(rows: Iterable[Row]) -> str:
     return text.getvalue()
 
 
+def read_csv(path: Path) -> list[Row]:
+    """The rows that csv_text wrote."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            Row(
+                r["model"],
+                int(r["seed"]),
+                r["condition"],
+                *map(float, list(r.values())[3:5]),
+                int(r["n"]),
+            )
+            for r in csv.DictReader(file)
+        ]
+
+
 def cell(rows: Iterable[Row], model: str, condition: str) -> list[float]:
     """A table's cell, seed by seed, in percent: the mean over severities; [] if not measured.
 

@@ -7,7 +7,6 @@ or (S × N × n_in) for S severities; `y` (N,), the labels; and `metadata`, a JS
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,9 @@ import numpy as np
 from glr.data import Dataset
 from glr.errors import GLRError
 from glr.files import write_whole
+from glr.npz import json_object, npz_arrays
 
+MAX_BYTES = 8 * 2**30  # of a file's arrays together
 ROUNDING = 1e-6  # of float32 sums in [0, 1]: how far a perturbation may exceed its ε
 
 
@@ -47,18 +48,17 @@ def load_samples(path: Path, data: Dataset) -> Samples:
     Raises GLRError, in one line, for a file that is missing, damaged, of other data, outside
     [0, 1], or whose perturbations exceed the ε in its metadata.
     """
+    advice = how_to_make(path.stem)
+    arrays = npz_arrays(path, "file of samples", "x|x_adv|y|metadata", MAX_BYTES, advice)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            x, y, x_adv = arrays["x"], arrays["y"], arrays["x_adv"]
-            metadata = json.loads(str(arrays["metadata"][()]))
-    except FileNotFoundError as error:
-        raise GLRError(f"{path}: no such samples; {how_to_make(path.stem)}") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise GLRError(f"{path}: damaged ({error}); {how_to_make(path.stem)}") from error
+        x, y, x_adv = arrays["x"], arrays["y"], arrays["x_adv"]
+        metadata = json_object(path, arrays["metadata"], advice)
+    except KeyError as error:
+        raise GLRError(f"{path}: not a file of samples (no array {error}); {advice}") from error
     samples = Samples(x, x_adv if x_adv.ndim == 3 else x_adv[None], y, metadata)
     wrong = fault(samples, data)
     if wrong:
-        raise GLRError(f"{path}: {wrong}; {how_to_make(path.stem)}")
+        raise GLRError(f"{path}: {wrong}; {advice}")
     return samples
 
 
@@ -72,7 +72,7 @@ def how_to_make(name: str) -> str:
 def fault(samples: Samples, data: Dataset) -> str:
     """What is wrong with the samples, in words; nothing ("") if they are right."""
     x, x_adv, y, metadata = samples
-    if not isinstance(metadata, dict) or not {"attack", "dataset"} <= metadata.keys():
+    if not {"attack", "dataset"} <= metadata.keys():
         return "the metadata do not name attack and dataset"
     if x.ndim != 2 or x_adv.ndim != 3 or x_adv.shape[1:] != x.shape or y.shape != x.shape[:1]:
         return f"shapes {x.shape}, {x_adv.shape}, {y.shape} do not fit one another"

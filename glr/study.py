@@ -6,6 +6,7 @@ its files come back as bytes. So it makes no difference on which machine it runs
 
 from __future__ import annotations
 
+import re
 import runpy
 import statistics
 import subprocess
@@ -18,11 +19,25 @@ from typing import NamedTuple
 
 from glr.constants import ROOT, script_constants
 from glr.errors import GLRError
+from glr.evaluation import results_dir
 from glr.experiment import recorded_constants, run_path
 from glr.files import write_whole
 from glr.models import load_model
+from glr.robustness import (
+    Row,
+    cell,
+    markdown_table,
+    mean_and_spread,
+    present,
+    published_cell,
+    read_csv,
+    table_lines,
+    what_controls_say,
+)
 
 SCRIPTS = ROOT / "Train&Test"
+README_MARKS = ('<!-- results: written by "Train&Test/study.py" -->', "<!-- end of results -->")
+RESULTS_MARKS = README_MARKS
 
 
 class Task(NamedTuple):
@@ -93,16 +108,110 @@ def train_missing(wanted: list[Task], processes: int) -> None:
             write_whole(folder / name, lambda file, data=data: file.write(data))
 
 
-def mean_and_sd(values: Iterable[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 for a single value)."""
-    values = list(values)
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+def datasets_found(constants: SimpleNamespace) -> list[str]:
+    """Those of DATASETS that need no download."""
+    return [
+        name
+        for name in constants.DATASETS
+        if name == "digits" or name.endswith(".npz") or (constants.DATA_DIR / name).is_dir()
+    ]
 
 
-def percent(shares: Iterable[float]) -> str:
-    """Shares in [0, 1] as "mean ± sd" in percent."""
-    mean, sd = mean_and_sd(shares)
-    return f"{100 * mean:.2f} ± {100 * sd:.2f}"
+def run_robustness_scripts(constants: SimpleNamespace, dataset: str) -> None:
+    """Run generate_adv.py (FGSM, L-BFGS), noise_generate_adv.py and testAdv.py on a data set."""
+    places = ("--data-dir", str(constants.DATA_DIR), "--models-dir", str(constants.MODELS_DIR))
+    for words in (
+        ("generate_adv.py",),
+        ("generate_adv.py", "--attack", "lbfgs"),
+        ("noise_generate_adv.py",),
+        ("testAdv.py",),
+    ):
+        script, *flags = words
+        path = str(ROOT / "RobustnessTest" / script)
+        command = [sys.executable, path, "--dataset", dataset, *flags, *places]
+        if subprocess.run(command, check=False).returncode:
+            raise GLRError(f"{script} --dataset {dataset}: failed; its message stands above")
+
+
+def seconds_of(paths: Iterable[Path]) -> list[float]:
+    """The training time that each model's metadata state."""
+    return [load_model(path).metadata["metrics"]["seconds"] for path in paths]
+
+
+def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[str]) -> None:
+    """Write README's table, docs/results.md, and what the training scripts say of themselves."""
+    rows = {dataset: read_csv(results_dir() / f"{dataset}.csv") for dataset in datasets}
+    seconds = {
+        (task.path.stem.rsplit("_seed", 1)[0]): seconds_of(
+            other.path for other in runs if other.flags[:4] == task.flags[:4]
+        )
+        for task in runs
+    }
+    readme = markdown_table(readme_lines(rows, seconds))
+    note = (
+        f"Test accuracy in percent, noise-free, mean ± sd over {constants.SEEDS} seeds; "
+        "published in brackets; FGSM transferred from a ReLU network, ε = 0.1; seconds on "
+        f'one core. Written by `python "Train&Test/study.py"`; more in '
+        "[docs/results.md](docs/results.md)."
+    )
+    write_between(ROOT / "README.md", *README_MARKS, f"\n{readme}\n\n{note}\n")
+    pages = [dataset_page(dataset, rows[dataset]) for dataset in datasets]
+    write_between(ROOT / "docs" / "results.md", *RESULTS_MARKS, "\n" + "\n\n".join(pages) + "\n")
+    for name in ("LRS", "LRT", "LRSZ", "LRTZ", "BP"):
+        write_measured(SCRIPTS / f"{name}.py", measured(name, rows, seconds, constants.SEEDS))
+
+
+def readme_lines(rows: dict[str, list[Row]], seconds: dict[str, list[float]]) -> list[list[str]]:
+    """The cells of README's table, a header first."""
+    header = ["script"]
+    for dataset in rows:
+        header += [f"{dataset}: clean", "FGSM", "seconds"]
+    lines = [header]
+    for model in ("LRS", "LRT", "LRSZ", "LRTZ", "BP"):
+        line = [f"[{model}.py](Train%26Test/{model}.py)"]
+        for dataset, measured_rows in rows.items():
+            for condition in ("clean", "fgsm"):
+                ours = mean_and_spread(cell(measured_rows, model, condition))
+                published = published_cell(dataset, model, condition)
+                line.append(f"{ours} ({published})" if published else ours)
+            line.append(f"{statistics.fmean(seconds[f'{model}_{dataset}']):.0f}")
+        lines.append(line)
+    return lines
+
+
+def dataset_page(dataset: str, rows: list[Row]) -> str:
+    """The data set's tables as Markdown: published rows, controls, worst seeds."""
+    main, controls = present(rows)
+    worst = [["model", "worst seed, clean"]] + [
+        [model, f"{min(cell(rows, model, 'clean')):.2f}"] for model in main + controls
+    ]
+    parts = [
+        f"### {dataset}",
+        markdown_table(table_lines(rows, dataset, main)),
+        "Matched controls, by backpropagation:",
+        markdown_table(table_lines(rows, dataset, controls)),
+        what_controls_say(rows),
+        markdown_table(worst),
+    ]
+    return "\n\n".join(parts)
+
+
+def measured(
+    name: str, rows: dict[str, list[Row]], seconds: dict[str, list[float]], seeds: int
+) -> str:
+    """What a script's docstring says of its accuracy and time."""
+    parts = [
+        f"{dataset} {mean_and_spread(cell(measured_rows, name, 'clean'))} % in "
+        f"{statistics.fmean(seconds[f'{name}_{dataset}']):.0f} s"
+        for dataset, measured_rows in rows.items()
+    ]
+    return f"Measured over {seeds} seeds: {', '.join(parts)}."
+
+
+def write_measured(script: Path, line: str) -> None:
+    """Replace the line of a script's docstring that begins with "Measured"."""
+    text = re.sub(r"^Measured.*$", line, script.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    write_whole(script, lambda file: file.write(text.encode()))
 
 
 def write_between(path: Path, begin: str, end: str, block: str) -> None:

@@ -1,0 +1,64 @@
+"""What the tests of data files share: small files, damage, and the form of a refusal."""
+
+import gzip
+import io
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from glr.errors import GLRError
+
+FUZZ = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+EDITS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6)
+CUT = st.none() | st.integers(0, 10**6)
+
+
+def mutated(seed, edits, cut):
+    raw = bytearray(seed)
+    for position, byte in edits:
+        raw[position % len(raw)] = byte
+    return bytes(raw[: cut % (len(raw) + 1)] if cut is not None else raw)
+
+
+def refusal(call, *args):
+    """The message of the GLRError that `call` raises: one line."""
+    with pytest.raises(GLRError) as caught:
+        call(*args)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "; " in message, "says no remedy"
+    return message
+
+
+def assert_dataset(dataset):
+    for x, y in ((dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test)):
+        assert x.dtype == np.float32 and x.ndim == 2 and x.flags.c_contiguous
+        assert y.dtype == np.int64 and y.shape == (len(x),) and len(x) >= 1
+        assert np.isfinite(x).all() and y.min() >= 0
+    assert dataset.x_train.shape[1] == dataset.x_test.shape[1] >= 1
+    assert set(dataset.y_test) <= set(dataset.y_train)
+
+
+def npy_bytes(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz_bytes(save, **arrays):
+    file = io.BytesIO()
+    save(file, **arrays)
+    return file.getvalue()
+
+

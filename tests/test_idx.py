@@ -1,0 +1,424 @@
+HEADER
+
+def idx(array, magic=None):
+    magic = magic or (0x803 if array.ndim == 3 else 0x801)
+    return struct.pack(f">{1 + array.ndim}I", magic, *array.shape) + array.tobytes()
+
+
+def tiny_images(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, 28, 28), dtype=np.uint8)
+
+
+def tiny_labels(n):
+    return np.arange(n, dtype=np.uint8) % 10
+
+
+def tiny_files():
+    """The bytes of four small idx files, by name."""
+    return {
+        IMAGES: idx(tiny_images(12)),
+        LABELS: idx(tiny_labels(12)),
+        TEST_IMAGES: idx(tiny_images(5, seed=1)),
+        TEST_LABELS: idx(tiny_labels(5)),
+    }
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """Small files that pass for the published MNIST: their sizes and checksums are expected."""
+    files = tiny_files()
+    monkeypatch.setattr(data, "IDX_BYTES", {name: len(raw) for name, raw in files.items()})
+    sums = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
+    monkeypatch.setattr(data, "SHA256", {"mnist": sums, "fashion_mnist": sums})
+    monkeypatch.setattr(data, "MIRRORS", {"mnist": (), "fashion_mnist": ()})
+    return files
+
+
+def put(folder, files, packed=True):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, raw in files.items():
+        path = folder / (f"{name}.gz" if packed else name)
+        path.write_bytes(gzip.compress(raw) if packed else raw)
+
+
+def listing(folder):
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+# idx files --------------------------------------------------------------------------------------
+
+
+def test_idx_array_gives_images_and_labels():
+    images, labels = tiny_images(3), tiny_labels(3)
+    np.testing.assert_array_equal(idx_array(idx(images), Path(IMAGES)), images)
+    np.testing.assert_array_equal(idx_array(idx(labels), Path(LABELS)), labels)
+
+
+@pytest.mark.parametrize(
+    ("raw", "name", "why"),
+    [
+        (b"", IMAGES, "truncated"),
+        (idx(tiny_images(2))[:15], IMAGES, "truncated"),
+        (idx(tiny_images(2))[:-1], IMAGES, "truncated"),
+        (idx(tiny_labels(2))[:7], LABELS, "truncated"),
+        (idx(tiny_labels(2))[:-1], LABELS, "truncated"),
+        (struct.pack(">4I", 0x803, 2**32 - 1, 28, 28), IMAGES, "truncated"),
+        (struct.pack(">2I", 0x801, 2**32 - 1), LABELS, "truncated"),
+        (idx(tiny_images(2)) + b"\0", IMAGES, "too long"),
+        (idx(tiny_labels(2)) + b"\0", LABELS, "too long"),
+        (idx(tiny_labels(99)), IMAGES, "holds labels, not images"),
+        (idx(tiny_images(2)), LABELS, "holds images, not labels"),
+        (idx(tiny_images(2), magic=0xD03), IMAGES, "magic number 0xd03"),
+        (b"<!DOCTYPE html><html></html>", LABELS, "magic number"),
+        (idx(np.zeros((3, 32, 32), np.uint8)), IMAGES, "32x32"),
+        (idx(np.zeros((3, 2**14, 0), np.uint8)), IMAGES, "16384x0"),
+        (idx(tiny_images(0)), IMAGES, "no images"),
+        (idx(tiny_labels(0)), LABELS, "no labels"),
+        (idx(np.array([0, 10, 3], np.uint8)), LABELS, "label 10"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_array_refuses(raw, name, why, suffix):
+    path = Path("some", "where", name + suffix)
+    message = refusal(idx_array, raw, path)
+    assert message.startswith(f"{path}: ")
+    assert why in message and "delete it and run again" in message
+
+
+def mutated(seed, edits, cut):
+    raw = bytearray(seed)
+    for position, byte in edits:
+        raw[position % len(raw)] = byte
+    return bytes(raw[: cut % (len(raw) + 1)] if cut is not None else raw)
+
+
+EDITS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6)
+HEADER_EDITS = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 255)), max_size=4)
+CUT = st.none() | st.integers(0, 10**6)
+
+
+@FUZZ
+@given(st.sampled_from([IMAGES, LABELS]), st.sampled_from([IMAGES, LABELS]), HEADER_EDITS, CUT)
+def test_fuzzed_idx_is_an_array_or_refused(content, name, edits, cut):
+    raw = mutated(tiny_files()[content], edits, cut)
+    try:
+        array = idx_array(raw, Path(name))
+    except GLRError as error:
+        assert str(error).startswith(name)
+    else:
+        assert array.shape == ((12, 28, 28) if name == IMAGES else (12,))
+        assert raw.endswith(array.tobytes())
+
+
+@FUZZ
+@given(EDITS, CUT)
+def test_fuzzed_gzip_is_read_or_refused(tmp_path, edits, cut):
+    raw = tiny_files()[LABELS]
+    path = tmp_path / f"{LABELS}.gz"
+    path.write_bytes(mutated(gzip.compress(raw, mtime=0), edits, cut))
+    try:
+        read = data.idx_bytes(path, len(raw))
+    except GLRError as error:
+        assert str(error).startswith(str(path))
+    else:
+        assert len(read) <= len(raw)
+
+
+# folders of idx files ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("source", ["mnist", "fashion_mnist"])
+def test_idx_files_found_in_the_folder(tmp_path, published, source, packed):
+    put(tmp_path / source, published, packed)
+    dataset = load_dataset(source, tmp_path)
+    assert_dataset(dataset)
+    assert dataset.name == source
+    expected = tiny_images(12).reshape(12, 784).astype(np.float64) / 255
+    np.testing.assert_array_equal(dataset.x_train, expected.astype(np.float32))
+    np.testing.assert_array_equal(dataset.y_train, tiny_labels(12))
+    assert dataset.x_test.shape == (5, 784)
+    assert dataset.x_train.min() >= 0 and dataset.x_train.max() == 1
+
+
+def test_unpacked_file_that_kept_its_gz(tmp_path, published):
+    put(tmp_path / "mnist", published)
+    (tmp_path / "mnist" / f"{LABELS}.gz").write_bytes(published[LABELS])
+    assert_dataset(load_dataset("mnist", tmp_path))
+
+
+def bad_file(tmp_path, published, name, content):
+    """The refusal of a folder that is right but for `content` in the file `name`.gz."""
+    put(tmp_path / "mnist", published)
+    path = tmp_path / "mnist" / f"{name}.gz"
+    path.write_bytes(content)
+    message = refusal(load_dataset, "mnist", tmp_path)
+    assert message.startswith(f"{path}: ")
+    assert "delete it and run again to download it afresh" in message
+    assert path.read_bytes() == content  # never deleted for the user
+    return message
+
+
+def test_truncated_gzip(tmp_path, published):
+    whole = gzip.compress(published[IMAGES])
+    assert "truncated" in bad_file(tmp_path, published, IMAGES, whole[:-100])
+
+
+def test_gzip_with_a_wrong_crc(tmp_path, published):
+    whole = bytearray(gzip.compress(published[IMAGES]))
+    whole[-6] ^= 1
+    assert "CRC" in bad_file(tmp_path, published, IMAGES, bytes(whole))
+
+
+def test_gzip_with_a_damaged_stream(tmp_path, published):
+    whole = bytearray(gzip.compress(published[LABELS]))
+    whole[10] |= 6  # a block type that does not exist
+    assert "damaged gzip" in bad_file(tmp_path, published, LABELS, bytes(whole))
+
+
+def test_labels_under_the_name_of_the_images(tmp_path, published):
+    content = gzip.compress(published[LABELS])
+    assert "holds labels, not images" in bad_file(tmp_path, published, IMAGES, content)
+
+
+def test_counts_that_differ(tmp_path, published):
+    content = gzip.compress(idx(tiny_labels(11)))
+    assert "11 labels for 12 images" in bad_file(tmp_path, published, LABELS, content)
+
+
+def test_content_that_is_not_the_published_one(tmp_path, published):
+    content = gzip.compress(idx(tiny_images(12, seed=9)))
+    assert "SHA-256" in bad_file(tmp_path, published, IMAGES, content)
+
+
+def test_longer_than_published(tmp_path, published):
+    content = gzip.compress(idx(tiny_images(13)))
+    assert "longer than" in bad_file(tmp_path, published, IMAGES, content)
+
+
+def test_gzip_bomb_is_cut(tmp_path):
+    path = tmp_path / IMAGES
+    path.write_bytes(gzip.compress(bytes(10**7)))
+    with path.open("rb") as file:
+        assert len(data.unpacked(file, 1000)) == 1001
+
+
+def test_folder_under_the_name_of_a_file(tmp_path, published):
+    put(tmp_path / "mnist", published)
+    path = tmp_path / "mnist" / f"{IMAGES}.gz"
+    path.unlink()
+    path.mkdir()
+    message = refusal(load_dataset, "mnist", tmp_path)
+    assert message.startswith(f"{path}: cannot be read")
+
+
+# downloads --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A web server on this machine; put bytes (or a handler's function) in `.pages[path]`."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            page = pages.get(self.path)
+            if page is None:
+                self.send_error(404)
+            elif callable(page):
+                page(self)
+            else:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(page)))
+                self.end_headers()
+                self.wfile.write(page)
+
+        def log_message(self, *args):
+            pass
+
+    pages, asked = {}, []
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.pages, running.asked = pages, asked
+        running.url = f"http://127.0.0.1:{running.server_port}"
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def serve(server, mirror, files):
+    server.pages.update({f"/{mirror}/{name}.gz": gzip.compress(raw) for name, raw in files.items()})
+
+
+def use_mirrors(monkeypatch, server, *mirrors):
+    urls = tuple(f"{server.url}/{mirror}/" for mirror in mirrors)
+    monkeypatch.setattr(data, "MIRRORS", {"mnist": urls, "fashion_mnist": urls})
+
+
+def test_download_keeps_the_four_files(tmp_path, published, server, monkeypatch):
+    serve(server, "good", published)
+    use_mirrors(monkeypatch, server, "good", "unused")
+    folder = tmp_path / "not" / "there" / "yet"
+    first = load_dataset("fashion_mnist", folder)
+    assert_dataset(first)
+    assert listing(folder / "fashion_mnist") == sorted(f"{name}.gz" for name in published)
+    assert len(server.asked) == 4
+    second = load_dataset("fashion_mnist", folder)  # from the folder
+    assert len(server.asked) == 4
+    np.testing.assert_array_equal(first.x_train, second.x_train)
+
+
+def test_download_fetches_what_is_missing_only(tmp_path, published, server, monkeypatch):
+    serve(server, "good", published)
+    use_mirrors(monkeypatch, server, "good")
+    put(tmp_path / "mnist", {IMAGES: published[IMAGES]}, packed=False)
+    put(tmp_path / "mnist", {LABELS: published[LABELS]})
+    assert_dataset(load_dataset("mnist", tmp_path))
+    assert sorted(server.asked) == [f"/good/{TEST_IMAGES}.gz", f"/good/{TEST_LABELS}.gz"]
+
+
+def short_body(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b"\x1f\x8b\x08")
+
+
+def no_http(handler):
+    handler.wfile.write(b"garbage\r\n\r\n")
+
+
+def bad_chunks(handler):
+    handler.protocol_version = "HTTP/1.1"
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b"zz\r\nno hexadecimal\r\n")
+    handler.close_connection = True
+
+
+GOOD = gzip.compress(tiny_files()[IMAGES])
+BAD_PAGES = {
+    "404": None,
+    "empty": b"",
+    "web page": b"<html>please log in</html>",
+    "wrong checksum": gzip.compress(idx(tiny_images(12, seed=9))),
+    "another file": gzip.compress(tiny_files()[LABELS]),
+    "truncated gzip": GOOD[:-20],
+    "damaged gzip": GOOD[:500] + b"garbage" + GOOD[507:],
+    "trailing garbage": GOOD + b"garbage",
+    "gzip bomb": gzip.compress(bytes(10**7)),
+    "short body": short_body,
+    "no http": no_http,
+    "bad chunks": bad_chunks,
+}
+
+
+@pytest.mark.parametrize("page", BAD_PAGES.values(), ids=BAD_PAGES)
+def test_good_mirror_after_a_bad_one(tmp_path, published, server, monkeypatch, page):
+    serve(server, "bad", published)
+    serve(server, "good", published)
+    server.pages[f"/bad/{IMAGES}.gz"] = page
+    use_mirrors(monkeypatch, server, "bad", "good")
+    assert_dataset(load_dataset("mnist", tmp_path))
+    assert server.asked[:2] == [f"/bad/{IMAGES}.gz", f"/good/{IMAGES}.gz"]
+    assert listing(tmp_path / "mnist") == sorted(f"{name}.gz" for name in published)
+
+
+@pytest.mark.parametrize("page", BAD_PAGES.values(), ids=BAD_PAGES)
+def test_bad_mirrors_leave_nothing(tmp_path, published, server, monkeypatch, page):
+    server.pages.update({f"/{mirror}/{IMAGES}.gz": page for mirror in ("one", "two")})
+    use_mirrors(monkeypatch, server, "one", "two")
+    message = refusal(load_dataset, "mnist", tmp_path)
+    assert listing(tmp_path) == []
+    for said in (*published, str(tmp_path / "mnist"), "--dataset digits", "/one/", "/two/"):
+        assert said in message
+
+
+def test_offline(tmp_path, published, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.HTTPServer(("127.0.0.1", 0), None) as closed:
+        port = closed.server_port
+    monkeypatch.setattr(data, "MIRRORS", {"mnist": (f"http://127.0.0.1:{port}/",)})
+    message = refusal(load_dataset, "mnist", tmp_path)
+    assert "refused" in message and "--dataset digits" in message
+    assert listing(tmp_path) == []
+
+
+def test_mirror_that_never_answers(tmp_path, published, server, monkeypatch):
+    answer = threading.Event()
+    server.pages[f"/slow/{IMAGES}.gz"] = lambda handler: answer.wait(2)
+    use_mirrors(monkeypatch, server, "slow")
+    monkeypatch.setattr(data, "DOWNLOAD_TIMEOUT", 0.1)
+    message = refusal(load_dataset, "mnist", tmp_path)
+    answer.set()
+    assert "timed out" in message
+    assert listing(tmp_path) == []
+
+
+def test_endless_download_is_cut(tmp_path, published, server, monkeypatch):
+    server.pages[f"/big/{IMAGES}.gz"] = bytes(10**6)
+    use_mirrors(monkeypatch, server, "big")
+    monkeypatch.setattr(data, "MAX_DOWNLOAD_BYTES", 10**5)
+    assert "more than 100000 bytes" in refusal(load_dataset, "mnist", tmp_path)
+    assert listing(tmp_path) == []
+
+
+def test_download_into_a_folder_that_cannot_be(tmp_path, published, server, monkeypatch):
+    serve(server, "good", published)
+    use_mirrors(monkeypatch, server, "good")
+    (tmp_path / "file").touch()
+    message = refusal(load_dataset, "mnist", tmp_path / "file")
+    assert str(tmp_path / "file") in message and "cannot be written" in message
+
+
+def test_constants_describe_the_same_files():
+    for source in ("mnist", "fashion_mnist"):
+        assert data.SHA256[source].keys() == data.IDX_BYTES.keys()
+        assert all(re.fullmatch("[0-9a-f]{64}", known) for known in data.SHA256[source].values())
+        assert all(re.fullmatch("https?://.*/", mirror) for mirror in data.MIRRORS[source])
+
+
+# the real MNIST ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mnist_dir():
+    folder = os.environ.get("GLR_DATA_DIR")
+    if not folder or not Path(folder, "mnist").is_dir():
+        pytest.skip("set GLR_DATA_DIR to a folder with mnist/*-ubyte.gz to test the real MNIST")
+    return Path(folder)
+
+
+def test_real_mnist(mnist_dir):
+    mnist = load_dataset("mnist", mnist_dir)
+    assert_dataset(mnist)
+    assert mnist.x_train.shape == (60_000, 784) and mnist.x_test.shape == (10_000, 784)
+    assert n_classes(mnist) == 10
+    assert mnist.y_train[:5].tolist() == [5, 0, 4, 1, 9]
+    assert mnist.y_test[:5].tolist() == [7, 2, 1, 0, 4]
+    assert np.bincount(mnist.y_test)[:2].tolist() == [980, 1135]
+    assert mnist.x_train.min() == 0 and mnist.x_train.max() == 1
+    assert abs(mnist.x_train.mean(dtype=np.float64) - 0.1307) < 1e-4  # the well-known mean
+
+
+def test_real_mnist_under_the_name_of_the_other(mnist_dir, tmp_path):
+    (tmp_path / "fashion_mnist").symlink_to(mnist_dir / "mnist", target_is_directory=True)
+    message = refusal(load_dataset, "fashion_mnist", tmp_path)
+    assert IMAGES in message and "not the train-images-idx3-ubyte of fashion_mnist" in message
+
+
+def test_real_test_set_under_the_name_of_the_training_set(mnist_dir, tmp_path):
+    (tmp_path / "mnist").mkdir()
+    for name in (IMAGES, LABELS):
+        for end in ("", ".gz"):
+            wrong = mnist_dir / "mnist" / f"{name.replace('train', 't10k')}{end}"
+            if wrong.exists():
+                (tmp_path / "mnist" / f"{name}{end}").symlink_to(wrong)
+                (tmp_path / "mnist" / wrong.name).symlink_to(wrong)
+    message = refusal(load_dataset, "mnist", tmp_path)
+    assert str(tmp_path / "mnist" / IMAGES) in message and "SHA-256" in message
+
+
