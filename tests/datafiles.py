@@ -1,8 +1,6 @@
 """What the tests of data files share: small files, damage, and the form of a refusal."""
 
-import gzip
 import io
-import struct
 
 import numpy as np
 import pytest
@@ -18,13 +16,12 @@ FUZZ = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-
-
 EDITS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6)
 CUT = st.none() | st.integers(0, 10**6)
 
 
 def mutated(seed, edits, cut):
+    """The bytes `seed` with some replaced (EDITS), then cut short (CUT)."""
     raw = bytearray(seed)
     for position, byte in edits:
         raw[position % len(raw)] = byte
@@ -42,6 +39,7 @@ def refusal(call, *args):
 
 
 def assert_dataset(dataset):
+    """Assert what `Dataset` promises of every data set."""
     for x, y in ((dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test)):
         assert x.dtype == np.float32 and x.ndim == 2 and x.flags.c_contiguous
         assert y.dtype == np.int64 and y.shape == (len(x),) and len(x) >= 1
@@ -51,14 +49,23 @@ def assert_dataset(dataset):
 
 
 def npy_bytes(array):
+    """`array` as the bytes of an .npy file."""
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
 
 
 def npz_bytes(save, **arrays):
+    """`arrays` as the bytes of an .npz file; `save` is np.savez or np.savez_compressed."""
     file = io.BytesIO()
     save(file, **arrays)
     return file.getvalue()
 
 
+def toy(n=30, n_in=4, n_classes=3):
+    """Random inputs (n, n_in) and labels (n,), the classes in turn."""
+    rng = np.random.default_rng(0)
+    return rng.random((n, n_in)), np.arange(n) % n_classes
+
+
+X, Y = toy()

@@ -1,4 +1,31 @@
-HEADER
+"""Data sets: sources and labels, the digits, the splits, and own arrays."""
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datafiles import (
+    CUT,
+    EDITS,
+    FUZZ,
+    X,
+    Y,
+    assert_dataset,
+    mutated,
+    npy_bytes,
+    npz_bytes,
+    refusal,
+    toy,
+)
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from glr import data
+from glr.data import Dataset, dataset_label, hold_out, load_dataset, n_classes
+from glr.errors import GLRError
 
 # sources and labels -----------------------------------------------------------------------------
 
@@ -10,6 +37,13 @@ def test_label_of_a_shipped_set_is_its_name(source):
 
 def test_label_of_an_npz_is_its_stem():
     assert dataset_label("some/where/my.cells.npz") == "my.cells"
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist"])
+@pytest.mark.parametrize("call", [dataset_label, lambda source: load_dataset(source, Path())])
+def test_own_file_called_like_a_shipped_set(name, call):
+    message = refusal(call, f"some/where/{name}.npz")
+    assert message.startswith(f"some/where/{name}.npz: ") and "rename it" in message
 
 
 @pytest.mark.parametrize("source", ["", "MNIST", "cifar10", "x.npy", "mnist/"])
@@ -144,12 +178,7 @@ def test_n_classes_counts_over_both_parts():
     assert n_classes(dataset._replace(y_test=np.array([6]))) == 7
 
 
-# npz files --------------------------------------------------------------------------------------
-
-
-def toy(n=30, n_in=4, n_classes=3):
-    rng = np.random.default_rng(0)
-    return rng.random((n, n_in)), np.arange(n) % n_classes
+# own arrays -------------------------------------------------------------------------------------
 
 
 def saved(tmp_path, **arrays):
@@ -242,10 +271,9 @@ def test_npz_one_number_per_sample(tmp_path):
 def test_npz_missing_file(tmp_path):
     source = str(tmp_path / "none.npz")
     message = refusal(load, source)
-    assert message.startswith(source) and "no such file" in message
+    assert message.startswith(f"{source}: no such data set; check the path")
 
 
-X, Y = toy()
 TEST_PART = {"x_test": X[:3], "y_test": Y[:3]}
 REFUSED = {
     "no x": ({"y": Y}, "no array named x"),
@@ -268,8 +296,9 @@ REFUSED = {
     "test lengths": ({"x": X, "y": Y, "x_test": X, "y_test": Y[1:]}, "30 samples in x_test, 29"),
     "empty": ({"x": X[:0], "y": Y[:0]}, "shape (0, 4)"),
     "no features": ({"x": X[:, :0], "y": Y}, "shape (30, 0)"),
-    "scalar": ({"x": np.array(1.0), "y": Y}, "shape ()"),
-    "no test rows": ({"x": X, "y": Y, "x_test": X[:0], "y_test": Y[:0]}, "x_test has shape (0, 4)"),
+    "scalar": ({"x": np.array(1.0), "y": Y}, "x has shape ()"),
+    "text": ({"x": X, "y": np.array("labels")}, "y has shape ()"),
+    "no test rows": ({"x": X, "y": Y, "x_test": X[:0], "y_test": Y[:0]}, "x_test is empty"),
     "one class": ({"x": X, "y": Y * 0}, "one class only"),
     "one sample": ({"x": X[:1], "y": Y[:1]}, "one class only"),
     "negative": ({"x": X, "y": Y - 1}, "negative label -1"),
@@ -296,3 +325,30 @@ def test_npz_refused(tmp_path, arrays, why):
     assert why in npz_refusal(tmp_path, **arrays)
 
 
+def test_npz_too_large_in_all(tmp_path, monkeypatch):
+    source = saved(tmp_path, x=X, y=Y)
+    n_bytes = len(npy_bytes(X)) + len(npy_bytes(Y))
+    monkeypatch.setattr(data, "MAX_NPZ_BYTES", n_bytes)
+    assert_dataset(load(source))
+    monkeypatch.setattr(data, "MAX_NPZ_BYTES", n_bytes - 1)
+    assert f"{n_bytes} bytes unpacked, more than {n_bytes - 1}" in refusal(load, source)
+
+
+NPZ_SEEDS = [
+    npz_bytes(np.savez, x=X[:12], y=Y[:12]),
+    npz_bytes(np.savez_compressed, x=X[:12], y=Y[:12], x_test=X[:3], y_test=Y[:3]),
+]
+
+
+@FUZZ
+@given(st.sampled_from(NPZ_SEEDS), EDITS, CUT)
+@example(NPZ_SEEDS[0], [], None)
+def test_fuzzed_npz_is_a_dataset_or_refused(tmp_path, seed, edits, cut):
+    path = tmp_path / "own.npz"
+    path.write_bytes(mutated(seed, edits, cut))
+    try:
+        dataset = load(str(path))
+    except GLRError as error:
+        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+    else:
+        assert_dataset(dataset)

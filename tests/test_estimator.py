@@ -38,14 +38,14 @@ def _draw_secant(rng, shape):
 
 
 def staircase(v):
-    """0, 1 or 2: a discontinuous activation that the package does not have."""
-    return (v > -0.5).astype(np.float32) + (v > 0.75)
+    """0, 1 or 2, integers: a discontinuous activation that the package does not have."""
+    return (v > -0.5).astype(int) + (v > 0.75)
 
 
 def top2_error(logits, y):
-    """1 where the label is not among the two largest logits: a loss the package does not have."""
+    """True where two logits are larger than the label's: a loss the package does not have."""
     own = logits[..., y, np.arange(len(y))]
-    return ((logits > own[..., None, :]).sum(axis=-2) >= 2).astype(np.float32)
+    return (logits > own[..., None, :]).sum(axis=-2) >= 2
 
 
 secant = NoiseLaw("secant", _draw_secant)  # a user's law: no cdf, no score_gap

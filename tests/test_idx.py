@@ -1,6 +1,32 @@
-HEADER
+"""The idx files of MNIST and Fashion-MNIST: found, unpacked, checked, downloaded."""
 
-def idx(array, magic=None):
+import gzip
+import hashlib
+import http.server
+import os
+import re
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datafiles import CUT, EDITS, FUZZ, assert_dataset, mutated, refusal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glr import idx
+from glr.data import load_dataset, n_classes
+from glr.errors import GLRError
+from glr.idx import idx_array
+
+IMAGES = "train-images-idx3-ubyte"
+LABELS = "train-labels-idx1-ubyte"
+TEST_IMAGES = "t10k-images-idx3-ubyte"
+TEST_LABELS = "t10k-labels-idx1-ubyte"
+
+
+def idx_file(array, magic=None):
     magic = magic or (0x803 if array.ndim == 3 else 0x801)
     return struct.pack(f">{1 + array.ndim}I", magic, *array.shape) + array.tobytes()
 
@@ -16,10 +42,10 @@ def tiny_labels(n):
 def tiny_files():
     """The bytes of four small idx files, by name."""
     return {
-        IMAGES: idx(tiny_images(12)),
-        LABELS: idx(tiny_labels(12)),
-        TEST_IMAGES: idx(tiny_images(5, seed=1)),
-        TEST_LABELS: idx(tiny_labels(5)),
+        IMAGES: idx_file(tiny_images(12)),
+        LABELS: idx_file(tiny_labels(12)),
+        TEST_IMAGES: idx_file(tiny_images(5, seed=1)),
+        TEST_LABELS: idx_file(tiny_labels(5)),
     }
 
 
@@ -27,10 +53,10 @@ def tiny_files():
 def published(monkeypatch):
     """Small files that pass for the published MNIST: their sizes and checksums are expected."""
     files = tiny_files()
-    monkeypatch.setattr(data, "IDX_BYTES", {name: len(raw) for name, raw in files.items()})
+    monkeypatch.setattr(idx, "IDX_BYTES", {name: len(raw) for name, raw in files.items()})
     sums = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
-    monkeypatch.setattr(data, "SHA256", {"mnist": sums, "fashion_mnist": sums})
-    monkeypatch.setattr(data, "MIRRORS", {"mnist": (), "fashion_mnist": ()})
+    monkeypatch.setattr(idx, "SHA256", {"mnist": sums, "fashion_mnist": sums})
+    monkeypatch.setattr(idx, "MIRRORS", {"mnist": (), "fashion_mnist": ()})
     return files
 
 
@@ -45,36 +71,36 @@ def listing(folder):
     return sorted(path.name for path in folder.rglob("*"))
 
 
-# idx files --------------------------------------------------------------------------------------
+# one file ---------------------------------------------------------------------------------------
 
 
 def test_idx_array_gives_images_and_labels():
     images, labels = tiny_images(3), tiny_labels(3)
-    np.testing.assert_array_equal(idx_array(idx(images), Path(IMAGES)), images)
-    np.testing.assert_array_equal(idx_array(idx(labels), Path(LABELS)), labels)
+    np.testing.assert_array_equal(idx_array(idx_file(images), Path(IMAGES)), images)
+    np.testing.assert_array_equal(idx_array(idx_file(labels), Path(LABELS)), labels)
 
 
 @pytest.mark.parametrize(
     ("raw", "name", "why"),
     [
         (b"", IMAGES, "truncated"),
-        (idx(tiny_images(2))[:15], IMAGES, "truncated"),
-        (idx(tiny_images(2))[:-1], IMAGES, "truncated"),
-        (idx(tiny_labels(2))[:7], LABELS, "truncated"),
-        (idx(tiny_labels(2))[:-1], LABELS, "truncated"),
+        (idx_file(tiny_images(2))[:15], IMAGES, "truncated"),
+        (idx_file(tiny_images(2))[:-1], IMAGES, "truncated"),
+        (idx_file(tiny_labels(2))[:7], LABELS, "truncated"),
+        (idx_file(tiny_labels(2))[:-1], LABELS, "truncated"),
         (struct.pack(">4I", 0x803, 2**32 - 1, 28, 28), IMAGES, "truncated"),
         (struct.pack(">2I", 0x801, 2**32 - 1), LABELS, "truncated"),
-        (idx(tiny_images(2)) + b"\0", IMAGES, "too long"),
-        (idx(tiny_labels(2)) + b"\0", LABELS, "too long"),
-        (idx(tiny_labels(99)), IMAGES, "holds labels, not images"),
-        (idx(tiny_images(2)), LABELS, "holds images, not labels"),
-        (idx(tiny_images(2), magic=0xD03), IMAGES, "magic number 0xd03"),
+        (idx_file(tiny_images(2)) + b"\0", IMAGES, "too long"),
+        (idx_file(tiny_labels(2)) + b"\0", LABELS, "too long"),
+        (idx_file(tiny_labels(99)), IMAGES, "holds labels, not images"),
+        (idx_file(tiny_images(2)), LABELS, "holds images, not labels"),
+        (idx_file(tiny_images(2), magic=0xD03), IMAGES, "magic number 0xd03"),
         (b"<!DOCTYPE html><html></html>", LABELS, "magic number"),
-        (idx(np.zeros((3, 32, 32), np.uint8)), IMAGES, "32x32"),
-        (idx(np.zeros((3, 2**14, 0), np.uint8)), IMAGES, "16384x0"),
-        (idx(tiny_images(0)), IMAGES, "no images"),
-        (idx(tiny_labels(0)), LABELS, "no labels"),
-        (idx(np.array([0, 10, 3], np.uint8)), LABELS, "label 10"),
+        (idx_file(np.zeros((3, 32, 32), np.uint8)), IMAGES, "32x32"),
+        (idx_file(np.zeros((3, 2**14, 0), np.uint8)), IMAGES, "16384x0"),
+        (idx_file(tiny_images(0)), IMAGES, "no images"),
+        (idx_file(tiny_labels(0)), LABELS, "no labels"),
+        (idx_file(np.array([0, 10, 3], np.uint8)), LABELS, "label 10"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -85,16 +111,7 @@ def test_idx_array_refuses(raw, name, why, suffix):
     assert why in message and "delete it and run again" in message
 
 
-def mutated(seed, edits, cut):
-    raw = bytearray(seed)
-    for position, byte in edits:
-        raw[position % len(raw)] = byte
-    return bytes(raw[: cut % (len(raw) + 1)] if cut is not None else raw)
-
-
-EDITS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6)
 HEADER_EDITS = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 255)), max_size=4)
-CUT = st.none() | st.integers(0, 10**6)
 
 
 @FUZZ
@@ -117,7 +134,7 @@ def test_fuzzed_gzip_is_read_or_refused(tmp_path, edits, cut):
     path = tmp_path / f"{LABELS}.gz"
     path.write_bytes(mutated(gzip.compress(raw, mtime=0), edits, cut))
     try:
-        read = data.idx_bytes(path, len(raw))
+        read = idx.idx_bytes(path, len(raw))
     except GLRError as error:
         assert str(error).startswith(str(path))
     else:
@@ -147,60 +164,42 @@ def test_unpacked_file_that_kept_its_gz(tmp_path, published):
     assert_dataset(load_dataset("mnist", tmp_path))
 
 
-def bad_file(tmp_path, published, name, content):
-    """The refusal of a folder that is right but for `content` in the file `name`.gz."""
+FILES = tiny_files()
+PACKED = {name: gzip.compress(raw, mtime=0) for name, raw in FILES.items()}
+BAD_FILES = {
+    "cut": (IMAGES, PACKED[IMAGES][:-100], "truncated"),
+    "CRC": (IMAGES, PACKED[IMAGES][:-8] + bytes(8), "CRC"),
+    "stream": (LABELS, PACKED[LABELS][:10] + b"\x07" + PACKED[LABELS][11:], "damaged gzip"),
+    "exchanged": (IMAGES, PACKED[LABELS], "holds labels, not images"),
+    "counts": (LABELS, gzip.compress(idx_file(tiny_labels(11))), "11 labels for 12 images"),
+    "content": (IMAGES, gzip.compress(idx_file(tiny_images(12, seed=9))), "SHA-256"),
+    "longer": (IMAGES, gzip.compress(idx_file(tiny_images(13))), "longer than"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "why"), BAD_FILES.values(), ids=BAD_FILES)
+def test_one_bad_file_in_the_folder(tmp_path, published, name, content, why):
     put(tmp_path / "mnist", published)
     path = tmp_path / "mnist" / f"{name}.gz"
     path.write_bytes(content)
     message = refusal(load_dataset, "mnist", tmp_path)
-    assert message.startswith(f"{path}: ")
+    assert message.startswith(f"{path}: ") and why in message
     assert "delete it and run again to download it afresh" in message
     assert path.read_bytes() == content  # never deleted for the user
-    return message
 
 
-def test_truncated_gzip(tmp_path, published):
-    whole = gzip.compress(published[IMAGES])
-    assert "truncated" in bad_file(tmp_path, published, IMAGES, whole[:-100])
-
-
-def test_gzip_with_a_wrong_crc(tmp_path, published):
-    whole = bytearray(gzip.compress(published[IMAGES]))
-    whole[-6] ^= 1
-    assert "CRC" in bad_file(tmp_path, published, IMAGES, bytes(whole))
-
-
-def test_gzip_with_a_damaged_stream(tmp_path, published):
-    whole = bytearray(gzip.compress(published[LABELS]))
-    whole[10] |= 6  # a block type that does not exist
-    assert "damaged gzip" in bad_file(tmp_path, published, LABELS, bytes(whole))
-
-
-def test_labels_under_the_name_of_the_images(tmp_path, published):
-    content = gzip.compress(published[LABELS])
-    assert "holds labels, not images" in bad_file(tmp_path, published, IMAGES, content)
-
-
-def test_counts_that_differ(tmp_path, published):
-    content = gzip.compress(idx(tiny_labels(11)))
-    assert "11 labels for 12 images" in bad_file(tmp_path, published, LABELS, content)
-
-
-def test_content_that_is_not_the_published_one(tmp_path, published):
-    content = gzip.compress(idx(tiny_images(12, seed=9)))
-    assert "SHA-256" in bad_file(tmp_path, published, IMAGES, content)
-
-
-def test_longer_than_published(tmp_path, published):
-    content = gzip.compress(idx(tiny_images(13)))
-    assert "longer than" in bad_file(tmp_path, published, IMAGES, content)
+def test_test_set_under_the_name_of_the_training_set(tmp_path, published):
+    files = {IMAGES: published[TEST_IMAGES], LABELS: published[TEST_LABELS]}
+    put(tmp_path / "mnist", published | files)
+    message = refusal(load_dataset, "mnist", tmp_path)
+    assert IMAGES in message and "SHA-256" in message
 
 
 def test_gzip_bomb_is_cut(tmp_path):
     path = tmp_path / IMAGES
     path.write_bytes(gzip.compress(bytes(10**7)))
     with path.open("rb") as file:
-        assert len(data.unpacked(file, 1000)) == 1001
+        assert len(idx.unpacked(file, 1000)) == 1001
 
 
 def test_folder_under_the_name_of_a_file(tmp_path, published):
@@ -254,7 +253,7 @@ def serve(server, mirror, files):
 
 def use_mirrors(monkeypatch, server, *mirrors):
     urls = tuple(f"{server.url}/{mirror}/" for mirror in mirrors)
-    monkeypatch.setattr(data, "MIRRORS", {"mnist": urls, "fashion_mnist": urls})
+    monkeypatch.setattr(idx, "MIRRORS", {"mnist": urls, "fashion_mnist": urls})
 
 
 def test_download_keeps_the_four_files(tmp_path, published, server, monkeypatch):
@@ -299,13 +298,13 @@ def bad_chunks(handler):
     handler.close_connection = True
 
 
-GOOD = gzip.compress(tiny_files()[IMAGES])
+GOOD = PACKED[IMAGES]
 BAD_PAGES = {
     "404": None,
     "empty": b"",
     "web page": b"<html>please log in</html>",
-    "wrong checksum": gzip.compress(idx(tiny_images(12, seed=9))),
-    "another file": gzip.compress(tiny_files()[LABELS]),
+    "wrong checksum": gzip.compress(idx_file(tiny_images(12, seed=9))),
+    "another file": PACKED[LABELS],
     "truncated gzip": GOOD[:-20],
     "damaged gzip": GOOD[:500] + b"garbage" + GOOD[507:],
     "trailing garbage": GOOD + b"garbage",
@@ -341,7 +340,7 @@ def test_offline(tmp_path, published, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.HTTPServer(("127.0.0.1", 0), None) as closed:
         port = closed.server_port
-    monkeypatch.setattr(data, "MIRRORS", {"mnist": (f"http://127.0.0.1:{port}/",)})
+    monkeypatch.setattr(idx, "MIRRORS", {"mnist": (f"http://127.0.0.1:{port}/",)})
     message = refusal(load_dataset, "mnist", tmp_path)
     assert "refused" in message and "--dataset digits" in message
     assert listing(tmp_path) == []
@@ -351,7 +350,7 @@ def test_mirror_that_never_answers(tmp_path, published, server, monkeypatch):
     answer = threading.Event()
     server.pages[f"/slow/{IMAGES}.gz"] = lambda handler: answer.wait(2)
     use_mirrors(monkeypatch, server, "slow")
-    monkeypatch.setattr(data, "DOWNLOAD_TIMEOUT", 0.1)
+    monkeypatch.setattr(idx, "DOWNLOAD_TIMEOUT", 0.1)
     message = refusal(load_dataset, "mnist", tmp_path)
     answer.set()
     assert "timed out" in message
@@ -361,7 +360,7 @@ def test_mirror_that_never_answers(tmp_path, published, server, monkeypatch):
 def test_endless_download_is_cut(tmp_path, published, server, monkeypatch):
     server.pages[f"/big/{IMAGES}.gz"] = bytes(10**6)
     use_mirrors(monkeypatch, server, "big")
-    monkeypatch.setattr(data, "MAX_DOWNLOAD_BYTES", 10**5)
+    monkeypatch.setattr(idx, "MAX_DOWNLOAD_BYTES", 10**5)
     assert "more than 100000 bytes" in refusal(load_dataset, "mnist", tmp_path)
     assert listing(tmp_path) == []
 
@@ -376,9 +375,9 @@ def test_download_into_a_folder_that_cannot_be(tmp_path, published, server, monk
 
 def test_constants_describe_the_same_files():
     for source in ("mnist", "fashion_mnist"):
-        assert data.SHA256[source].keys() == data.IDX_BYTES.keys()
-        assert all(re.fullmatch("[0-9a-f]{64}", known) for known in data.SHA256[source].values())
-        assert all(re.fullmatch("https?://.*/", mirror) for mirror in data.MIRRORS[source])
+        assert idx.SHA256[source].keys() == idx.IDX_BYTES.keys()
+        assert all(re.fullmatch("[0-9a-f]{64}", known) for known in idx.SHA256[source].values())
+        assert all(re.fullmatch("https?://.*/", mirror) for mirror in idx.MIRRORS[source])
 
 
 # the real MNIST ---------------------------------------------------------------------------------
@@ -408,17 +407,3 @@ def test_real_mnist_under_the_name_of_the_other(mnist_dir, tmp_path):
     (tmp_path / "fashion_mnist").symlink_to(mnist_dir / "mnist", target_is_directory=True)
     message = refusal(load_dataset, "fashion_mnist", tmp_path)
     assert IMAGES in message and "not the train-images-idx3-ubyte of fashion_mnist" in message
-
-
-def test_real_test_set_under_the_name_of_the_training_set(mnist_dir, tmp_path):
-    (tmp_path / "mnist").mkdir()
-    for name in (IMAGES, LABELS):
-        for end in ("", ".gz"):
-            wrong = mnist_dir / "mnist" / f"{name.replace('train', 't10k')}{end}"
-            if wrong.exists():
-                (tmp_path / "mnist" / f"{name}{end}").symlink_to(wrong)
-                (tmp_path / "mnist" / wrong.name).symlink_to(wrong)
-    message = refusal(load_dataset, "mnist", tmp_path)
-    assert str(tmp_path / "mnist" / IMAGES) in message and "SHA-256" in message
-
-

@@ -1,37 +1,146 @@
-HEADER
+"""Damaged and hostile .npz files, and how data sets, models and samples are read from such."""
+
+import json
+import re
+import struct
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datafiles import CUT, EDITS, FUZZ, X, Y, mutated, npy_bytes, npz_bytes, refusal
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from glr import models, npz, samples
+from glr.data import Dataset
+from glr.errors import GLRError
+from glr.models import load_model, save_model
+from glr.network import new_network, sigmoid
+from glr.npz import json_object, npz_arrays
+from glr.samples import Samples, load_samples, save_samples
+
+MANY = 2**33  # bytes, more than any file here has or claims
+
+
+def read(path):
+    return npz_arrays(path, "data set", "[xy]", MANY, "save it again")
+
+
+def npz_refusal(path):
+    """The message of `path`'s refusal, which has the form that all have."""
+    message = refusal(read, path)
+    assert message.startswith(f"{path}: ") and message.endswith("; save it again")
+    return message
+
+
+def peak_memory(call, *args):
+    """Bytes that `call` had allocated at most."""
+    tracemalloc.start()
+    call(*args)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "own.npz"
+
+
+# what is read -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_named_arrays_are_read_and_no_others(path, save):
+    save(path, x=X, y=Y, xy=X, extra=np.array([{}], object))
+    arrays = read(path)
+    assert arrays.keys() == {"x", "y"}
+    np.testing.assert_array_equal(arrays["x"], X)
+    np.testing.assert_array_equal(arrays["y"], Y)
+    assert arrays["x"].dtype == X.dtype and arrays["y"].dtype == Y.dtype
+
+
+def test_one_text_is_read(path):
+    np.savez(path, x=np.array("σ" * 2**18))  # of 2**20 bytes
+    assert str(read(path)["x"]) == "σ" * 2**18
+    np.savez(path, x=np.array("σ" * 2**18 + "."))
+    assert "x is a text of 1048580 bytes, more than 1048576" in npz_refusal(path)
+
+
+def test_several_texts_are_refused(path):
+    np.savez(path, x=np.array(["a", "b"]))
+    assert "x has type str32" in npz_refusal(path)
+
+
+def test_too_many_arrays_are_refused(path, monkeypatch):
+    np.savez(path, x=X, y=Y, others=X)
+    monkeypatch.setattr(npz, "MAX_ARRAYS", 2)
+    assert len(read(path)) == 2
+    monkeypatch.setattr(npz, "MAX_ARRAYS", 1)
+    assert "2 arrays, more than 1" in npz_refusal(path)
+
+
+def test_too_many_bytes_are_refused(path):
+    np.savez_compressed(path, x=X, y=Y, others=X)
+    n_bytes = len(npy_bytes(X)) + len(npy_bytes(Y))
+    assert len(npz_arrays(path, "data set", "[xy]", n_bytes, "save it")) == 2
+    message = refusal(npz_arrays, path, "data set", "[xy]", n_bytes - 1, "save it")
+    assert f"{n_bytes} bytes unpacked, more than {n_bytes - 1}" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1]", "3", '{"a": 1', "[" * 100_000, "9" * 100_000, "\ud800"],
+    ids=["empty", "list", "number", "open", "deep", "long", "surrogate"],
+)
+def test_json_that_is_no_object(text):
+    message = refusal(json_object, Path("a.npz"), np.array(text), "train it again")
+    assert message == "a.npz: its metadata are no JSON object; train it again"
+
+
+def test_json_of_what_is_no_text():
+    beyond_unicode = np.frombuffer(b"\xff" * 12, "<U3")[0:1].reshape(())
+    for array in (np.array(3.0), X, beyond_unicode):
+        assert "no JSON object" in refusal(json_object, Path("a.npz"), array, "train it again")
+    assert json_object(Path("a.npz"), np.array('{"a": 1}', ">U8"), "") == {"a": 1}
+
+
+# damage -----------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"garbage", b"PK\x03\x04 garbage", b"PK\x05\x06" + bytes(18), npy_bytes(np.ones(3))],
-    ids=["empty", "garbage", "zip garbage", "empty zip", "npy"],
+    [b"", b"garbage", b"PK\x03\x04 garbage", npy_bytes(np.ones(3))],
+    ids=["empty", "garbage", "zip garbage", "npy"],
 )
-def test_npz_that_is_none(tmp_path, content):
-    path = tmp_path / "own.npz"
+def test_file_that_is_no_zip(path, content):
     path.write_bytes(content)
-    assert refusal(load, str(path)).startswith(f"{path}: ")
+    assert "not a data set (" in npz_refusal(path)
 
 
-def test_npz_that_is_a_folder(tmp_path):
-    (tmp_path / "own.npz").mkdir()
-    assert "cannot be read" in refusal(load, str(tmp_path / "own.npz"))
+def test_missing_file(path):
+    assert npz_refusal(path) == f"{path}: no such data set; save it again"
 
 
-def test_npz_truncated(tmp_path):
-    x, y = toy()
-    path = Path(saved(tmp_path, x=x, y=y))
-    whole = path.read_bytes()
+def test_folder(path):
+    path.mkdir()
+    assert "cannot be read (Is a directory)" in npz_refusal(path)
+
+
+def test_truncated_anywhere(path):
+    whole = npz_bytes(np.savez, x=X, y=Y)
     for length in range(0, len(whole), 97):
         path.write_bytes(whole[:length])
-        assert "cannot be read as .npz" in refusal(load, str(path))
+        assert "not a data set (" in npz_refusal(path)
 
 
-def test_npz_with_a_flipped_bit(tmp_path):
-    x, y = toy()
-    path = Path(saved(tmp_path, x=x, y=y))
-    whole = bytearray(path.read_bytes())
-    whole[whole.index(x.tobytes()) + 100] ^= 1
+def test_flipped_bit(path):
+    whole = bytearray(npz_bytes(np.savez, x=X, y=Y))
+    whole[whole.index(X.tobytes()) + 100] ^= 1
     path.write_bytes(whole)
-    assert "CRC" in refusal(load, str(path))
+    assert "CRC" in npz_refusal(path)
 
 
 def zipped(tmp_path, x_npy, **options):
@@ -80,134 +189,211 @@ BAD_NPY = {
 
 
 @pytest.mark.parametrize("x_npy", BAD_NPY.values(), ids=BAD_NPY)
-def test_npz_with_a_damaged_array(tmp_path, x_npy):
-    path = zipped(tmp_path, x_npy)
-    assert refusal(load, str(path)).startswith(f"{path}: ")
+def test_damaged_array(tmp_path, x_npy):
+    npz_refusal(zipped(tmp_path, x_npy))
 
 
 @pytest.mark.parametrize("version", [3, 9])
-def test_npz_of_an_odd_version(tmp_path, version):
+def test_array_of_an_odd_version(tmp_path, version):
     path = zipped(tmp_path, npy(shape_header("(30, 4)"), bytes(480), version))
-    assert f"npy version ({version}, 0)" in refusal(load, str(path))
+    assert f"npy version ({version}, 0)" in npz_refusal(path)
 
 
-def test_npz_whose_header_is_a_bomb(tmp_path):
+def test_header_that_is_a_bomb(tmp_path):
     bomb = b"\x93NUMPY\x02\x00\xff\xff\xff\x00" + b" " * 2**24
     path = zipped(tmp_path, bomb, compression=zipfile.ZIP_DEFLATED)
-    tracemalloc.start()
-    refusal(load, str(path))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**21
+    assert peak_memory(npz_refusal, path) < 2**21
 
 
-def test_npz_whose_array_is_larger_than_its_header_says(tmp_path):
+def test_array_larger_than_its_header_says(tmp_path):
     bomb = npy(shape_header("(30, 4)"), bytes(2**24))
     path = zipped(tmp_path, bomb, compression=zipfile.ZIP_DEFLATED)
-    tracemalloc.start()
-    assert "header promises 480 bytes, 16777216 follow" in refusal(load, str(path))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**21
+    assert "header promises 480 bytes, 16777216 follow" in npz_refusal(path)
+    assert peak_memory(npz_refusal, path) < 2**21
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_npz_with_a_handmade_array(tmp_path, version):
+def test_handmade_array(tmp_path, version):
     x_npy = npy(shape_header("(30, 4)"), np.ones(120, "f4").tobytes(), version)
-    assert load(str(zipped(tmp_path, x_npy))).x_train.shape == (24, 4)
+    np.testing.assert_array_equal(read(zipped(tmp_path, x_npy))["x"], np.ones((30, 4)))
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_npz_with_a_compression_of_others(tmp_path, compression):
+def test_compression_that_numpy_does_not_write(tmp_path, compression):
     path = zipped(tmp_path, npy_bytes(X), compression=compression)
-    assert "compression" in refusal(load, str(path))
+    assert "compression" in npz_refusal(path)
 
 
-def test_npz_with_a_password(tmp_path):
+def test_password(tmp_path):
     path = zipped(tmp_path, npy_bytes(X))
     raw = bytearray(path.read_bytes())
     raw[raw.index(b"PK\x03\x04") + 6] |= 1
     raw[raw.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(raw)
-    assert "password" in refusal(load, str(path))
+    assert "password" in npz_refusal(path)
 
 
-def test_npz_whose_directory_claims_gigabytes(tmp_path):
+def test_directory_claims_gigabytes(tmp_path):
     path = zipped(tmp_path, npy_bytes(X))
     raw = bytearray(path.read_bytes())
     for found in re.finditer(b"PK\x01\x02", bytes(raw)):  # 4 GiB less 2 bytes for x and for y
         raw[found.start() + 24 : found.start() + 28] = b"\xfe\xff\xff\xff"
     path.write_bytes(raw)
-    assert "header promises" in refusal(load, str(path))
+    assert "header promises" in npz_refusal(path)
 
 
-def test_npz_whose_directory_points_at_its_end(tmp_path):
+def test_directory_points_at_its_end(tmp_path):
     path = zipped(tmp_path, npy_bytes(X))
     raw = bytearray(path.read_bytes())
     position = raw.index(b"PK\x01\x02") + 42
     raw[position : position + 4] = struct.pack("<I", len(raw) - 5)
     path.write_bytes(raw)
-    assert "cannot be read as .npz" in refusal(load, str(path))
+    assert "not a data set (" in npz_refusal(path)
 
 
-def test_npz_whose_directory_points_beyond_all_files(tmp_path):
+def test_directory_points_beyond_all_files(tmp_path):
     path = tmp_path / "own.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", npy_bytes(X))
         archive.writestr("y.npy", npy_bytes(Y))
         archive.getinfo("x.npy").header_offset = 2**64 - 1
-    assert "cannot be read as .npz" in refusal(load, str(path))
+    assert "not a data set (" in npz_refusal(path)
 
 
-def test_npz_too_large_in_all(tmp_path, monkeypatch):
-    source = saved(tmp_path, x=X, y=Y)
-    n_bytes = len(npy_bytes(X)) + len(npy_bytes(Y))
-    monkeypatch.setattr(data, "MAX_NPZ_BYTES", n_bytes)
-    assert_dataset(load(source))
-    monkeypatch.setattr(data, "MAX_NPZ_BYTES", n_bytes - 1)
-    assert f"{n_bytes} bytes unpacked, more than {n_bytes - 1}" in refusal(load, source)
-
-
-def npz_bytes(save, **arrays):
-    file = io.BytesIO()
-    save(file, **arrays)
-    return file.getvalue()
-
-
-NPZ_SEEDS = [
-    npz_bytes(np.savez, x=X[:12], y=Y[:12]),
-    npz_bytes(np.savez_compressed, x=X[:12], y=Y[:12], x_test=X[:3], y_test=Y[:3]),
-]
-
-
-@FUZZ
-@given(st.sampled_from(NPZ_SEEDS), EDITS, CUT)
-@example(NPZ_SEEDS[0], [], None)
-def test_fuzzed_npz_is_a_dataset_or_refused(tmp_path, seed, edits, cut):
-    path = tmp_path / "own.npz"
-    path.write_bytes(mutated(seed, edits, cut))
+def assert_read_or_refused(path):
     try:
-        dataset = load(str(path))
+        arrays = read(path)
     except GLRError as error:
         assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
     else:
-        assert_dataset(dataset)
+        assert all(array.dtype.kind in "buifU" and array.size for array in arrays.values())
+
+
+SEEDS = [npz_bytes(save, x=X[:12], y=np.array("12")) for save in (np.savez, np.savez_compressed)]
+
+
+@FUZZ
+@given(st.sampled_from(SEEDS), EDITS, CUT)
+@example(SEEDS[0], [], None)
+def test_fuzzed_file_is_read_or_refused(tmp_path, seed, edits, cut):
+    path = tmp_path / "own.npz"
+    path.write_bytes(mutated(seed, edits, cut))
+    assert_read_or_refused(path)
 
 
 NPY_X = npy_bytes(X.astype(np.float32))
 
 
 @FUZZ
-@given(st.integers(0, 127), st.text("(){}[]'\"<>,:-1290fuiOVSTL#\\ \n", max_size=8))
+@given(st.integers(0, 127), st.text("(){}[]'\"<>,:-1290fuiOVSTUL#\\ \n", max_size=8))
 @pytest.mark.filterwarnings("ignore:Reading `.npy`", "ignore:invalid escape", "ignore:.*literal")
-def test_fuzzed_npy_header_is_a_dataset_or_refused(tmp_path, position, text):
+def test_fuzzed_header_is_read_or_refused(tmp_path, position, text):
     header = NPY_X[:position] + text.encode() + NPY_X[position + len(text) :]
-    path = zipped(tmp_path, header)  # with a checksum that is right
-    try:
-        dataset = load(str(path))
-    except GLRError as error:
-        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-    else:
-        assert_dataset(dataset)
+    assert_read_or_refused(zipped(tmp_path, header))  # with a checksum that is right
 
 
+# models and samples -----------------------------------------------------------------------------
+
+
+TEST_SET = Dataset("toy", X.astype("f4"), Y, X[:4].astype("f4"), Y[:4])
+SAMPLES = Samples(
+    TEST_SET.x_test, TEST_SET.x_test[None], TEST_SET.y_test, {"attack": "fgsm", "dataset": "toy"}
+)
+
+
+def saved_model(folder):
+    path, network = folder / "model.npz", new_network([4, 3], sigmoid, np.random.default_rng(0))
+    save_model(path, network, {"activation": "sigmoid"})
+    return path
+
+
+def saved_samples(folder):
+    save_samples(folder / "fgsm.npz", SAMPLES)
+    return folder / "fgsm.npz"
+
+
+def samples_of(path):
+    return load_samples(path, TEST_SET)
+
+
+KINDS = {
+    "model": (saved_model, load_model, models, "not a model file", "train it again"),
+    "samples": (saved_samples, samples_of, samples, "not a file of samples", "generate_adv.py"),
+}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def kind(request):
+    return request.param
+
+
+def test_kinds_are_read(tmp_path, kind):
+    save, load, *_ = kind
+    assert isinstance(load(save(tmp_path)).metadata, dict)
+
+
+def changed(path, **arrays):
+    """The file at `path` with `arrays` added or replaced, or left out if None."""
+    with np.load(path) as old:
+        new = {**old, **arrays}
+    np.savez(path, **{name: array for name, array in new.items() if array is not None})
+    return path
+
+
+CHANGES = {
+    "no metadata": {"metadata": None},
+    "long metadata": {"metadata": np.array(json.dumps({"activation": "a" * 2**18}))},
+    "many metadata": {"metadata": np.array(["{}", "{}"])},
+    "pickled metadata": {"metadata": np.array({})},
+}
+
+
+@pytest.mark.parametrize("arrays", CHANGES.values(), ids=CHANGES)
+def test_kinds_with_bad_metadata(tmp_path, kind, arrays):
+    save, load, _, what, advice = kind
+    path = changed(save(tmp_path), **arrays)
+    message = refusal(load, path)
+    assert message.startswith(f"{path}: {what} (") and advice in message
+
+
+def test_kinds_are_bounded(tmp_path, kind, monkeypatch):
+    save, load, module, what, _ = kind
+    path = save(tmp_path)
+    monkeypatch.setattr(module, "MAX_BYTES", 300)
+    assert f"{what} (" in refusal(load, path)
+
+
+def test_kinds_that_are_missing_or_truncated(tmp_path, kind):
+    save, load, _, what, advice = kind
+    path = save(tmp_path)
+    path.write_bytes(path.read_bytes()[:-40])
+    assert refusal(load, path).startswith(f"{path}: {what} (")
+    path.unlink()
+    message = refusal(load, path)
+    assert message.startswith(f"{path}: no such") and advice in message
+
+
+def test_model_of_a_thousand_layers(tmp_path):
+    W, b = np.ones((4, 4), np.float32), np.ones(4, np.float32)
+    layers = {f"{name}{t}": part for t in range(500) for name, part in (("W", W), ("b", b))}
+    message = refusal(load_model, changed(saved_model(tmp_path), **layers))
+    assert "1001 arrays, more than 1000" in message
+
+
+def test_model_that_lacks_a_layer(tmp_path):
+    path = changed(saved_model(tmp_path), W2=np.ones((3, 3), np.float32))
+    assert "no array 'W1'" in refusal(load_model, path)
+
+
+def test_model_whose_activation_is_a_list(tmp_path):
+    path = changed(saved_model(tmp_path), metadata=np.array('{"activation": []}'))
+    assert "its activation '[]'" in refusal(load_model, path)
+
+
+@pytest.mark.parametrize("name", ["x", "x_adv", "y"])
+def test_samples_that_lack_or_empty_an_array(tmp_path, name):
+    assert f"no array '{name}'" in refusal(
+        samples_of, changed(saved_samples(tmp_path), **{name: None})
+    )
+    path = changed(saved_samples(tmp_path), **{name: np.zeros((0, 4, 4), np.float32)})
+    assert f"{name} is empty" in refusal(samples_of, path)
