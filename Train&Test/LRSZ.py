@@ -41,9 +41,9 @@ STANDARDISED_LOSS = True  # divide each sample's loss by its standard deviation
 LAYERWISE = False  # make one layer noisy at a time
 OPTIMIZER = adam  # sgd, adagrad or adam
 BATCH_SIZE = 128  # samples per step
-STEPS = 12000  # minibatch steps
-LEARNING_RATE = 0.01  # of the first step; falls to 0 along half a cosine
-WEIGHT_DECAY = 1e-4  # L2 penalty on the weights, added to the gradient
+STEPS = 16000  # minibatch steps
+LEARNING_RATE = 0.005  # of the first step; falls to 0 along half a cosine
+WEIGHT_DECAY = 2e-4  # L2 penalty on the weights, added to the gradient
 EVAL_EVERY = 500  # steps between evaluations on the test set
 VALIDATION = 0  # training samples held out and evaluated in place of the test set
 # --------------------------------------------------------------------------------------------
