@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import fmin_l_bfgs_b
+from threadpoolctl import threadpool_limits
 
 from glr.errors import GLRError
 
@@ -95,9 +96,11 @@ def lbfgs(
     x, targets = _checked_batch(x, targets)
     penalty = float(_checked_size("penalty", penalty))
     x_adv = x.copy()
-    for start in progress(range(0, len(x), LBFGS_GROUP)):
-        group = slice(start, start + LBFGS_GROUP)
-        x_adv[group] = _lbfgs_group(x[group], targets[group], loss_and_gradient, penalty)
+    # The solver's work is inner products of microseconds: cores that share one mostly wait.
+    with threadpool_limits(1, user_api="blas"):
+        for start in progress(range(0, len(x), LBFGS_GROUP)):
+            group = slice(start, start + LBFGS_GROUP)
+            x_adv[group] = _lbfgs_group(x[group], targets[group], loss_and_gradient, penalty)
     return x_adv
 
 

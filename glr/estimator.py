@@ -27,7 +27,9 @@ from glr.noise import Array, NoiseLaw, logistic, random_words
 
 BLOCK_FLOATS = 2**17  # of noise per layer and block: what a core's L2 cache holds
 KEPT_FLOATS = 2**23  # of activations and scores kept for all blocks (32 MB); beyond, replayed
-SPREAD_FLOOR = 0.1  # added to the deviation that a standardised loss is divided by; see docs/method.md
+SPREAD_FLOOR = (
+    0.1  # added to the deviation that a standardised loss is divided by; see docs/method.md
+)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -16,7 +17,7 @@ from glr.data import Dataset
 from glr.errors import GLRError
 from glr.models import Model, load_model
 from glr.network import accuracy
-from glr.samples import Samples
+from glr.samples import Samples, severities_of
 
 MAIN_ROWS = ("BP", "LRS", "LRT", "LRSZ", "LRTZ")  # the published table's; others are controls
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
@@ -39,9 +40,8 @@ class Row(NamedTuple):
 
 def models_found(models_dir: Path, dataset: str) -> list[Path]:
     """The trained models of a data set, whatever their names and seeds; no surrogates."""
-    found = sorted(models_dir.glob(f"*_{dataset}_seed*.npz"))
-    kept = [p for p in found if p.stem.rsplit("seed", 1)[1].isdigit()]
-    return [path for path in kept if not path.name.startswith("surrogate_")]
+    name = re.compile(rf"(?!surrogate_)[^_]+_{re.escape(dataset)}_seed\d+\.npz")
+    return sorted(path for path in models_dir.glob("*.npz") if name.fullmatch(path.name))
 
 
 def load_model_for(path: Path, data: Dataset) -> Model:
@@ -53,6 +53,8 @@ def load_model_for(path: Path, data: Dataset) -> Model:
             f"{path}: trained on {dataset} with {sizes[0]} inputs, not on {data.name}; "
             f"name a model of {data.name}, or use --dataset {dataset}"
         )
+    if not {"NAME", "SEED"} <= set(model.metadata.get("constants", ())):
+        raise GLRError(f"{path}: its metadata lack the constants NAME and SEED; train it again")
     return model
 
 
@@ -72,9 +74,11 @@ def rows_of(model: Model, data: Dataset, samples: Iterable[Samples]) -> list[Row
 
     rows = [row("clean", 0, data.x_test, data.y_test)]
     for _, x_adv, y, metadata in samples:
-        severities = metadata.get("severities", [metadata.get("epsilon") or 0])
         condition = condition_of(metadata)
-        rows += [row(condition, s, x, y) for s, x in zip(severities, x_adv, strict=True)]
+        rows += [
+            row(condition, severity, x, y)
+            for severity, x in zip(severities_of(metadata), x_adv, strict=True)
+        ]
     return rows
 
 

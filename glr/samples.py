@@ -85,10 +85,20 @@ def fault(samples: Samples, data: Dataset) -> str:
         return f"the clean inputs are not those of the test set of {data.name}"
     if not (x_adv.min() >= 0 and x_adv.max() <= 1):  # false for NaN too
         return "perturbed inputs leave [0, 1]"
+    if len(severities_of(metadata)) != len(x_adv):
+        return f"{len(x_adv)} severities, and the metadata name {len(severities_of(metadata))}"
+    if not all(isinstance(s, (int, float)) and s >= 0 for s in severities_of(metadata)):
+        return "a severity or ε in the metadata is no number ≥ 0"
     epsilon = metadata.get("epsilon")
     if epsilon is not None and largest_change(samples) > epsilon + ROUNDING:
         return f"a perturbation of {largest_change(samples):.4f} exceeds the claimed ε {epsilon}"
     return ""
+
+
+def severities_of(metadata: dict) -> list:
+    """The severity of each stack of perturbations: 1…5, or the attack's ε, or 0 for neither."""
+    severities = metadata.get("severities", [metadata.get("epsilon") or 0])
+    return severities if isinstance(severities, list) else [severities]
 
 
 def largest_change(samples: Samples) -> float:

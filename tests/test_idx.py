@@ -39,25 +39,23 @@ def tiny_labels(n):
     return np.arange(n, dtype=np.uint8) % 10
 
 
-def tiny_files():
-    """The bytes of four small idx files, by name."""
-    return {
-        IMAGES: idx_file(tiny_images(12)),
-        LABELS: idx_file(tiny_labels(12)),
-        TEST_IMAGES: idx_file(tiny_images(5, seed=1)),
-        TEST_LABELS: idx_file(tiny_labels(5)),
-    }
+FILES = {
+    IMAGES: idx_file(tiny_images(12)),
+    LABELS: idx_file(tiny_labels(12)),
+    TEST_IMAGES: idx_file(tiny_images(5, seed=1)),
+    TEST_LABELS: idx_file(tiny_labels(5)),
+}
+PACKED = {name: gzip.compress(raw, mtime=0) for name, raw in FILES.items()}
 
 
 @pytest.fixture
 def published(monkeypatch):
     """Small files that pass for the published MNIST: their sizes and checksums are expected."""
-    files = tiny_files()
-    monkeypatch.setattr(idx, "IDX_BYTES", {name: len(raw) for name, raw in files.items()})
-    sums = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
+    monkeypatch.setattr(idx, "IDX_BYTES", {name: len(raw) for name, raw in FILES.items()})
+    sums = {name: hashlib.sha256(raw).hexdigest() for name, raw in FILES.items()}
     monkeypatch.setattr(idx, "SHA256", {"mnist": sums, "fashion_mnist": sums})
     monkeypatch.setattr(idx, "MIRRORS", {"mnist": (), "fashion_mnist": ()})
-    return files
+    return FILES
 
 
 def put(folder, files, packed=True):
@@ -84,12 +82,9 @@ def test_idx_array_gives_images_and_labels():
     ("raw", "name", "why"),
     [
         (b"", IMAGES, "truncated"),
-        (idx_file(tiny_images(2))[:15], IMAGES, "truncated"),
         (idx_file(tiny_images(2))[:-1], IMAGES, "truncated"),
         (idx_file(tiny_labels(2))[:7], LABELS, "truncated"),
-        (idx_file(tiny_labels(2))[:-1], LABELS, "truncated"),
         (struct.pack(">4I", 0x803, 2**32 - 1, 28, 28), IMAGES, "truncated"),
-        (struct.pack(">2I", 0x801, 2**32 - 1), LABELS, "truncated"),
         (idx_file(tiny_images(2)) + b"\0", IMAGES, "too long"),
         (idx_file(tiny_labels(2)) + b"\0", LABELS, "too long"),
         (idx_file(tiny_labels(99)), IMAGES, "holds labels, not images"),
@@ -107,8 +102,8 @@ def test_idx_array_gives_images_and_labels():
 def test_idx_array_refuses(raw, name, why, suffix):
     path = Path("some", "where", name + suffix)
     message = refusal(idx_array, raw, path)
-    assert message.startswith(f"{path}: ")
-    assert why in message and "delete it and run again" in message
+    assert message.startswith(f"{path}: ") and why in message
+    assert "delete it and run again" in message
 
 
 HEADER_EDITS = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 255)), max_size=4)
@@ -117,7 +112,7 @@ HEADER_EDITS = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 255)), max_
 @FUZZ
 @given(st.sampled_from([IMAGES, LABELS]), st.sampled_from([IMAGES, LABELS]), HEADER_EDITS, CUT)
 def test_fuzzed_idx_is_an_array_or_refused(content, name, edits, cut):
-    raw = mutated(tiny_files()[content], edits, cut)
+    raw = mutated(FILES[content], edits, cut)
     try:
         array = idx_array(raw, Path(name))
     except GLRError as error:
@@ -130,9 +125,8 @@ def test_fuzzed_idx_is_an_array_or_refused(content, name, edits, cut):
 @FUZZ
 @given(EDITS, CUT)
 def test_fuzzed_gzip_is_read_or_refused(tmp_path, edits, cut):
-    raw = tiny_files()[LABELS]
-    path = tmp_path / f"{LABELS}.gz"
-    path.write_bytes(mutated(gzip.compress(raw, mtime=0), edits, cut))
+    raw, path = FILES[LABELS], tmp_path / f"{LABELS}.gz"
+    path.write_bytes(mutated(PACKED[LABELS], edits, cut))
     try:
         read = idx.idx_bytes(path, len(raw))
     except GLRError as error:
@@ -164,8 +158,6 @@ def test_unpacked_file_that_kept_its_gz(tmp_path, published):
     assert_dataset(load_dataset("mnist", tmp_path))
 
 
-FILES = tiny_files()
-PACKED = {name: gzip.compress(raw, mtime=0) for name, raw in FILES.items()}
 BAD_FILES = {
     "cut": (IMAGES, PACKED[IMAGES][:-100], "truncated"),
     "CRC": (IMAGES, PACKED[IMAGES][:-8] + bytes(8), "CRC"),
@@ -173,7 +165,7 @@ BAD_FILES = {
     "exchanged": (IMAGES, PACKED[LABELS], "holds labels, not images"),
     "counts": (LABELS, gzip.compress(idx_file(tiny_labels(11))), "11 labels for 12 images"),
     "content": (IMAGES, gzip.compress(idx_file(tiny_images(12, seed=9))), "SHA-256"),
-    "longer": (IMAGES, gzip.compress(idx_file(tiny_images(13))), "longer than"),
+    "longer": (IMAGES, gzip.compress(FILES[IMAGES] + b"\0"), "longer than"),
 }
 
 
@@ -298,16 +290,15 @@ def bad_chunks(handler):
     handler.close_connection = True
 
 
-GOOD = PACKED[IMAGES]
 BAD_PAGES = {
     "404": None,
     "empty": b"",
     "web page": b"<html>please log in</html>",
     "wrong checksum": gzip.compress(idx_file(tiny_images(12, seed=9))),
     "another file": PACKED[LABELS],
-    "truncated gzip": GOOD[:-20],
-    "damaged gzip": GOOD[:500] + b"garbage" + GOOD[507:],
-    "trailing garbage": GOOD + b"garbage",
+    "truncated gzip": PACKED[IMAGES][:-20],
+    "damaged gzip": PACKED[IMAGES][:500] + b"garbage" + PACKED[IMAGES][507:],
+    "trailing garbage": PACKED[IMAGES] + b"garbage",
     "gzip bomb": gzip.compress(bytes(10**7)),
     "short body": short_body,
     "no http": no_http,
@@ -383,27 +374,26 @@ def test_constants_describe_the_same_files():
 # the real MNIST ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def mnist_dir():
-    folder = os.environ.get("GLR_DATA_DIR")
-    if not folder or not Path(folder, "mnist").is_dir():
-        pytest.skip("set GLR_DATA_DIR to a folder with mnist/*-ubyte.gz to test the real MNIST")
-    return Path(folder)
+DATA_DIR = Path(os.environ.get("GLR_DATA_DIR") or "data")
+needs_mnist = pytest.mark.skipif(
+    not (DATA_DIR / "mnist").is_dir(), reason="no MNIST: set GLR_DATA_DIR to a folder with mnist/"
+)
 
 
-def test_real_mnist(mnist_dir):
-    mnist = load_dataset("mnist", mnist_dir)
+@needs_mnist
+def test_real_mnist():
+    mnist = load_dataset("mnist", DATA_DIR)
     assert_dataset(mnist)
     assert mnist.x_train.shape == (60_000, 784) and mnist.x_test.shape == (10_000, 784)
     assert n_classes(mnist) == 10
-    assert mnist.y_train[:5].tolist() == [5, 0, 4, 1, 9]
-    assert mnist.y_test[:5].tolist() == [7, 2, 1, 0, 4]
+    assert mnist.y_train[:3].tolist() == [5, 0, 4] and mnist.y_test[:3].tolist() == [7, 2, 1]
     assert np.bincount(mnist.y_test)[:2].tolist() == [980, 1135]
     assert mnist.x_train.min() == 0 and mnist.x_train.max() == 1
     assert abs(mnist.x_train.mean(dtype=np.float64) - 0.1307) < 1e-4  # the well-known mean
 
 
-def test_real_mnist_under_the_name_of_the_other(mnist_dir, tmp_path):
-    (tmp_path / "fashion_mnist").symlink_to(mnist_dir / "mnist", target_is_directory=True)
+@needs_mnist
+def test_real_mnist_under_the_name_of_the_other(tmp_path):
+    (tmp_path / "fashion_mnist").symlink_to((DATA_DIR / "mnist").resolve())
     message = refusal(load_dataset, "fashion_mnist", tmp_path)
     assert IMAGES in message and "not the train-images-idx3-ubyte of fashion_mnist" in message
