@@ -1,116 +1,131 @@
 """Time one training step, side by side with the published algorithm, backpropagation and a floor.
 
-    python benchmarks/bench.py                      everything; about five minutes
+    python benchmarks/bench.py                      everything; some minutes
     python benchmarks/bench.py --parts 1 2 --repeats 5
-    GLR_DATA_DIR=data python benchmarks/bench.py    with real MNIST for parts 4 and 5
+    GLR_DATA_DIR=data python benchmarks/bench.py    with real MNIST, for part 5
 
-All figures are ratios of medians, measured in turns within one run. Written to
-benchmarks/results/: bench.csv and bench.png.
+Parts: 1 the published algorithm, 2 backpropagation, 3 the floor, 4 precision per second,
+5 time to the published accuracy, 6 growth. All are ratios of medians, the two sides measured in
+turns within one run. Written to benchmarks/results/: bench.csv, bench.md and bench.png.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-import numpy as np
-from published import published_step
+from measures import Comparison, medians, write_results
+from rivals import (
+    floor_parts,
+    glr_step,
+    keras_step,
+    numpy_backpropagation_step,
+    published_step,
+    pytorch_step,
+)
 
-from glr.estimator import GLR, Batch, glr_gradient
-from glr.losses import cross_entropy
+from glr.experiment import one_line_errors
 from glr.machine import prepare_for_small_arrays
-from glr.network import new_network, sigmoid, threshold
-from glr.noise import logistic
+from glr.network import sigmoid, threshold
 
+# --------------------------------------------------------------------------------------------
 PAPER = [784, 50, 10]
 WIDE = [784, 500, 500, 10]
+PUBLISHED_SIZES = ((10, 128), (100, 32), (100, 128))  # R and B of the published constants
+REPEATS = 15  # of each step; the median counts
+# --------------------------------------------------------------------------------------------
 
 
-class Comparison(NamedTuple):
-    """One line of the table: how many times faster ours is than the other, or slower (< 1)."""
-
-    part: int
-    case: str
-    other: str
-    ours_ms: float
-    other_ms: float
-
-    @property
-    def ratio(self) -> float:
-        """The other's time over ours."""
-        return self.other_ms / self.ours_ms
-
-
-def medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each run, taken in turns after a warm-up of one call each."""
-    for run in runs.values():
-        run()
-    times = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: median(values) for name, values in times.items()}
-
-
-def random_batch(sizes: list[int], B: int, rng: np.random.Generator) -> Batch:
-    """Random inputs and labels; the time of a step does not depend on their values."""
-    x = rng.random((B, sizes[0]), dtype=np.float32)
-    return Batch(x.T, rng.integers(0, sizes[-1], B))
-
-
-def glr_step(sizes: list[int], activation, R: int, B: int) -> Callable[[], None]:
-    """One step of ours, gradient and SGD, as a function without arguments."""
-    rng = np.random.Generator(np.random.SFC64(0))
-    network, batch = new_network(sizes, activation, rng), random_batch(sizes, B, rng)
-    glr = GLR(
-        activation,
-        cross_entropy,
-        (1.0,) * (len(sizes) - 1),
-        logistic,
-        replicates=R,
-        conditional_score=activation is threshold,
-    )
-    streams = rng.spawn(len(sizes) - 1)
-
-    def step() -> None:
-        gradient = glr_gradient(glr, network.layers, batch, streams)
-        for layer, estimate in zip(network.layers, gradient.layers, strict=True):
-            layer.W[:] -= np.float32(0.01) * (estimate.W + np.float32(1e-4) * layer.W)
-            layer.b[:] -= np.float32(0.01) * estimate.b
-
-    return step
+def name_of(sizes: list[int]) -> str:
+    """784-50-10."""
+    return "-".join(map(str, sizes))
 
 
 def against_published(repeats: int) -> list[Comparison]:
-    """Part 1: our step against the published algorithm's, at the published R and B."""
+    """Part 1: the published algorithm's step at the published R and B."""
     found = []
     for activation in (sigmoid, threshold):
-        for R, B in ((10, 128), (100, 32), (100, 128)):
-            rng = np.random.default_rng(0)
-            network, batch = new_network(PAPER, activation, rng), random_batch(PAPER, B, rng)
-            ours = glr_step(PAPER, activation, R, B)
-            x, y = np.ascontiguousarray(batch.x.T), batch.y
-            theirs = lambda: published_step(network.layers, activation, x, y, R, rng)  # noqa: B023, E731
-            times = medians({"ours": ours, "published": theirs}, repeats)
-            case = f"784-50-10 {activation.__name__}, R {R}, B {B}"
-            found.append(Comparison(1, case, "published", times["ours"], times["published"]))
+        for R, B in PUBLISHED_SIZES:
+            times = medians(
+                {
+                    "ours": glr_step(PAPER, activation, R, B),
+                    "published": published_step(PAPER, activation, R, B),
+                },
+                min(repeats, 5),
+            )
+            case = f"{name_of(PAPER)} {activation.__name__}, R {R}, B {B}"
+            found.append(Comparison(1, case, "published algorithm", **times_of(times, "published")))
     return found
 
 
+def times_of(times: dict[str, float], other: str) -> dict[str, float]:
+    """The two times of a comparison, as its fields."""
+    return {"ours_ms": times["ours"], "other_ms": times[other]}
+
+
+def against_backpropagation(repeats: int) -> list[Comparison]:
+    """Part 2: a backpropagation step of the same network, by NumPy, Keras and PyTorch."""
+    found = []
+    for sizes in (PAPER, WIDE):
+        for activation in (sigmoid, threshold):
+            runs = {
+                "ours": glr_step(sizes, activation, 10, 128),
+                "NumPy backpropagation": numpy_backpropagation_step(sizes, 128),
+                "Keras backpropagation": keras_step(sizes, 128),
+                "PyTorch backpropagation": pytorch_step(sizes, 128),
+            }
+            runs = {name: run for name, run in runs.items() if run is not None}
+            times = medians(runs, repeats)
+            case = f"{name_of(sizes)} {activation.__name__}, R 10, B 128"
+            for other in list(runs)[1:]:
+                found.append(Comparison(2, case, other, **times_of(times, other)))
+    return found
+
+
+def against_floor(repeats: int) -> list[Comparison]:
+    """Part 3: random numbers + activations + matrix products, each alone at its best."""
+    found = []
+    for sizes in (PAPER, WIDE):
+        for activation in (sigmoid, threshold):
+            for R in (10, 100) if sizes is PAPER else (10,):
+                parts = floor_parts(sizes, activation, R, 128)
+                times = medians({"ours": glr_step(sizes, activation, R, 128)} | parts, repeats)
+                floor = sum(times[name] for name in parts)
+                shares = ", ".join(f"{name} {times[name] / floor:.0%}" for name in parts)
+                case = f"{name_of(sizes)} {activation.__name__}, R {R}, B 128"
+                found.append(Comparison(3, case, f"floor ({shares})", times["ours"], floor))
+    return found
+
+
+PARTS: dict[int, Callable[[int], list[Comparison]]] = {
+    1: against_published,
+    2: against_backpropagation,
+    3: against_floor,
+}
+
+
 def main() -> None:
-    """Run the comparisons and print them."""
+    """Run the parts that are asked for; print and write what they found."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", type=int, nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--repeats", type=int, default=REPEATS, help=f"(default: {REPEATS})")
+    given = parser.parse_args()
     prepare_for_small_arrays()
-    for c in against_published(5):
-        print(f"{c.case}: ours {c.ours_ms:.3f} ms, {c.other} {c.other_ms:.1f} ms: {c.ratio:.0f} ×")
+    found = []
+    for part in given.parts:
+        rows = PARTS[part](given.repeats)
+        for row in rows:
+            print(row, flush=True)
+        found += rows
+    write_results(found)
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -127,7 +127,7 @@ def perturbed(
     if constants.ATTACK == "fgsm":
         return fgsm(x, y, keras_input_gradient(model), epsilon)
     if constants.ATTACK == "pgd":
-        return pgd(x, y, keras_input_gradient(model), epsilon, constants.PGD_STEPS)
+        return pgd(x, y, keras_input_gradient(model), epsilon, steps=constants.PGD_STEPS)
     targets = random_targets(y, network.sizes[-1], rng)
     progress = partial(tqdm, desc="lbfgs", unit="group", disable=None)
     return lbfgs(x, targets, keras_loss_and_gradient(model), constants.PENALTY, progress)

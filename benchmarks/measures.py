@@ -1,0 +1,84 @@
+"""How the benchmark measures, and what it writes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from glr.files import write_whole
+from glr.plots import new_figure, save_figure
+from glr.robustness import markdown_table
+
+RESULTS = Path(os.environ.get("GLR_BENCH_DIR", Path(__file__).resolve().parent / "results"))
+
+
+class Comparison(NamedTuple):
+    """One line of the table: how many times faster our step is than the other."""
+
+    part: int
+    case: str
+    other: str
+    ours_ms: float
+    other_ms: float
+
+    @property
+    def ratio(self) -> float:
+        """The other's time over ours."""
+        return self.other_ms / self.ours_ms
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        return (
+            f"{self.part}  {self.case:40s} {self.ours_ms:9.3f} ms   {self.other}: "
+            f"{self.other_ms:.3f} ms, {self.ratio:.3g} ×"
+        )
+
+
+def medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each run; they take turns, after a warm-up of two calls each."""
+    for run in runs.values():
+        run()
+        run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: median(values) for name, values in times.items()}
+
+
+def write_results(found: list[Comparison]) -> None:
+    """Write bench.csv, bench.md and bench.png."""
+    header = [*Comparison._fields, "ratio"]
+    rows = [
+        [*row[:3], f"{row.ours_ms:.4g}", f"{row.other_ms:.4g}", f"{row.ratio:.4g}"] for row in found
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([header, *rows])
+    write_whole(RESULTS / "bench.csv", lambda file: file.write(text.getvalue().encode()))
+    table = markdown_table([header, *[[str(cell) for cell in row] for row in rows]])
+    write_whole(RESULTS / "bench.md", lambda file: file.write(f"{table}\n".encode()))
+    draw_ratios(RESULTS / "bench.png", found)
+    print(f"Written: {RESULTS}/bench.csv, .md and .png")
+
+
+def draw_ratios(path: Path, found: list[Comparison]) -> None:
+    """Every ratio as a bar on a logarithmic axis."""
+    figure = new_figure(11, 1 + 0.26 * len(found))
+    axes = figure.subplots()
+    labels = [f"{row.case}: {row.other.split(' (')[0]}" for row in found]
+    axes.barh(labels, [row.ratio for row in found], color=[f"C{row.part - 1}" for row in found])
+    axes.set(xscale="log", xlabel="the other's time / ours")
+    axes.axvline(1, color="black", lw=0.8)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.tick_params(labelsize=8)
+    save_figure(path, figure)

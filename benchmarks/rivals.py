@@ -1,0 +1,185 @@
+"""What our step is timed against: the published algorithm, backpropagation, and a floor.
+
+Every function here returns a step without arguments for a network of the given sizes, on random
+data: the time of a step does not depend on the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+
+from glr.backpropagation import import_keras
+from glr.estimator import GLR, Batch, glr_gradient
+from glr.losses import cross_entropy
+from glr.network import Activation, Layer, new_network, sigmoid, threshold
+from glr.noise import logistic, random_words
+
+Step = Callable[[], object]
+RATE, DECAY = np.float32(0.01), np.float32(1e-4)
+
+
+def random_batch(sizes: list[int], B: int) -> Batch:
+    """Random inputs and labels."""
+    rng = np.random.default_rng(1)
+    x = rng.random((B, sizes[0]), dtype=np.float32)
+    return Batch(x.T, rng.integers(0, sizes[-1], B))
+
+
+def sgd(layers: list[Layer], gradient: list[Layer]) -> None:
+    """One step of SGD with an L2 penalty, in place: the same for all but Keras and PyTorch."""
+    for layer, estimate in zip(layers, gradient, strict=True):
+        layer.W[:] -= RATE * (estimate.W + DECAY * layer.W)
+        layer.b[:] -= RATE * estimate.b
+
+
+def plain_glr(activation: Activation, n_layers: int, R: int) -> GLR:
+    """Our estimator with all that leaves its mean as it is, and one output draw."""
+    return GLR(
+        activation,
+        cross_entropy,
+        (1.0,) * n_layers,
+        logistic,
+        replicates=R,
+        control_variate=R > 1,
+        conditional_score=activation is threshold,
+    )
+
+
+def glr_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step:
+    """Ours."""
+    rng = np.random.Generator(np.random.SFC64(0))
+    network, batch = new_network(sizes, activation, rng), random_batch(sizes, B)
+    glr, streams = plain_glr(activation, len(sizes) - 1, R), rng.spawn(len(sizes) - 1)
+    return lambda: sgd(network.layers, glr_gradient(glr, network.layers, batch, streams).layers)
+
+
+def published_gradient(
+    layers: list[Layer], activation: Activation, batch: Batch, R: int, rng: np.random.Generator
+) -> list[Layer]:
+    """The published algorithm, from its code's description, written plainly in NumPy.
+
+    The batch is copied R times, Laplace noise of scale 1 is added to the logits of every layer,
+    and per-sample outer products (R·B × n_in × n_out) of input and loss × score are formed and
+    averaged. No control variate.
+    """
+    x, y = np.repeat(batch.x.T, R, axis=0), np.repeat(batch.y, R)
+    inputs, scores = [], []
+    for t, (W, b) in enumerate(layers):
+        inputs.append(x)
+        r = rng.laplace(0.0, 1.0, (len(x), b.size)).astype(np.float32)
+        scores.append(np.sign(r))
+        v = x @ W + b + r
+        x = v if t == len(layers) - 1 else activation(v)
+    losses = cross_entropy(x.T, y)
+    gradient = []
+    for layer_input, score in zip(inputs, scores, strict=True):
+        weighted = losses[:, None] * score
+        outer = layer_input[:, :, None] * weighted[:, None, :]
+        gradient.append(Layer(outer.mean(axis=0), weighted.mean(axis=0)))
+    return gradient
+
+
+def published_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step:
+    """The published algorithm's step."""
+    rng = np.random.default_rng(0)
+    network, batch = new_network(sizes, activation, rng), random_batch(sizes, B)
+    return lambda: sgd(
+        network.layers, published_gradient(network.layers, activation, batch, R, rng)
+    )
+
+
+def numpy_backpropagation_step(sizes: list[int], B: int) -> Step:
+    """Backpropagation through sigmoids and cross-entropy, in plain NumPy."""
+    network, batch = new_network(sizes, sigmoid, np.random.default_rng(0)), random_batch(sizes, B)
+
+    def step() -> None:
+        xs = [batch.x]
+        for W, b in network.layers:
+            v = W.T @ xs[-1] + b[:, None]
+            xs.append(sigmoid(v))
+        delta = np.exp(v - v.max(axis=0))
+        delta /= delta.sum(axis=0)
+        delta[batch.y, np.arange(B)] -= 1
+        delta /= B
+        gradient = []
+        for x, (W, _) in zip(reversed(xs[:-1]), reversed(network.layers), strict=True):
+            gradient.append(Layer(x @ delta.T, delta.sum(axis=1)))
+            delta = (W @ delta) * (x * (1 - x))
+        sgd(network.layers, gradient[::-1])
+
+    return step
+
+
+def keras_step(sizes: list[int], B: int) -> Step:
+    """Backpropagation by Keras: train_on_batch with SGD."""
+    keras, _ = import_keras()
+    hidden = [keras.layers.Dense(n, activation="sigmoid") for n in sizes[1:-1]]
+    model = keras.Sequential([keras.Input((sizes[0],)), *hidden, keras.layers.Dense(sizes[-1])])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.SGD(float(RATE)), loss=loss)
+    batch = random_batch(sizes, B)
+    x = np.ascontiguousarray(batch.x.T)
+    return lambda: model.train_on_batch(x, batch.y)
+
+
+def pytorch_step(sizes: list[int], B: int) -> Step | None:
+    """Backpropagation by PyTorch with SGD; None where it is not installed."""
+    try:
+        import torch  # noqa: PLC0415  (no requirement)
+    except ImportError:
+        return None
+    parts = []
+    for n_in, n_out in pairwise(sizes):
+        parts += [torch.nn.Linear(n_in, n_out), torch.nn.Sigmoid()]
+    model, loss = torch.nn.Sequential(*parts[:-1]), torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), float(RATE), weight_decay=float(DECAY))
+    batch = random_batch(sizes, B)
+    x, y = torch.from_numpy(np.ascontiguousarray(batch.x.T)), torch.from_numpy(batch.y)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def floor_parts(sizes: list[int], activation: Activation, R: int, B: int) -> dict[str, Step]:
+    """What no step of ours can do without, each alone and at its best, into memory it has.
+
+    The random numbers (logistic noise; 16-bit words for threshold neurons), the activations, and
+    the products: two for the first layer, and two per replicate for each of the others.
+    """
+    rng = np.random.Generator(np.random.SFC64(0))
+    hidden = [(R, n, B) for n in sizes[1:-1]]
+    is_threshold = activation is threshold
+    products = [_product(n_in, n_out, B) for n_in, n_out in pairwise(sizes[:2])] * 2
+    products += 2 * [_product(n_in, n_out, B * R) for n_in, n_out in pairwise(sizes[1:])]
+    values = [rng.standard_normal(shape, dtype=np.float32) for shape in hidden]
+    bits = [rng.integers(0, 2**16, shape, np.uint16) for shape in hidden]
+    outs = [np.empty_like(v) for v in values]
+
+    def noise() -> None:
+        for shape in hidden:
+            random_words(rng, shape, np.uint16) if is_threshold else logistic.draw(rng, shape)
+        logistic.draw(rng, (R, sizes[-1], B))
+
+    def activations() -> None:
+        for value, bit, out in zip(values, bits, outs, strict=True):
+            np.less(bit, 2**15, out=out) if is_threshold else np.tanh(value, out=out)
+
+    def matrix_products() -> None:
+        for multiply in products:
+            multiply()
+
+    return {"noise": noise, "activations": activations, "products": matrix_products}
+
+
+def _product(n_in: int, n_out: int, columns: int) -> Step:
+    """One (n_out × n_in)·(n_in × columns) product into memory that it has."""
+    W, x = np.ones((n_out, n_in), np.float32), np.ones((n_in, columns), np.float32)
+    out = np.empty((n_out, columns), np.float32)
+    return lambda: np.matmul(W, x, out=out)

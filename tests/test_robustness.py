@@ -1,0 +1,280 @@
+"""The robustness scripts as their users run them, and the table that they make."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glr.data import load_dataset
+from glr.models import save_model
+from glr.network import new_network, sigmoid, threshold
+from glr.robustness import Row, cell, mean_and_spread, models_found, table_lines, what_controls_say
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = load_dataset("digits", ROOT / "data")
+
+
+def run(script, *words, env):
+    """The finished process of a script of RobustnessTest, started in its folder."""
+    command = [sys.executable, script, *map(str, words)]
+    folder = ROOT / "RobustnessTest"
+    return subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, check=False)
+
+
+def save_quick_model(folder, name, seed, activation=sigmoid, dataset="digits"):
+    """An untrained network of the digits' shape, saved as a training script saves it."""
+    network = new_network([64, 50, 10], activation, np.random.default_rng(seed))
+    constants = {"NAME": name, "SEED": seed}
+    metadata = {"activation": activation.__name__, "dataset": dataset, "constants": constants}
+    save_model(folder / f"{name}_{dataset}_seed{seed}.npz", network, metadata)
+    return network
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Environment after the whole chain on the digits: models, samples, results."""
+    home = tmp_path_factory.mktemp("home")
+    places = {
+        f"GLR_{place}_DIR": str(home / place.lower()) for place in ("DATA", "MODELS", "RESULTS")
+    }
+    env = {**os.environ, **places}
+    trained = {}
+    for name, seed in (("LRS", 0), ("LRS", 1), ("BP", 0), ("BP-L2", 0)):
+        trained[name, seed] = save_quick_model(home / "models", name, seed)
+    trained["LRT", 0] = save_quick_model(home / "models", "LRT", 0, threshold)
+    printed = {}
+    for script, words in (
+        ("generate_adv.py", ("--epsilon", 0.05, 0.1)),
+        ("noise_generate_adv.py", ()),
+        ("testAdv.py", ()),
+    ):
+        ran = run(script, *words, env=env)
+        assert ran.returncode == 0, ran.stderr
+        printed[script] = ran.stdout
+    return home, env, trained, printed
+
+
+def test_the_chain_writes_samples_results_and_pictures(chain):
+    home, *_ = chain
+    samples = home / "data" / "digits" / "adversarial"
+    assert {p.name for p in samples.iterdir()} == {
+        *(f"{n}.npz" for n in ("gaussian_noise", "impulse_noise", "glass_blur", "contrast")),
+        *(f"fgsm_eps{e}.{ending}" for e in (0.05, 0.1) for ending in ("npz", "png")),
+        "corruptions.png",
+    }
+    assert {p.name for p in (home / "results").iterdir()} == {
+        f"digits.{ending}" for ending in ("csv", "md", "png")
+    }
+    assert (home / "models" / "surrogate_digits_seed0.npz").exists()
+
+
+def test_samples_obey_their_metadata(chain):
+    home, *_ = chain
+    folder = home / "data" / "digits" / "adversarial"
+    for epsilon in (0.05, 0.1):
+        with np.load(folder / f"fgsm_eps{epsilon}.npz", allow_pickle=False) as arrays:
+            metadata = json.loads(str(arrays["metadata"]))
+            change = np.abs(arrays["x_adv"] - arrays["x"])
+            np.testing.assert_array_equal(arrays["x"], DIGITS.x_test)
+            np.testing.assert_array_equal(arrays["y"], DIGITS.y_test)
+        assert metadata["epsilon"] == epsilon
+        assert metadata["target"] == "surrogate"
+        assert change.max() == pytest.approx(epsilon, abs=1e-6)
+        assert np.mean(change > 0.9 * epsilon) > 0.3  # FGSM moves all it can
+    with np.load(folder / "contrast.npz", allow_pickle=False) as arrays:
+        assert arrays["x_adv"].shape == (5, 360, 64)
+
+
+def test_results_are_the_models_own_accuracies(chain):
+    home, _, trained, _ = chain
+    with (home / "results" / "digits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["model", "seed", "condition", "severity", "accuracy", "n"]
+    assert len(rows) == 5 * (1 + 2 + 4 * 5)
+    with np.load(home / "data/digits/adversarial/fgsm_eps0.1.npz", allow_pickle=False) as arrays:
+        x_adv = arrays["x_adv"]
+    for (name, seed), network in trained.items():
+        mine = [r for r in rows if (r["model"], int(r["seed"])) == (name, seed)]
+        for condition, severity, x in (("clean", 0, DIGITS.x_test), ("fgsm", 0.1, x_adv)):
+            (row,) = [
+                r for r in mine if r["condition"] == condition and float(r["severity"]) == severity
+            ]
+            predicted = network.logits(x).argmax(axis=0)
+            assert float(row["accuracy"]) == pytest.approx(np.mean(predicted == DIGITS.y_test))
+            assert int(row["n"]) == 360
+
+
+def test_the_printed_table_has_models_conditions_and_controls(chain):
+    printed = chain[3]["testAdv.py"]
+    for word in ("clean", "fgsm", "glass_blur", "LRS", "LRT", "Matched controls", "BP-L2", "±"):
+        assert word in printed
+    assert "in points: LRS" in printed
+
+
+def test_white_box_attack_on_a_threshold_network_says_what_it_followed(chain):
+    home, env, *_ = chain
+    model = home / "models" / "LRT_digits_seed0.npz"
+    ran = run("generate_adv.py", "--target", model, "--images", 20, env=env)
+    assert ran.returncode == 0, ran.stderr
+    assert "true input gradient is zero everywhere" in ran.stderr
+    assert (home / "data/digits/adversarial/fgsm_LRT-seed0_eps0.1.npz").exists()
+    ran = run("testAdv.py", "--samples", "fgsm_LRT-seed0_eps0.1", env=env)
+    assert ran.returncode == 0, ran.stderr
+    assert "fgsm on LRT-seed0 ε 0.1" in ran.stdout
+
+
+def test_zero_gradients_are_reported_and_not_called_robustness(chain, tmp_path):
+    """A saturated network: logits of ±1000 leave no gradient in float32."""
+    _, env, *_ = chain
+    network = new_network([64, 50, 10], sigmoid, np.random.default_rng(0))
+    network.layers[1].b[0] = 1000
+    metadata = {
+        "activation": "sigmoid",
+        "dataset": "digits",
+        "constants": {"NAME": "flat", "SEED": 0},
+    }
+    save_model(tmp_path / "flat.npz", network, metadata)
+    ran = run("generate_adv.py", "--target", tmp_path / "flat.npz", "--images", 30, env=env)
+    assert ran.returncode == 0, ran.stderr
+    assert "% of the followed gradients are exactly zero" in ran.stderr
+    assert "not robustness" in ran.stderr
+
+
+@pytest.mark.parametrize("attack", ["pgd", "lbfgs", "square"])
+def test_other_attacks_write_samples_in_range(attack, chain):
+    home, env, *_ = chain
+    model = home / "models" / "LRS_digits_seed0.npz"
+    words = ("--attack", attack, "--target", model, "--images", 12, "--queries", 20)
+    ran = run("generate_adv.py", *words, env=env)
+    assert ran.returncode == 0, ran.stderr
+    suffix = "" if attack == "lbfgs" else "_eps0.1"
+    path = home / f"data/digits/adversarial/{attack}_LRS-seed0{suffix}.npz"
+    with np.load(path, allow_pickle=False) as arrays:
+        x, x_adv = arrays["x"], arrays["x_adv"]
+    assert x_adv.shape == (12, 64)
+    assert 0 <= x_adv.min() <= x_adv.max() <= 1
+    assert np.abs(x_adv - x).max() > 0
+    if attack != "lbfgs":
+        assert np.abs(x_adv - x).max() <= 0.1 + 1e-6
+
+
+def tampered(chain, tmp_path, **changes):
+    """An environment whose only sample file is FGSM's with some arrays changed."""
+    home, env, *_ = chain
+    with np.load(home / "data/digits/adversarial/fgsm_eps0.1.npz", allow_pickle=False) as arrays:
+        kept = {name: arrays[name] for name in arrays.files}
+    for name, change in changes.items():
+        kept[name] = change(kept[name])
+    folder = tmp_path / "data" / "digits" / "adversarial"
+    folder.mkdir(parents=True)
+    np.savez(folder / "fgsm_eps0.1.npz", **kept)
+    return {
+        **env,
+        "GLR_DATA_DIR": str(tmp_path / "data"),
+        "GLR_RESULTS_DIR": str(tmp_path / "results"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"x_adv": lambda x: np.clip(x + 0.05, 0, 1)}, "exceeds the claimed ε 0.1"),
+        ({"x_adv": lambda x: x - 0.2}, "leave [0, 1]"),
+        ({"x_adv": lambda x: x * np.nan}, "leave [0, 1]"),
+        ({"x_adv": lambda x: x[:, :32]}, "do not fit one another"),
+        ({"y": lambda y: (y + 1) % 10}, "labels are not those of the test set"),
+        ({"x": lambda x: x[::-1]}, "clean inputs are not those of the test set"),
+        ({"metadata": lambda _: np.array("{")}, "fgsm_eps0.1.npz"),
+        ({"metadata": lambda _: np.array('{"attack": "fgsm"}')}, "do not name attack and dataset"),
+        (
+            {"metadata": lambda _: np.array('{"attack": "f", "dataset": "d", "epsilon": "x"}')},
+            "no number",
+        ),
+    ],
+)
+def test_tampered_samples_are_refused_in_one_line(changes, complaint, chain, tmp_path):
+    env = tampered(chain, tmp_path, **changes)
+    assert_refused(run("testAdv.py", env=env), complaint, tmp_path)
+
+
+def assert_refused(ran, complaint, folder):
+    """One line with the complaint, status 2, and no results."""
+    assert ran.returncode == 2, ran.stdout
+    assert complaint in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1, ran.stderr
+    assert not (folder / "results").exists()
+
+
+def test_truncated_samples_are_refused_with_what_to_run(chain, tmp_path):
+    env = tampered(chain, tmp_path)
+    path = tmp_path / "data/digits/adversarial/fgsm_eps0.1.npz"
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert_refused(run("testAdv.py", env=env), "generate_adv.py", tmp_path)
+
+
+def test_missing_samples_and_models_are_named_with_what_to_run(chain, tmp_path):
+    _, env, *_ = chain
+    empty = {**env, "GLR_RESULTS_DIR": str(tmp_path / "results")}
+    ran = run("testAdv.py", env={**empty, "GLR_DATA_DIR": str(tmp_path / "none")})
+    assert_refused(ran, "run python generate_adv.py", tmp_path)
+    ran = run("testAdv.py", env={**empty, "GLR_MODELS_DIR": str(tmp_path / "none")})
+    assert_refused(ran, "no model of digits", tmp_path)
+    assert_refused(run("testAdv.py", "--samples", "pgd", env=empty), "no such", tmp_path)
+    assert_refused(run("testAdv.py", "--models", "none.npz", env=empty), "none.npz", tmp_path)
+    ran = run("generate_adv.py", "--target", "none.npz", env=empty)
+    assert_refused(ran, "none.npz", tmp_path)
+
+
+def test_a_model_of_another_data_set_is_refused(chain, tmp_path):
+    _, env, *_ = chain
+    save_quick_model(tmp_path, "LRS", 0, dataset="mnist")
+    env = {**env, "GLR_RESULTS_DIR": str(tmp_path / "results")}
+    model = tmp_path / "LRS_mnist_seed0.npz"
+    assert_refused(run("testAdv.py", "--models", model, env=env), "trained on mnist", tmp_path)
+
+
+def test_models_found_are_those_of_the_data_set_alone(tmp_path):
+    for name in (
+        "LRS_digits_seed0.npz",
+        "BP+L2_digits_seed12.npz",
+        "LRS_my_digits_seed0.npz",
+        "LRS_digits_seed0_validation.npz",
+        "surrogate_digits_seed0.npz",
+        "LRS_mnist_seed0.npz",
+    ):
+        (tmp_path / name).touch()
+    names = [path.name for path in models_found(tmp_path, "digits")]
+    assert names == ["BP+L2_digits_seed12.npz", "LRS_digits_seed0.npz"]
+
+
+def test_cells_are_means_over_severities_then_over_seeds():
+    rows = [
+        Row("LRS", seed, "contrast", severity, (50 + 10 * seed + severity) / 100, 100)
+        for seed in (0, 1)
+        for severity in range(1, 6)
+    ]
+    rows += [Row("LRS", 0, "fgsm", epsilon, epsilon, 100) for epsilon in (0.05, 0.1)]
+    assert cell(rows, "LRS", "contrast") == pytest.approx([53, 63])
+    assert mean_and_spread(cell(rows, "LRS", "contrast")) == "58.00 ± 7.07"
+    assert cell(rows, "LRS", "fgsm") == pytest.approx([10])
+    assert mean_and_spread(cell(rows, "LRS", "lbfgs")) == "–"
+
+
+def test_published_cells_stand_below_ours():
+    lines = table_lines([Row("LRTZ", 0, "clean", 0, 0.96, 10)], "mnist", ["LRTZ"])
+    assert lines[0][:4] == ["model", "clean", "lbfgs", "fgsm"]
+    assert lines[1][:2] == ["LRTZ", "96.00"]
+    assert lines[2][:4] == ["  published", "90.22", "77.74", "61.36"]
+
+
+def test_what_controls_say_is_arithmetic():
+    rows = [
+        Row(name, 0, "fgsm", 0.1, share, 10)
+        for name, share in (("BP", 0.3), ("LRS", 0.55), ("BP-L2", 0.5))
+    ]
+    assert "LRS +25.0; controls by backpropagation: BP-L2 +20.0" in what_controls_say(rows)
