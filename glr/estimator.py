@@ -23,9 +23,9 @@ import numpy as np
 from glr.errors import GLRError
 from glr.losses import Loss
 from glr.network import Activation, Layer, threshold
-from glr.noise import Array, NoiseLaw, logistic, random_words
+from glr.noise import Array, NoiseLaw, empty_neurons_first, logistic, random_words
 
-BLOCK_FLOATS = 2**17  # of noise per layer and block: what a core's L2 cache holds
+BLOCK_FLOATS = 2**20  # of noise per layer and block, 4 MB: smaller blocks cost more calls
 KEPT_FLOATS = 2**23  # of activations and scores kept for all blocks (32 MB); beyond, replayed
 SPREAD_FLOOR = (
     0.1  # added to the deviation that a standardised loss is divided by; see docs/method.md
@@ -164,12 +164,21 @@ def _add_correlation(gradient: Layer, x: Array, noise: Noise, weights: Array) ->
     passes = "rkb,rknb" if weights.ndim == 3 else "rb,rnb"
     shared = x.ndim == 2
     delta = np.einsum(f"{passes}->{'nb' if shared else 'rnb'}", weights / noise.scale, noise.score)
-    if shared:
-        gradient.W[:] += x @ delta.T
-        gradient.b[:] += delta.sum(axis=1)
-    else:
-        gradient.W[:] += (x @ delta.swapaxes(1, 2)).sum(axis=0)
-        gradient.b[:] += delta.sum(axis=(0, 2))
+    delta = columns(delta)
+    gradient.W[:] += columns(x) @ delta.T
+    gradient.b[:] += delta.sum(axis=1)
+
+
+def columns(x: Array) -> Array:
+    """All passes of a layer (…, n, B) as the columns of one matrix (n × columns)."""
+    return np.moveaxis(x, -2, 0).reshape(x.shape[-2], -1)
+
+
+def logits_of(layer: Layer, x: Array) -> Array:
+    """Wᵀx + b for x (…, n_in, B), as one matrix product: (…, n_out, B)."""
+    v = layer.W.T @ columns(x)
+    v += layer.b[:, None]
+    return np.moveaxis(v.reshape(-1, *x.shape[:-2], x.shape[-1]), 0, -2)
 
 
 def _losses_and_blocks(
@@ -202,13 +211,13 @@ def _losses_and_blocks(
 def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Passes:
     """R noisy forward passes of every sample, with K draws of the output noise in each."""
     x, inputs, noise = batch.x, [], []
-    for t, (W, b) in enumerate(layers):
+    for t, layer in enumerate(layers):
         inputs.append(x)
         activation, draws = glr.activation, (glr.replicates,)
         if t == len(layers) - 1:
             activation, draws = _identity, (glr.replicates, glr.output_draws)
             x = x[..., None, :, :]  # the axis of the K draws
-        v = W.T @ x + b[:, None]
+        v = logits_of(layer, x)
         scale = noise_scale(glr, t, x)
         shape = (*draws, *v.shape[-2:])
         if glr.sigma[t] == 0:
@@ -251,7 +260,8 @@ def binary_neurons(
     multiple of 2⁻¹⁶, in the draw and in the score alike, so that the score's mean is exactly 0.
     """
     levels = np.minimum(law.cdf(v) * np.float32(65536), np.float32(65535)).astype(np.uint16)
-    x = (random_words(rng, shape, np.uint16) < levels).astype(np.float32)
+    x = empty_neurons_first(shape)
+    np.less(random_words(rng, shape, np.uint16), levels, out=x)
     score = x - levels * np.float32(2**-16)
     score *= law.score_gap(v)
     return x, score

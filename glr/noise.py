@@ -56,10 +56,20 @@ def random_words(
     return drawn.reshape(replicates, -1)[:, :size].reshape(shape)
 
 
+def empty_neurons_first(shape: tuple[int, ...]) -> Array:
+    """An empty float32 array (…, n, B) that lies in memory as (n, …, B).
+
+    So all columns of a layer are one matrix (n × columns) without a copy, and reductions over
+    the neurons add whole rows: twice as fast as (…, n, B) in memory.
+    """
+    *passes, n, B = shape
+    return np.moveaxis(np.empty((n, *passes, B), np.float32), 0, -2)
+
+
 def uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Independent uniforms on (−1, 1), symmetric, never ±1; float32 made of 32 random bits."""
-    integers = random_words(rng, shape, np.uint32).view(np.int32)
-    c = integers.astype(np.float32)
+    c = empty_neurons_first(shape)
+    c[:] = random_words(rng, shape, np.uint32).view(np.int32)
     c *= np.float32((1 - 2**-24) * 2**-31)
     return c
 
