@@ -37,6 +37,7 @@ NETWORKS = {
     "BP-L2": ("BP.py", "--weight-decay 1e-4"),  # the GLR scripts' penalty
     "BP+": ("BP.py", "--sigma 1 0.5"),  # the GLR scripts' noise (the paper's BP+)
     "BP+L2": ("BP.py", "--sigma 1 0.5 --weight-decay 1e-4"),  # both: LRS's objective exactly
+    "BP-SGD": ("BP.py", "--optimizer sgd --learning-rate 0.1"),  # the published benchmark's steps
 }
 # --------------------------------------------------------------------------------------------
 
