@@ -1,13 +1,21 @@
-# make demo: train the networks on the embedded digits and print a table.
-# make test: lint and the whole test suite.
+# make demo:  train the networks on the embedded digits, test their robustness, print the tables.
+# make test:  lint and the whole test suite.
+# make bench: a training step side by side with the published one, backpropagation and a floor.
+# make study: every network over five seeds; writes the tables of README.md and docs/results.md.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test bench study clean
 
 demo: .venv/installed
 	$(BIN)/python "Train&Test/demo.py"
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/bench.py
+
+study: .venv/installed
+	$(BIN)/python "Train&Test/study.py"
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .

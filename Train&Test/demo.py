@@ -1,4 +1,4 @@
-"""Train LRS, LRT, LRSZ, LRTZ and BP, each as its user runs it, and print a table.
+"""Train LRS, LRT, LRSZ, LRTZ and BP, attack and corrupt the test set, and print the tables.
 
 python demo.py                                  the embedded 8×8 digits, no download
 python demo.py --dataset mnist --seed 1         the paper's 784-50-10
@@ -16,9 +16,12 @@ sys.path.insert(0, str(HERE.parent))  # glr/, without an install
 from tqdm import tqdm
 
 from glr.constants import script_constants
+from glr.data import dataset_label
 from glr.errors import GLRError
+from glr.evaluation import results_dir
 from glr.experiment import one_line_errors, results_table, run_path
 from glr.models import load_model
+from glr.study import CORRUPTIONS, EVALUATION, FGSM, run_robustness_script
 
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
@@ -48,11 +51,17 @@ def train(script: str, constants: SimpleNamespace) -> dict:
 def main() -> None:
     """Train all and print what they reached."""
     constants = script_constants(globals())
+    label = dataset_label(constants.DATASET)
     with ThreadPoolExecutor(PROCESSES) as pool:
         runs = pool.map(lambda script: train(script, constants), SCRIPTS)
         trained = list(tqdm(runs, total=len(SCRIPTS), desc="training", unit="script"))
-    print(results_table(trained))
-    print(f"Weights (.npz), histories (.csv) and learning curves (.png): {constants.MODELS_DIR}")
+    print(results_table(trained), "\n", flush=True)
+    for words in (FGSM, CORRUPTIONS, EVALUATION):
+        run_robustness_script(words, constants, constants.DATASET)
+    print("\nPictures:")
+    print(f"  learning curves        {constants.MODELS_DIR}/*.png")
+    print(f"  attack and corruptions {constants.DATA_DIR / label / 'adversarial'}/*.png")
+    print(f"  robustness             {results_dir() / label}.png")
 
 
 if __name__ == "__main__":

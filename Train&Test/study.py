@@ -16,8 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 from glr.constants import script_constants
 from glr.experiment import one_line_errors
 from glr.study import (
+    CORRUPTIONS,
+    EVALUATION,
+    FGSM,
+    LBFGS,
     datasets_found,
-    run_robustness_scripts,
+    run_robustness_script,
     tasks,
     train_missing,
     write_tables,
@@ -49,7 +53,8 @@ def main() -> None:
     runs = tasks(constants, NETWORKS, datasets)
     train_missing(runs, constants.PROCESSES)
     for dataset in datasets:
-        run_robustness_scripts(constants, dataset)
+        for words in (FGSM, LBFGS, CORRUPTIONS, EVALUATION):
+            run_robustness_script(words, constants, dataset)
     write_tables(constants, runs, datasets)
 
 

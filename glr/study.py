@@ -117,20 +117,19 @@ def datasets_found(constants: SimpleNamespace) -> list[str]:
     ]
 
 
-def run_robustness_scripts(constants: SimpleNamespace, dataset: str) -> None:
-    """Run generate_adv.py (FGSM, L-BFGS), noise_generate_adv.py and testAdv.py on a data set."""
+FGSM = ("generate_adv.py",)
+LBFGS = ("generate_adv.py", "--attack", "lbfgs")
+CORRUPTIONS = ("noise_generate_adv.py",)
+EVALUATION = ("testAdv.py",)
+
+
+def run_robustness_script(words: tuple[str, ...], constants: SimpleNamespace, dataset: str) -> None:
+    """Run one of the commands above on a data set, showing what it prints."""
     places = ("--data-dir", str(constants.DATA_DIR), "--models-dir", str(constants.MODELS_DIR))
-    for words in (
-        ("generate_adv.py",),
-        ("generate_adv.py", "--attack", "lbfgs"),
-        ("noise_generate_adv.py",),
-        ("testAdv.py",),
-    ):
-        script, *flags = words
-        path = str(ROOT / "RobustnessTest" / script)
-        command = [sys.executable, path, "--dataset", dataset, *flags, *places]
-        if subprocess.run(command, check=False).returncode:
-            raise GLRError(f"{script} --dataset {dataset}: failed; its message stands above")
+    path = ROOT / "RobustnessTest" / words[0]
+    command = [sys.executable, str(path), *words[1:], "--dataset", dataset, *places]
+    if subprocess.run(command, check=False).returncode:
+        raise GLRError(f"{' '.join(words)} --dataset {dataset}: failed; its message stands above")
 
 
 def seconds_of(paths: Iterable[Path]) -> list[float]:
