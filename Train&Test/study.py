@@ -2,6 +2,7 @@
 
     python study.py                                 every data set found, five seeds
     python study.py --seeds 3 --datasets mnist
+    python study.py --dask tcp://host:8786          the same runs on a Dask cluster
 
 Written: README's table, docs/results.md, and the measured line of each training script.
 
@@ -31,6 +32,7 @@ from glr.study import (
 DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used
 SEEDS = 5  # seeds 0 … SEEDS − 1 of every network
 PROCESSES = 2  # runs at the same time; each uses one core
+DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
 # The networks of the tables: name, script, and flags that differ from the script's constants.
 NETWORKS = {
     "LRS": ("LRS.py", ""),
@@ -51,7 +53,7 @@ def main() -> None:
     constants = script_constants(globals())
     datasets = datasets_found(constants)
     runs = tasks(constants, NETWORKS, datasets)
-    train_missing(runs, constants.PROCESSES)
+    train_missing(runs, constants)
     for dataset in datasets:
         for words in (FGSM, LBFGS, CORRUPTIONS, EVALUATION):
             run_robustness_script(words, constants, dataset)

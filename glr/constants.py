@@ -103,6 +103,7 @@ KINDS: dict[str, Kind] = {
     ),
     "SEEDS": _whole(1),
     "PROCESSES": _whole(1),
+    "DASK": Kind(str, lambda v: isinstance(v, str), "the address of a Dask scheduler, or nothing"),
 }
 
 # Functions and laws that a word of the command line can name, beside those of the script itself.

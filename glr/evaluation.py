@@ -33,6 +33,8 @@ from glr.robustness import (
 )
 from glr.samples import Samples, load_samples, samples_path
 
+PRETRAINED = ROOT / "models" / "pretrained"  # weights of seed 0, written by study.py
+
 
 def samples_of(constants: SimpleNamespace, data: Dataset) -> list[Samples]:
     """The samples that the constants name, or all of the data set's; each one checked."""
@@ -47,12 +49,21 @@ def samples_of(constants: SimpleNamespace, data: Dataset) -> list[Samples]:
     return [load_samples(path, data) for path in paths]
 
 
+def models_or_pretrained(models_dir: Path, dataset: str) -> list[Path]:
+    """The models that were trained here; where there are none, those that came with the code."""
+    own = models_found(models_dir, dataset)
+    shipped = models_found(PRETRAINED, dataset)
+    if shipped and not own:
+        print(f"No model of {dataset} in {models_dir}: evaluating those of {PRETRAINED}")
+    return own or shipped
+
+
 def evaluate(constants: SimpleNamespace) -> list[Row]:
     """The accuracy of every model on every sample file, and on the clean test set."""
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     paths = [Path(path) for path in constants.MODELS]
-    paths = paths or models_found(constants.MODELS_DIR, data.name)
+    paths = paths or models_or_pretrained(constants.MODELS_DIR, data.name)
     if not paths:
         raise GLRError(
             f"{constants.MODELS_DIR}: no model of {data.name}; train one first, "

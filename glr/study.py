@@ -12,10 +12,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from glr.constants import ROOT, script_constants
 from glr.errors import GLRError
@@ -89,23 +91,52 @@ def trained_files(task: Task) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def train_missing(wanted: list[Task], processes: int) -> None:
-    """Run the tasks that are not finished, `processes` at a time, and keep what they write.
+@contextmanager
+def workers(constants: SimpleNamespace) -> Iterator[None]:
+    """Where joblib runs what it is given: PROCESSES here, or the Dask cluster at DASK."""
+    from joblib import parallel_config  # noqa: PLC0415  (it takes as long as all the rest)
+
+    if not constants.DASK:
+        with parallel_config(n_jobs=constants.PROCESSES):
+            yield
+        return
+    try:
+        from distributed import Client  # noqa: PLC0415  (optional: requirements-cluster.txt)
+    except ImportError as error:
+        raise GLRError("DASK: run pip install -r requirements-cluster.txt first") from error
+    try:
+        client = Client(constants.DASK, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise GLRError(f"DASK = {constants.DASK}: no scheduler answers there ({error})") from error
+    with client, parallel_config(backend="dask", n_jobs=-1):
+        yield
+
+
+def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
+    """Run the tasks that are not finished, and keep what they write.
 
     A run is kept as soon as it is done, its model last: an interrupted study goes on from there.
     """
-    from joblib import Parallel, delayed  # noqa: PLC0415  (it takes as long as all the rest)
+    from joblib import Parallel, delayed  # noqa: PLC0415
     from tqdm import tqdm  # noqa: PLC0415
 
     missing = [task for task in wanted if not is_finished(task)]
-    runs = Parallel(n_jobs=processes, return_as="generator_unordered")(
-        delayed(trained_files)(task) for task in missing
-    )
-    for files in tqdm(runs, total=len(missing), desc="training", unit="run"):
-        folder = wanted[0].path.parent
-        for name in sorted(files, key=lambda name: name.endswith(".npz")):
-            data = files[name]
-            write_whole(folder / name, lambda file, data=data: file.write(data))
+    with workers(constants):
+        runs = Parallel(return_as="generator_unordered")(
+            delayed(trained_files)(task) for task in missing
+        )
+        for files in tqdm(runs, total=len(missing), desc="training", unit="run"):
+            keep(files, constants.MODELS_DIR)
+
+
+def keep(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write the files to the folder, each whole or not at all, the model last."""
+    for name in sorted(files, key=lambda name: name.endswith(".npz")):
+        write_whole(folder / name, partial(_put, files[name]))
+
+
+def _put(data: bytes, file: BinaryIO) -> None:
+    file.write(data)
 
 
 def datasets_found(constants: SimpleNamespace) -> list[str]:

@@ -697,7 +697,7 @@ EVERYTHING = 2**40
 
 
 @pytest.mark.parametrize("kept_floats", [0, EVERYTHING], ids=["replayed", "kept"])
-@pytest.mark.parametrize("block_floats", [1, 200, EVERYTHING])
+@pytest.mark.parametrize("block_floats", [1, 200, EVERYTHING], ids=["one", "some", "all"])
 @pytest.mark.parametrize("name", BLOCKED_PROBLEMS)
 def test_gradient_is_the_same_in_blocks(name, block_floats, kept_floats, monkeypatch):
     """One replicate at a time, a few with a remainder, or all at once; odd numbers throughout.

@@ -1,0 +1,144 @@
+"""The study: which runs are missing, what interrupts it, and a Dask cluster that loses a worker."""
+
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from glr import study
+from glr.constants import ROOT
+from glr.errors import GLRError
+from glr.robustness import Row, csv_text, read_csv
+
+NETWORKS = {"LRS": ("LRS.py", "--steps 40 --replicates 4"), "short": ("LRT.py", "--steps 20")}
+
+
+def constants(folder, **changes):
+    """The study's constants, with models in the folder."""
+    values = {"SEEDS": 2, "PROCESSES": 2, "DASK": "", "DATA_DIR": ROOT / "data"}
+    return SimpleNamespace(**{**values, "MODELS_DIR": folder, **changes})
+
+
+def weights(path):
+    """All arrays of a model file but its metadata."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files if name != "metadata"}
+
+
+def test_only_missing_and_outdated_runs_are_trained(tmp_path, monkeypatch):
+    chosen = constants(tmp_path)
+    runs = study.tasks(chosen, NETWORKS, ["digits"])
+    assert [task.path.name for task in runs] == [
+        "LRS_digits_seed0.npz",
+        "LRS_digits_seed1.npz",
+        "short_digits_seed0.npz",
+        "short_digits_seed1.npz",
+    ]
+    study.train_missing(runs, chosen)
+    assert all(study.is_finished(task) for task in runs)
+    assert len(list(tmp_path.iterdir())) == 3 * len(runs)
+    runs[2].path.unlink()
+    changed = study.tasks(chosen, {"LRS": ("LRS.py", "--steps 41 --replicates 4")}, ["digits"])
+    assert not any(study.is_finished(task) for task in changed)
+    trained = []
+    monkeypatch.setattr(study, "keep", lambda files, folder: trained.append(sorted(files)[1]))
+    study.train_missing(runs, chosen)
+    assert trained == ["short_digits_seed0.npz"]
+
+
+def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
+    chosen = constants(tmp_path, SEEDS=1)
+    runs = study.tasks(chosen, {"LRS": ("LRS.py", "--steps 10 --hidden 0")}, ["digits"])
+    with pytest.raises(GLRError, match="HIDDEN = 0"):
+        study.train_missing([task for task in runs if not task.path.exists()], chosen)
+
+
+def test_no_scheduler_is_one_clear_error(tmp_path):
+    chosen = constants(tmp_path, SEEDS=1, DASK="tcp://127.0.0.1:9")
+    runs = study.tasks(chosen, NETWORKS, ["digits"])
+    with pytest.raises(GLRError, match="no scheduler answers"):
+        study.train_missing(runs, chosen)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Address of a real Dask scheduler, and the processes of its two workers, on loopback."""
+    note = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m"]
+    address = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(note))
+    words = ["distributed.cli.dask_scheduler", "--port", "0", *address]
+    processes = [subprocess.Popen([*dask, *words], stderr=subprocess.DEVNULL)]
+    for name in ("one", "two"):
+        words = ["distributed.cli.dask_worker", "--scheduler-file", str(note), "--nthreads", "1"]
+        words += [
+            "--name",
+            name,
+            "--no-nanny",
+            "--no-dashboard",
+            "--local-directory",
+            str(tmp_path),
+        ]
+        processes.append(subprocess.Popen([*dask, *words], stderr=subprocess.DEVNULL))
+    deadline = time.monotonic() + 60
+    while not note.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(scheduler_file=str(note), timeout="60s") as client:
+        client.wait_for_workers(2, timeout=60)
+        yield client.scheduler.address, processes[1:]
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_every_run_arrives_once_though_a_worker_is_killed(cluster, tmp_path, monkeypatch):
+    address, workers = cluster
+    networks = {"LRS": ("LRS.py", "--steps 400 --replicates 4")}
+    remote = constants(tmp_path / "remote", SEEDS=6, DASK=address)
+    kept = []
+
+    def keep_and_kill(files, folder):
+        kept.append(sorted(files)[1])
+        if len(kept) == 1:
+            workers[0].send_signal(signal.SIGKILL)
+        keep(files, folder)
+
+    keep = study.keep
+    monkeypatch.setattr(study, "keep", keep_and_kill)
+    runs = study.tasks(remote, networks, ["digits"])
+    study.train_missing(runs, remote)
+    assert workers[0].wait() == -signal.SIGKILL
+    assert sorted(kept) == [f"LRS_digits_seed{seed}.npz" for seed in range(6)]
+    monkeypatch.setattr(study, "keep", keep)
+    local = constants(tmp_path / "local", SEEDS=2)
+    study.train_missing(study.tasks(local, networks, ["digits"]), local)
+    for seed in (0, 1):
+        name = f"LRS_digits_seed{seed}.npz"
+        here, there = weights(tmp_path / "local" / name), weights(tmp_path / "remote" / name)
+        for array in here:
+            np.testing.assert_array_equal(here[array], there[array])
+
+
+def test_text_between_marks_is_replaced_and_nothing_else(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("head\n<!-- a -->\nold\n<!-- b -->\ntail\n")
+    study.write_between(page, "<!-- a -->", "<!-- b -->", "new")
+    assert page.read_text() == "head\n<!-- a -->\nnew\n<!-- b -->\ntail\n"
+
+
+def test_the_measured_line_of_a_script_is_replaced(tmp_path):
+    script = tmp_path / "LRS.py"
+    script.write_text('"""LRS.\n\nMeasured: old.\n"""\nSTEPS = 1\n')
+    study.write_measured(script, "Measured over 5 seeds: 96 %.")
+    assert script.read_text() == '"""LRS.\n\nMeasured over 5 seeds: 96 %.\n"""\nSTEPS = 1\n'
+
+
+def test_results_are_read_as_they_were_written(tmp_path):
+    rows = [Row("LRS", 0, "clean", 0.0, 0.9625, 100), Row("BP+L2", 3, "fgsm", 0.1, 1 / 3, 360)]
+    path = tmp_path / "digits.csv"
+    path.write_text(csv_text(rows))
+    assert read_csv(path) == rows
