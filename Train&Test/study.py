@@ -25,6 +25,8 @@ from glr.study import (
     run_robustness_script,
     tasks,
     train_missing,
+    write_comparisons,
+    write_pretrained,
     write_tables,
 )
 
@@ -44,6 +46,11 @@ NETWORKS = {
     "BP+": ("BP.py", "--sigma 1 0.5"),  # the GLR scripts' noise (the paper's BP+)
     "BP+L2": ("BP.py", "--sigma 1 0.5 --weight-decay 1e-4"),  # both: LRS's objective exactly
     "BP-SGD": ("BP.py", "--optimizer sgd --learning-rate 0.1"),  # the published benchmark's steps
+    "LRS-published": (  # the published estimator and constants, 10 epochs of MNIST
+        "LRS.py",
+        "--noise laplace --sigma 1.4142 --no-control-variate --output-draws 1 --replicates 10 "
+        "--optimizer sgd --learning-rate 0.01 --steps 4680",
+    ),
 }
 # --------------------------------------------------------------------------------------------
 
@@ -57,6 +64,8 @@ def main() -> None:
     for dataset in datasets:
         for words in (FGSM, LBFGS, CORRUPTIONS, EVALUATION):
             run_robustness_script(words, constants, dataset)
+    write_pretrained(runs, datasets)
+    write_comparisons(constants, datasets[-1])
     write_tables(constants, runs, datasets)
 
 

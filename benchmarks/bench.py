@@ -12,12 +12,19 @@ turns within one run. Written to benchmarks/results/: bench.csv, bench.md and be
 from __future__ import annotations
 
 import argparse
+import csv
+import math
+import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
+import numpy as np
 from measures import Comparison, medians, write_results
 from rivals import (
     floor_parts,
@@ -26,11 +33,18 @@ from rivals import (
     numpy_backpropagation_step,
     published_step,
     pytorch_step,
+    step_of,
 )
 
+from glr.comparison import half_trained_network, published_estimator, relative_variance
+from glr.constants import ROOT
+from glr.data import Dataset, load_dataset
+from glr.estimator import Batch
 from glr.experiment import one_line_errors
 from glr.machine import prepare_for_small_arrays
 from glr.network import sigmoid, threshold
+from glr.robustness import PUBLISHED
+from glr.study import script_methods
 
 # --------------------------------------------------------------------------------------------
 PAPER = [784, 50, 10]
@@ -101,10 +115,124 @@ def against_floor(repeats: int) -> list[Comparison]:
     return found
 
 
+def benchmark_data() -> Dataset:
+    """MNIST where it is found, else the digits."""
+    data_dir = Path(os.environ.get("GLR_DATA_DIR", ROOT / "data"))
+    return load_dataset("mnist" if (data_dir / "mnist").is_dir() else "digits", data_dir)
+
+
+def precision_per_second(repeats: int) -> list[Comparison]:
+    """Part 4: relative variance × step time, of the estimator at the scripts' constants.
+
+    "ms" are milliseconds times relative variance: the time to a gradient of relative variance 1.
+    """
+    found, data, R = [], benchmark_data(), 10
+    for name, glr in script_methods(R).items():
+        rng = np.random.Generator(np.random.SFC64(0))
+        network = half_trained_network(glr, data, rng)
+        batch = Batch(data.x_train[:128].T, data.y_train[:128])
+        ours = relative_variance(glr, network, batch, rng.spawn(2))
+        theirs = relative_variance(published_estimator(glr), network, batch, rng.spawn(2))
+        times = medians(
+            {
+                "ours": step_of(glr, network, batch),
+                "published": published_step(network.sizes, glr.activation, R, 128),
+            },
+            min(repeats, 5),
+        )
+        case = f"{name} on {data.name}, R {R}: variance {ours:.3g}, published {theirs:.3g}"
+        found.append(
+            Comparison(
+                4, case, "published algorithm", ours * times["ours"], theirs * times["published"]
+            )
+        )
+    return found
+
+
+def time_to_published_accuracy(repeats: int) -> list[Comparison]:
+    """Part 5: seconds until the published clean accuracy on MNIST, the scripts' constants, seed 0.
+
+    The other is backpropagation (BP.py) until the same accuracy. One run each.
+    """
+    data_dir = Path(os.environ.get("GLR_DATA_DIR", ROOT / "data"))
+    if not (data_dir / "mnist").is_dir():
+        print("5  left out: no MNIST; set GLR_DATA_DIR to a folder that has mnist/")
+        return []
+    found = []
+    for name in ("LRS", "LRT", "LRSZ", "LRTZ"):
+        goal = PUBLISHED["mnist"][name][0]
+        ours = seconds_to(goal, f"{name}.py", data_dir)
+        other = seconds_to(goal, "BP.py", data_dir)
+        case = f"{name} to {goal} % on MNIST"
+        found.append(Comparison(5, case, "BP.py to the same", 1e3 * ours, 1e3 * other))
+    return found
+
+
+def seconds_to(goal: float, script: str, data_dir: Path) -> float:
+    """Seconds of training until the script's test accuracy first reaches `goal` percent."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["--dataset", "mnist", "--eval-every", "100", "--data-dir", str(data_dir)]
+        command = [sys.executable, str(ROOT / "Train&Test" / script), *words]
+        subprocess.run([*command, "--models-dir", folder], check=True, stdout=subprocess.DEVNULL)
+        (history,) = Path(folder).glob("*.csv")
+        with history.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    reached = [float(r["seconds"]) for r in rows if 100 * float(r["test_accuracy"]) >= goal]
+    return reached[0] if reached else math.inf
+
+
+def growth(repeats: int) -> list[Comparison]:
+    """Part 6: step time as one size grows, each against the size before; ours and the other's ms.
+
+    The ratio is how much the step grew; linear growth in R would give R's own ratio.
+    """
+    found = []
+    for what, sizes_of, values in (
+        ("R", lambda R: (PAPER, R, 128), (1, 10, 100, 1000, 10000)),
+        ("width", lambda n: ([784, n, 10], 10, 128), (50, 100, 200, 500, 1000, 2000)),
+        ("depth", lambda d: ([784, *[50] * d, 10], 10, 128), (1, 2, 4, 8)),
+        ("batch", lambda B: (PAPER, 10, B), (32, 64, 128, 256, 512)),
+    ):
+        times = {}
+        for value in values:
+            sizes, R, B = sizes_of(value)
+            run = {"ours": glr_step(sizes, sigmoid, R, B)}
+            times[value] = medians(run, 3 if value >= 1000 else repeats)["ours"]
+        found += [
+            Comparison(
+                6, f"{what} {low} → {high} (× {high / low:g})", "grows", times[low], times[high]
+            )
+            for low, high in pairwise(values)
+        ]
+    return found + memory_growth()
+
+
+def memory_growth() -> list[Comparison]:
+    """Peak memory of a step above that of the imports, in MB in the place of ms, against R."""
+    code = (
+        "import resource, sys; sys.path[:0] = sys.argv[1:3]; from rivals import *; "
+        "from glr.machine import prepare_for_small_arrays; prepare_for_small_arrays(); "
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; "
+        "before = peak(); step = glr_step([784, 50, 10], sigmoid, int(sys.argv[3]), 128); "
+        "step(); step(); print(peak() - before)"
+    )
+    peaks = {}
+    for R in (10, 100, 1000, 10000):
+        words = [sys.executable, "-c", code, str(ROOT), str(ROOT / "benchmarks"), str(R)]
+        peaks[R] = float(subprocess.run(words, check=True, text=True, capture_output=True).stdout)
+    return [
+        Comparison(6, f"peak MB above imports, R {low} → {high}", "grows", peaks[low], peaks[high])
+        for low, high in pairwise(peaks)
+    ]
+
+
 PARTS: dict[int, Callable[[int], list[Comparison]]] = {
     1: against_published,
     2: against_backpropagation,
     3: against_floor,
+    4: precision_per_second,
+    5: time_to_published_accuracy,
+    6: growth,
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from glr.backpropagation import import_keras
 from glr.estimator import GLR, Batch, glr_gradient
 from glr.losses import cross_entropy
-from glr.network import Activation, Layer, new_network, sigmoid, threshold
+from glr.network import Activation, Layer, Network, new_network, sigmoid, threshold
 from glr.noise import logistic, random_words
 
 Step = Callable[[], object]
@@ -50,9 +50,13 @@ def plain_glr(activation: Activation, n_layers: int, R: int) -> GLR:
 
 def glr_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step:
     """Ours."""
-    rng = np.random.Generator(np.random.SFC64(0))
-    network, batch = new_network(sizes, activation, rng), random_batch(sizes, B)
-    glr, streams = plain_glr(activation, len(sizes) - 1, R), rng.spawn(len(sizes) - 1)
+    network = new_network(sizes, activation, np.random.default_rng(0))
+    return step_of(plain_glr(activation, len(sizes) - 1, R), network, random_batch(sizes, B))
+
+
+def step_of(glr: GLR, network: Network, batch: Batch) -> Step:
+    """Our estimator's step for a network and a batch."""
+    streams = np.random.Generator(np.random.SFC64(0)).spawn(len(network.layers))
     return lambda: sgd(network.layers, glr_gradient(glr, network.layers, batch, streams).layers)
 
 

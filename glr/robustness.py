@@ -200,7 +200,7 @@ def what_controls_say(rows: list[Row]) -> str:
     base = fmean(fgsm["BP"])
     gains = {name: fmean(v) - base for name, v in fgsm.items() if v and name != "BP"}
     glr = ", ".join(f"{n} {gains[n]:+.1f}" for n in MAIN_ROWS if n in gains)
-    own = ", ".join(f"{n} {gains[n]:+.1f}" for n in sorted(gains) if n not in MAIN_ROWS)
+    own = ", ".join(f"{n} {gains[n]:+.1f}" for n in sorted(gains) if n.startswith("BP"))
     return (
         f"FGSM accuracy against plain backpropagation, in points: {glr or 'no GLR row'}; "
         f"controls by backpropagation: {own or 'none trained'}."

@@ -14,15 +14,24 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO, NamedTuple
 
+from glr.comparison import (
+    REPLICATES,
+    draw_accuracy_against_time,
+    draw_variances,
+    variances_by_replicates,
+)
 from glr.constants import ROOT, script_constants
+from glr.data import load_dataset
 from glr.errors import GLRError
-from glr.evaluation import results_dir
-from glr.experiment import recorded_constants, run_path
+from glr.estimator import GLR
+from glr.evaluation import PRETRAINED, results_dir
+from glr.experiment import glr_method, recorded_constants, run_generator, run_path
 from glr.files import write_whole
 from glr.models import load_model
 from glr.robustness import (
@@ -38,8 +47,8 @@ from glr.robustness import (
 )
 
 SCRIPTS = ROOT / "Train&Test"
-README_MARKS = ('<!-- results: written by "Train&Test/study.py" -->', "<!-- end of results -->")
-RESULTS_MARKS = README_MARKS
+RESULTS_MARKS = ('<!-- results: written by "Train&Test/study.py" -->', "<!-- end of results -->")
+VARIANCE_MARKS = ('<!-- variance: written by "Train&Test/study.py" -->', "<!-- end of variance -->")
 
 
 class Task(NamedTuple):
@@ -139,6 +148,15 @@ def _put(data: bytes, file: BinaryIO) -> None:
     file.write(data)
 
 
+def script_methods(replicates: int) -> dict[str, GLR]:
+    """The estimator of each GLR script at its default constants, but with so many replicates."""
+    methods = {}
+    for name in ("LRS", "LRT", "LRSZ", "LRTZ"):
+        script = runpy.run_path(str(SCRIPTS / f"{name}.py"))
+        methods[name] = replace(glr_method(script_constants(script, [])), replicates=replicates)
+    return methods
+
+
 def datasets_found(constants: SimpleNamespace) -> list[str]:
     """Those of DATASETS that need no download."""
     return [
@@ -163,30 +181,47 @@ def run_robustness_script(words: tuple[str, ...], constants: SimpleNamespace, da
         raise GLRError(f"{' '.join(words)} --dataset {dataset}: failed; its message stands above")
 
 
-def seconds_of(paths: Iterable[Path]) -> list[float]:
-    """The training time that each model's metadata state."""
-    return [load_model(path).metadata["metrics"]["seconds"] for path in paths]
+def write_pretrained(runs: list[Task], datasets: list[str]) -> None:
+    """Copy the models of seed 0 and the surrogates to models/pretrained/, which comes with glr."""
+    models_dir = runs[0].path.parent
+    surrogates = [models_dir / f"surrogate_{dataset}_seed0.npz" for dataset in datasets]
+    for path in [t.path for t in runs if t.path.stem.endswith("_seed0")] + surrogates:
+        keep({path.name: path.read_bytes()}, PRETRAINED)
+
+
+def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
+    """Draw the variances of both estimators, and accuracy against time, to docs/."""
+    data = load_dataset(dataset, constants.DATA_DIR)
+    variances = variances_by_replicates(script_methods(2), data, run_generator(0))
+    draw_variances(ROOT / "docs" / "variance.png", variances)
+    names = ("LRS", "LRT", "LRSZ", "LRTZ", "BP", "LRS-published")
+    histories = {name: constants.MODELS_DIR / f"{name}_{dataset}_seed0.csv" for name in names}
+    draw_accuracy_against_time(ROOT / "docs" / "time.png", histories)
+    lines = [["method", *(f"R {R}" for R in REPLICATES)]]
+    for name, kinds in variances.items():
+        for kind, values in zip(("", ", published estimator"), kinds, strict=True):
+            lines.append([name + kind, *(f"{value:.3g}" for value in values)])
+    block = f"On {dataset}:\n\n{markdown_table(lines)}"
+    write_between(ROOT / "docs" / "results.md", *VARIANCE_MARKS, f"\n{block}\n")
 
 
 def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[str]) -> None:
     """Write README's table, docs/results.md, and what the training scripts say of themselves."""
     rows = {dataset: read_csv(results_dir() / f"{dataset}.csv") for dataset in datasets}
-    seconds = {
-        (task.path.stem.rsplit("_seed", 1)[0]): seconds_of(
-            other.path for other in runs if other.flags[:4] == task.flags[:4]
-        )
-        for task in runs
-    }
-    readme = markdown_table(readme_lines(rows, seconds))
+    seconds: dict[str, list[float]] = {}
+    for task in runs:
+        run = load_model(task.path).metadata["metrics"]["seconds"]
+        seconds.setdefault(task.path.stem.rsplit("_seed", 1)[0], []).append(run)
     note = (
         f"Test accuracy in percent, noise-free, mean ± sd over {constants.SEEDS} seeds; "
         "published in brackets; FGSM transferred from a ReLU network, ε = 0.1; seconds on "
-        f'one core. Written by `python "Train&Test/study.py"`; more in '
+        'one core. Written by `python "Train&Test/study.py"`; more in '
         "[docs/results.md](docs/results.md)."
     )
-    write_between(ROOT / "README.md", *README_MARKS, f"\n{readme}\n\n{note}\n")
-    pages = [dataset_page(dataset, rows[dataset]) for dataset in datasets]
-    write_between(ROOT / "docs" / "results.md", *RESULTS_MARKS, "\n" + "\n\n".join(pages) + "\n")
+    table = markdown_table(readme_lines(rows, seconds))
+    write_between(ROOT / "README.md", *RESULTS_MARKS, f"\n{table}\n\n{note}\n")
+    pages = "\n\n".join(dataset_page(dataset, rows[dataset]) for dataset in datasets)
+    write_between(ROOT / "docs" / "results.md", *RESULTS_MARKS, f"\n{pages}\n")
     for name in ("LRS", "LRT", "LRSZ", "LRTZ", "BP"):
         write_measured(SCRIPTS / f"{name}.py", measured(name, rows, seconds, constants.SEEDS))
 

@@ -1,0 +1,110 @@
+"""How much better an estimator is: relative variance, and accuracy against time, as pictures."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from glr.data import Dataset
+from glr.estimator import GLR, Batch, Streams, glr_gradient
+from glr.network import Network, new_network
+from glr.noise import laplace
+from glr.optimizers import adam
+from glr.plots import new_figure, save_figure
+from glr.training import Plan, glr_estimator, train
+
+REPLICATES = (2, 5, 10, 20, 50, 100, 200)
+DRAWS = 200  # gradients that a variance is estimated from
+BATCH = 128
+HALF_TRAINED_STEPS = 500
+
+
+def published_estimator(glr: GLR) -> GLR:
+    """The published estimator: Laplace noise of scale 1, and no variance reduction."""
+    return replace(
+        glr,
+        noise=laplace,
+        sigma=(2**0.5,) * len(glr.sigma),
+        output_draws=1,
+        control_variate=False,
+        conditional_score=False,
+        standardised_loss=False,
+        layerwise=False,
+    )
+
+
+def half_trained_network(glr: GLR, data: Dataset, rng: np.random.Generator) -> Network:
+    """A 50-neuron network after a few hundred steps with the estimator."""
+    sizes = [data.x_train.shape[1], 50, int(data.y_train.max()) + 1]
+    network = new_network(sizes, glr.activation, rng)
+    plan = Plan(glr.loss, adam, HALF_TRAINED_STEPS, BATCH, 0.005, 1e-4, HALF_TRAINED_STEPS)
+    for _ in train(network, glr_estimator(glr, rng), data, plan, rng):
+        pass
+    return network
+
+
+def relative_variance(glr: GLR, network: Network, batch: Batch, streams: Streams) -> float:
+    """E‖g − E g‖² / ‖E g‖² of the first layer's weights, from DRAWS estimates g.
+
+    ‖E g‖² is that of their mean less the variance that the mean has left.
+    """
+    total, squares = np.zeros(network.layers[0].W.shape), 0.0
+    for _ in range(DRAWS):
+        g = glr_gradient(glr, network.layers, batch, streams).layers[0].W.astype(np.float64)
+        total += g
+        squares += float(np.sum(g * g))
+    mean_square = float(np.sum(total * total)) / DRAWS**2
+    variance = (squares / DRAWS - mean_square) * DRAWS / (DRAWS - 1)
+    return variance / (mean_square - variance / DRAWS)
+
+
+def variances_by_replicates(
+    methods: dict[str, GLR], data: Dataset, rng: np.random.Generator
+) -> dict[str, tuple[list[float], list[float]]]:
+    """By name of a method: relative variances at REPLICATES, of ours and of the published one."""
+    found = {}
+    for name, glr in methods.items():
+        network = half_trained_network(glr, data, rng)
+        rows = rng.permutation(len(data.x_train))[:BATCH]
+        batch, streams = Batch(data.x_train[rows].T, data.y_train[rows]), rng.spawn(2)
+        found[name] = tuple(
+            [
+                relative_variance(replace(kind, replicates=R), network, batch, streams)
+                for R in REPLICATES
+            ]
+            for kind in (glr, published_estimator(glr))
+        )
+    return found
+
+
+def draw_variances(path: Path, found: dict[str, tuple[list[float], list[float]]]) -> None:
+    """Relative variance against R, ours solid and the published one dashed."""
+    figure = new_figure(6.4, 4.2)
+    axes = figure.subplots()
+    for i, (name, (ours, published)) in enumerate(found.items()):
+        axes.plot(REPLICATES, ours, "o-", ms=3, color=f"C{i}", label=name)
+        axes.plot(REPLICATES, published, "o--", ms=3, color=f"C{i}", label=f"{name}, published")
+    axes.set(xscale="log", yscale="log", xlabel="replicates R", ylabel="relative variance")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, ncols=2, frameon=False)
+    figure.suptitle("Variance of the first layer's gradient estimate, batch 128", fontsize=10)
+    save_figure(path, figure)
+
+
+def draw_accuracy_against_time(path: Path, histories: dict[str, Path]) -> None:
+    """Test accuracy against seconds of training, from the histories (.csv) of single runs."""
+    figure = new_figure(6.4, 4.2)
+    axes = figure.subplots()
+    for name, history in histories.items():
+        with history.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        seconds = [float(row["seconds"]) for row in rows]
+        error = [100 - 100 * float(row["test_accuracy"]) for row in rows]
+        axes.plot(seconds, error, label=name)
+    axes.set(xscale="log", yscale="log", xlabel="seconds of training", ylabel="test error (%)")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8, frameon=False)
+    save_figure(path, figure)
