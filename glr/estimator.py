@@ -27,9 +27,7 @@ from glr.noise import Array, NoiseLaw, empty_neurons_first, logistic, random_wor
 
 BLOCK_FLOATS = 2**20  # of noise per layer and block, 4 MB: smaller blocks cost more calls
 KEPT_FLOATS = 2**23  # of activations and scores kept for all blocks (32 MB); beyond, replayed
-SPREAD_FLOOR = (
-    0.1  # added to the deviation that a standardised loss is divided by; see docs/method.md
-)
+SPREAD_FLOOR = 1e-3  # keeps the divisor of a standardised loss off zero
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,9 @@ class GLR:
     output_draws : K, draws of the output layer's noise per replicate
     control_variate : subtract the mean loss of the sample's other forward passes
     conditional_score : replace a threshold neuron's score by its mean given the neuron's output
-    standardised_loss : divide each sample's loss by its standard deviation over the replicates;
-        this estimates the gradient of a rescaled risk, no longer that of E[L]
+    standardised_loss : divide each sample's loss, in [0, 1], by its standard deviation over the
+        passes plus the share of them that are right; this estimates the gradient of a rescaled
+        risk, no longer that of E[L]
     layerwise : make one layer noisy at a time, the others noise-free (Jiang et al. 2024)
     """
 
@@ -150,7 +149,8 @@ def loss_weights(glr: GLR, losses: Array) -> Array:
         n = len(losses)
         weights = (losses - losses.mean(axis=0)) * np.float32(n / (n - 1))
     if glr.standardised_loss:
-        weights = weights / (losses.std(axis=0) + np.float32(SPREAD_FLOOR))
+        share_right = np.clip(1 - losses.mean(axis=0), 0, 1)
+        weights = weights / (losses.std(axis=0) + share_right + np.float32(SPREAD_FLOOR))
     return weights
 
 

@@ -619,13 +619,18 @@ def relative_difference(a, b):
     return np.abs(a - b)[:-1].max() / np.abs(b)[:-1].max()
 
 
-def rescaled_cross_entropy(logits, y):
-    return 5 * cross_entropy(logits, y) + 3
+def costly(logits, y):
+    """Above 1 everywhere, so that no pass counts as right."""
+    return cross_entropy(logits, y) + 3
+
+
+def costlier(logits, y):
+    return 5 * costly(logits, y)
 
 
 @pytest.mark.parametrize("output_draws", [1, 3])
-def test_standardised_loss_has_no_scale(output_draws, monkeypatch):
-    """5·L + 3 gives what L gives, if what is added to the standard deviation scales with it.
+def test_standardised_loss_has_no_scale_where_nothing_is_right(output_draws, monkeypatch):
+    """5·L gives what L gives, if what is added to the standard deviation scales with it.
 
     That addend alone breaks the invariance: a thousandth of it does so by less than a percent.
     """
@@ -636,17 +641,38 @@ def test_standardised_loss_has_no_scale(output_draws, monkeypatch):
         monkeypatch.setattr(estimator, "SPREAD_FLOOR", addend)
         return one_gradient(problem, glr_of(problem, loss=loss, **settings))
 
-    plain, small = gradient(cross_entropy, floor), gradient(cross_entropy, floor / 1000)
-    assert relative_difference(gradient(rescaled_cross_entropy, 5 * floor), plain) < 1e-4
-    assert relative_difference(gradient(rescaled_cross_entropy, floor / 1000), small) < 0.01
+    plain, small = gradient(costly, floor), gradient(costly, floor / 1000)
+    assert relative_difference(gradient(costlier, 5 * floor), plain) < 1e-4
+    assert relative_difference(gradient(costlier, floor / 1000), small) < 0.01
 
 
-def test_standardised_loss_divides_by_the_standard_deviation():
-    """Two 0-1 losses are equal, and weigh nothing, or have a standard deviation of ½."""
+def test_standardised_loss_divides_by_deviation_and_share_right():
+    """A sample alone has its 0-1 losses' mean, and so their deviation, as the gradient's risk."""
     problem = Problem((3, 4, 3), loss="zero_one")
-    plain = one_gradient(problem, glr_of(problem, replicates=2))
-    standardised = one_gradient(problem, glr_of(problem, replicates=2, standardised_loss=True))
-    assert relative_difference(standardised, plain / (0.5 + estimator.SPREAD_FLOOR)) < 1e-4
+    x, y = samples_of(problem)
+    shares_wrong = set()
+    for i in range(N_SAMPLES):
+        plain, standardised = (
+            flat(
+                glr_gradient(
+                    glr_of(problem, replicates=20, standardised_loss=on),
+                    layers_of(problem),
+                    Batch(x[:, [i]], y[[i]]),
+                    streams_of(problem, 1),
+                )
+            )
+            for on in (False, True)
+        )
+        wrong = plain[-1]
+        divisor = np.sqrt(wrong * (1 - wrong)) + (1 - wrong) + estimator.SPREAD_FLOOR
+        assert relative_difference(standardised, plain / divisor) < 1e-4
+        shares_wrong.add(wrong)
+    assert len(shares_wrong) == N_SAMPLES
+    assert 0 < min(shares_wrong) < max(shares_wrong) < 1
+
+
+def rescaled_cross_entropy(logits, y):
+    return 5 * cross_entropy(logits, y) + 3
 
 
 @pytest.mark.parametrize("output_draws", [1, 3])
