@@ -37,12 +37,12 @@ class Run(NamedTuple):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Show a GLRError as one line and end with status 2."""
+    """Show a GLRError as one line and end with its status."""
     try:
         yield
     except GLRError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)
 
 
 def run_generator(seed: int) -> np.random.Generator:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from glr.data import Dataset
+from glr.errors import DivergenceError
 from glr.estimator import GLR, Batch, Gradient, glr_gradient
 from glr.losses import Loss
 from glr.network import Layer, Network, accuracy, layer_views
@@ -76,31 +77,47 @@ def train(
     plan: Plan,
     rng: np.random.Generator,
 ) -> Iterator[Evaluation]:
-    """Train `network` in place; yield an evaluation every `eval_every` steps and at the end."""
+    """Train `network` in place; yield an evaluation every `eval_every` steps and at the end.
+
+    Raises DivergenceError at the first step whose loss is not finite.
+    """
     layers, optimizer_state = network.layers, {}
     flat = np.empty_like(network.parameters)
     batches = minibatches(len(data.x_train), plan.batch_size, rng)
     seconds, risks, start = 0.0, [], time.perf_counter()
-    for step in range(plan.steps):
+    for step in range(1, plan.steps + 1):
         rows = next(batches)
-        gradient = estimator(layers, Batch(data.x_train[rows].T, data.y_train[rows]))
-        risks.append(gradient.risk)
-        for into, found, layer in zip(
-            layer_views(flat, network.sizes), gradient.layers, layers, strict=True
-        ):
-            into.W[:] = found.W + np.float32(plan.weight_decay) * layer.W
-            into.b[:] = found.b
-        plan.optimizer(network.parameters, flat, cosine_rate(plan, step), optimizer_state)
-        if (step + 1) % plan.eval_every == 0 or step + 1 == plan.steps:
+        with np.errstate(over="ignore", invalid="ignore"):  # finite_risk sees to it
+            gradient = estimator(layers, Batch(data.x_train[rows].T, data.y_train[rows]))
+            risks.append(finite_risk(gradient, step))
+            add_penalty(layer_views(flat, network.sizes), gradient.layers, layers, plan)
+            plan.optimizer(network.parameters, flat, cosine_rate(plan, step - 1), optimizer_state)
+        if step % plan.eval_every == 0 or step == plan.steps:
             seconds += time.perf_counter() - start
-            epoch = (step + 1) * min(plan.batch_size, len(data.x_train)) / len(data.x_train)
-            output = network.logits(data.x_test)
-            yield Evaluation(
-                step + 1,
-                epoch,
-                seconds,
-                float(np.mean(risks)),
-                float(plan.loss(output, data.y_test).mean()),
-                accuracy(output, data.y_test),
-            )
+            epoch = step * len(rows) / len(data.x_train)
+            test = test_figures(network, data, plan.loss)
+            yield Evaluation(step, epoch, seconds, float(np.mean(risks)), *test)
             risks, start = [], time.perf_counter()
+
+
+def finite_risk(gradient: Gradient, step: int) -> float:
+    """The batch's mean loss; DivergenceError if it is not finite."""
+    if not math.isfinite(gradient.risk):
+        raise DivergenceError(
+            f"step {step}: the loss is {gradient.risk}; "
+            "lower LEARNING_RATE, or raise SIGMA (the estimate's variance falls as 1/σ²)"
+        )
+    return gradient.risk
+
+
+def add_penalty(into: list[Layer], gradient: list[Layer], layers: list[Layer], plan: Plan) -> None:
+    """Write ∂W + weight_decay·W and ∂b to `into`."""
+    for total, found, layer in zip(into, gradient, layers, strict=True):
+        total.W[:] = found.W + np.float32(plan.weight_decay) * layer.W
+        total.b[:] = found.b
+
+
+def test_figures(network: Network, data: Dataset, loss: Loss) -> tuple[float, float]:
+    """Mean loss and accuracy on the test set, noise-free."""
+    output = network.logits(data.x_test)
+    return float(loss(output, data.y_test).mean()), accuracy(output, data.y_test)

@@ -655,7 +655,7 @@ def test_standardised_loss_divides_by_deviation_and_share_right():
         plain, standardised = (
             flat(
                 glr_gradient(
-                    glr_of(problem, replicates=20, standardised_loss=on),
+                    glr_of(problem, replicates=500, standardised_loss=on),
                     layers_of(problem),
                     Batch(x[:, [i]], y[[i]]),
                     streams_of(problem, 1),

@@ -165,6 +165,15 @@ def test_bad_words_get_one_line_and_status_2_and_write_nothing(words, complaint,
     assert not list(tmp_path.iterdir())
 
 
+def test_divergence_is_one_line_with_the_step_and_status_3(tmp_path):
+    words = ("--learning-rate", 1e30, "--optimizer", "sgd", "--models-dir", tmp_path)
+    ran = run("LRS.py", *words)
+    assert ran.returncode == 3
+    (line,) = ran.stderr.splitlines()
+    assert re.fullmatch(r"LRS\.py: step \d+: the loss is (nan|inf); lower LEARNING_RATE.*", line)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("script", [*GLR_SCRIPTS, "BP", "demo"])
 def test_help_teaches_every_constant(script):
     ran = run(f"{script}.py", "-h")
