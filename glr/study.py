@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -48,6 +48,10 @@ from glr.robustness import (
 
 SCRIPTS = ROOT / "Train&Test"
 RESULTS_MARKS = ('<!-- results: written by "Train&Test/study.py" -->', "<!-- end of results -->")
+ABLATION_MARKS = (
+    '<!-- ablation: written by "Train&Test/ablation.py" -->',
+    "<!-- end of ablation -->",
+)
 VARIANCE_MARKS = ('<!-- variance: written by "Train&Test/study.py" -->', "<!-- end of variance -->")
 
 
@@ -69,23 +73,22 @@ def tasks(
         for dataset in datasets:
             for seed in range(constants.SEEDS):
                 flags = ("--name", name, "--dataset", dataset, "--seed", str(seed), *extra.split())
-                place = SimpleNamespace(
-                    NAME=name,
-                    DATASET=dataset,
-                    SEED=seed,
-                    VALIDATION=0,
-                    MODELS_DIR=constants.MODELS_DIR,
-                )
-                found.append(Task(script, flags, str(constants.DATA_DIR), run_path(place)))
+                places = ("--models-dir", str(constants.MODELS_DIR))
+                path = run_path(constants_of(script, [*flags, *places]))
+                found.append(Task(script, flags, str(constants.DATA_DIR), path))
     return found
+
+
+def constants_of(script: str, flags: Sequence[str]) -> SimpleNamespace:
+    """The constants of a script of Train&Test after the flags."""
+    return script_constants(runpy.run_path(str(SCRIPTS / script)), list(flags))
 
 
 def is_finished(task: Task) -> bool:
     """Whether the run's model is there, and was trained with the constants of today's script."""
     if not task.path.exists():
         return False
-    script = runpy.run_path(str(SCRIPTS / task.script))
-    wanted = recorded_constants(script_constants(script, list(task.flags)))
+    wanted = recorded_constants(constants_of(task.script, task.flags))
     return load_model(task.path).metadata.get("constants") == wanted
 
 
@@ -152,8 +155,8 @@ def script_methods(replicates: int) -> dict[str, GLR]:
     """The estimator of each GLR script at its default constants, but with so many replicates."""
     methods = {}
     for name in ("LRS", "LRT", "LRSZ", "LRTZ"):
-        script = runpy.run_path(str(SCRIPTS / f"{name}.py"))
-        methods[name] = replace(glr_method(script_constants(script, [])), replicates=replicates)
+        glr = glr_method(constants_of(f"{name}.py", []))
+        methods[name] = replace(glr, replicates=replicates)
     return methods
 
 
@@ -203,6 +206,17 @@ def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
             lines.append([name + kind, *(f"{value:.3g}" for value in values)])
     block = f"On {dataset}:\n\n{markdown_table(lines)}"
     write_between(ROOT / "docs" / "results.md", *VARIANCE_MARKS, f"\n{block}\n")
+
+
+def write_ablation(runs: list[Task]) -> None:
+    """Write docs/results.md's table of what else was tried, on held-out training samples."""
+    accuracies: dict[str, list[float]] = {}
+    for task in runs:
+        reached = load_model(task.path).metadata["metrics"]["validation_accuracy"]
+        accuracies.setdefault(" ".join([task.script, *task.flags[6:]]), []).append(100 * reached)
+    lines = [["command", "validation accuracy (%)"]]
+    lines += [[f"`{command}`", mean_and_spread(values)] for command, values in accuracies.items()]
+    write_between(ROOT / "docs" / "results.md", *ABLATION_MARKS, f"\n{markdown_table(lines)}\n")
 
 
 def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[str]) -> None:

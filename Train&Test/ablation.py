@@ -1,0 +1,63 @@
+"""Train variants of the constants and compare them on held-out training samples of MNIST.
+
+    python ablation.py                              every variant; about ten minutes on two cores
+
+Nothing here looks at the test set. Finished runs are not repeated. Written: docs/results.md.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+from glr.constants import script_constants
+from glr.experiment import one_line_errors
+from glr.study import tasks, train_missing, write_ablation
+
+# --------------------------------------------------------------------------------------------
+SEEDS = 1  # seeds 0 … SEEDS − 1 of every variant
+PROCESSES = 2  # runs at the same time; each uses one core
+DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
+# What is compared: a script, and flags that differ from its constants.
+VARIANTS = (
+    ("LRS.py", ""),
+    ("LRS.py", "--replicates 32 --steps 8000"),
+    ("LRS.py", "--replicates 10 --output-draws 1 --steps 32000"),
+    ("LRS.py", "--output-draws 1"),
+    ("LRS.py", "--no-control-variate"),
+    ("LRS.py", "--layerwise"),
+    ("LRS.py", "--noise gaussian"),
+    ("LRS.py", "--noise laplace"),
+    ("LRS.py", "--sigma 0.5 0.5"),
+    ("LRS.py", "--sigma 2 0.5"),
+    ("LRS.py", "--sigma 1 1"),
+    ("LRS.py", "--perturb weights --sigma 0.1 0.1"),
+    ("LRS.py", "--learning-rate 0.02"),
+    ("LRT.py", ""),
+    ("LRT.py", "--no-conditional-score"),
+    ("LRT.py", "--layerwise"),
+    ("LRSZ.py", ""),
+    ("LRSZ.py", "--no-standardised-loss"),
+    ("LRSZ.py", "--layerwise"),
+    ("LRTZ.py", ""),
+    ("LRTZ.py", "--no-standardised-loss"),
+    ("LRTZ.py", "--no-conditional-score"),
+)
+# --------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Train what is missing, and write the table."""
+    constants = script_constants(globals())
+    variants = {
+        f"try{i}": (script, f"--validation 10000 {flags}")
+        for i, (script, flags) in enumerate(VARIANTS)
+    }
+    runs = tasks(constants, variants, ["mnist"])
+    train_missing(runs, constants)
+    write_ablation(runs)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
