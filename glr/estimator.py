@@ -23,7 +23,15 @@ import numpy as np
 from glr.errors import GLRError
 from glr.losses import Loss
 from glr.network import Activation, Layer, threshold
-from glr.noise import Array, NoiseLaw, empty_neurons_first, logistic, random_words
+from glr.noise import (
+    Array,
+    NoiseLaw,
+    empty_neurons_first,
+    logistic,
+    neurons_first,
+    neurons_last_but_one,
+    random_words,
+)
 
 BLOCK_FLOATS = 2**20  # of noise per layer and block, 4 MB: smaller blocks cost more calls
 KEPT_FLOATS = 2**23  # of activations and scores kept for all blocks (32 MB); beyond, replayed
@@ -171,14 +179,14 @@ def _add_correlation(gradient: Layer, x: Array, noise: Noise, weights: Array) ->
 
 def columns(x: Array) -> Array:
     """All passes of a layer (…, n, B) as the columns of one matrix (n × columns)."""
-    return np.moveaxis(x, -2, 0).reshape(x.shape[-2], -1)
+    return neurons_first(x).reshape(x.shape[-2], -1)
 
 
 def logits_of(layer: Layer, x: Array) -> Array:
     """Wᵀx + b for x (…, n_in, B), as one matrix product: (…, n_out, B)."""
     v = layer.W.T @ columns(x)
     v += layer.b[:, None]
-    return np.moveaxis(v.reshape(-1, *x.shape[:-2], x.shape[-1]), 0, -2)
+    return neurons_last_but_one(v.reshape(-1, *x.shape[:-2], x.shape[-1]))
 
 
 def _losses_and_blocks(

@@ -56,6 +56,17 @@ def random_words(
     return drawn.reshape(replicates, -1)[:, :size].reshape(shape)
 
 
+def neurons_first(x: Array) -> Array:
+    """The view (n, …, B) of an array (…, n, B)."""
+    n = x.ndim
+    return x.transpose(n - 2, *range(n - 2), n - 1)
+
+
+def neurons_last_but_one(x: Array) -> Array:
+    """The view (…, n, B) of an array (n, …, B)."""
+    return x.transpose(*range(1, x.ndim - 1), 0, x.ndim - 1)
+
+
 def empty_neurons_first(shape: tuple[int, ...]) -> Array:
     """An empty float32 array (…, n, B) that lies in memory as (n, …, B).
 
@@ -63,7 +74,7 @@ def empty_neurons_first(shape: tuple[int, ...]) -> Array:
     the neurons add whole rows: twice as fast as (…, n, B) in memory.
     """
     *passes, n, B = shape
-    return np.moveaxis(np.empty((n, *passes, B), np.float32), 0, -2)
+    return neurons_last_but_one(np.empty((n, *passes, B), np.float32))
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
