@@ -34,9 +34,10 @@ NOISE = logistic  # law of the noise in every neuron: gaussian, laplace or logis
 SIGMA = (0.0,)  # its standard deviation: 0 for none, else as in the GLR scripts (BP+)
 OPTIMIZER = adam  # sgd, adagrad or adam
 BATCH_SIZE = 128  # samples per step
-STEPS = 12000  # minibatch steps
+STEPS = 10000  # minibatch steps
 LEARNING_RATE = 0.001  # of the first step; falls to 0 along half a cosine
 WEIGHT_DECAY = 0.0  # L2 penalty on the weights, added to the gradient
+CENTRALISED_GRADIENT = False  # subtract each first-layer neuron's mean weight gradient
 EVAL_EVERY = 500  # steps between evaluations on the test set
 VALIDATION = 0  # training samples held out and evaluated in place of the test set
 # --------------------------------------------------------------------------------------------

@@ -40,9 +40,10 @@ STANDARDISED_LOSS = False  # divide each sample's loss by its standard deviation
 LAYERWISE = False  # make one layer noisy at a time
 OPTIMIZER = adam  # sgd, adagrad or adam
 BATCH_SIZE = 128  # samples per step
-STEPS = 16000  # minibatch steps
+STEPS = 10000  # minibatch steps
 LEARNING_RATE = 0.005  # of the first step; falls to 0 along half a cosine
 WEIGHT_DECAY = 1e-4  # L2 penalty on the weights, added to the gradient
+CENTRALISED_GRADIENT = True  # subtract each first-layer neuron's mean weight gradient
 EVAL_EVERY = 500  # steps between evaluations on the test set
 VALIDATION = 0  # training samples held out and evaluated in place of the test set
 # --------------------------------------------------------------------------------------------

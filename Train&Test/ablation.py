@@ -33,6 +33,7 @@ VARIANTS = (
     ("LRS.py", "--sigma 1 1"),
     ("LRS.py", "--perturb weights --sigma 0.1 0.1"),
     ("LRS.py", "--learning-rate 0.02"),
+    ("LRS.py", "--no-centralised-gradient"),
     ("LRT.py", ""),
     ("LRT.py", "--no-conditional-score"),
     ("LRT.py", "--layerwise"),
@@ -40,6 +41,7 @@ VARIANTS = (
     ("LRSZ.py", "--no-standardised-loss"),
     ("LRSZ.py", "--layerwise"),
     ("LRTZ.py", ""),
+    ("LRTZ.py", "--no-centralised-gradient"),
     ("LRTZ.py", "--no-standardised-loss"),
     ("LRTZ.py", "--no-conditional-score"),
 )

@@ -43,13 +43,17 @@ NETWORKS = {
     "LRTZ": ("LRTZ.py", ""),
     "BP": ("BP.py", ""),
     "BP-L2": ("BP.py", "--weight-decay 1e-4"),  # the GLR scripts' penalty
+    "BP-L2C": ("BP.py", "--weight-decay 1e-4 --centralised-gradient"),  # and centralised gradient
     "BP+": ("BP.py", "--sigma 1 0.5"),  # the GLR scripts' noise (the paper's BP+)
-    "BP+L2": ("BP.py", "--sigma 1 0.5 --weight-decay 1e-4"),  # both: LRS's objective exactly
+    "BP+L2C": (  # all three: the objective of LRS, and everything but its estimator
+        "BP.py",
+        "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient",
+    ),
     "BP-SGD": ("BP.py", "--optimizer sgd --learning-rate 0.1"),  # the published benchmark's steps
     "LRS-published": (  # the published estimator and constants, 10 epochs of MNIST
         "LRS.py",
         "--noise laplace --sigma 1.4142 --no-control-variate --output-draws 1 --replicates 10 "
-        "--optimizer sgd --learning-rate 0.01 --steps 4680",
+        "--optimizer sgd --learning-rate 0.01 --steps 4680 --no-centralised-gradient",
     ),
 }
 # --------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def half_trained_network(glr: GLR, data: Dataset, rng: np.random.Generator) -> N
     """A 50-neuron network after a few hundred steps with the estimator."""
     sizes = [data.x_train.shape[1], 50, int(data.y_train.max()) + 1]
     network = new_network(sizes, glr.activation, rng)
-    plan = Plan(glr.loss, adam, HALF_TRAINED_STEPS, BATCH, 0.005, 1e-4, HALF_TRAINED_STEPS)
+    plan = Plan(glr.loss, adam, HALF_TRAINED_STEPS, BATCH, 0.005, 1e-4, False, HALF_TRAINED_STEPS)
     for _ in train(network, glr_estimator(glr, rng), data, plan, rng):
         pass
     return network

@@ -86,6 +86,7 @@ KINDS: dict[str, Kind] = {
     "STEPS": _whole(1),
     "LEARNING_RATE": POSITIVE,
     "WEIGHT_DECAY": NOT_NEGATIVE,
+    "CENTRALISED_GRADIENT": FLAG,
     "EVAL_EVERY": _whole(1),
     "VALIDATION": _whole(0),
     "MODELS": _text("paths of models"),

@@ -110,6 +110,7 @@ def plan_of(constants: SimpleNamespace) -> Plan:
         constants.BATCH_SIZE,
         constants.LEARNING_RATE,
         constants.WEIGHT_DECAY,
+        constants.CENTRALISED_GRADIENT,
         constants.EVAL_EVERY,
     )
 

@@ -48,6 +48,7 @@ SURROGATE = {  # how the surrogate is trained: the published code's separate ReL
     "STEPS": 5000,
     "LEARNING_RATE": 0.001,
     "WEIGHT_DECAY": 0.0,
+    "CENTRALISED_GRADIENT": False,
     "EVAL_EVERY": 500,
     "VALIDATION": 0,
 }

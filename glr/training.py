@@ -24,7 +24,8 @@ class Plan(NamedTuple):
 
     The step size falls from `learning_rate` to 0 along half a cosine over all `steps`
     (Loshchilov & Hutter 2017); `weight_decay`·W, the gradient of an L2 penalty on the weights
-    but not the biases, is added to the loss's gradient.
+    but not the biases, is added to the loss's gradient. `centralised` subtracts from each
+    first-layer neuron's weight gradient its mean over the inputs (Yong et al. 2020).
     """
 
     loss: Loss
@@ -33,6 +34,7 @@ class Plan(NamedTuple):
     batch_size: int
     learning_rate: float
     weight_decay: float
+    centralised: bool
     eval_every: int
 
 
@@ -90,7 +92,7 @@ def train(
         with np.errstate(over="ignore", invalid="ignore"):  # finite_risk sees to it
             gradient = estimator(layers, Batch(data.x_train[rows].T, data.y_train[rows]))
             risks.append(finite_risk(gradient, step))
-            add_penalty(layer_views(flat, network.sizes), gradient.layers, layers, plan)
+            write_descent(layer_views(flat, network.sizes), gradient.layers, layers, plan)
             plan.optimizer(network.parameters, flat, cosine_rate(plan, step - 1), optimizer_state)
         if step % plan.eval_every == 0 or step == plan.steps:
             seconds += time.perf_counter() - start
@@ -110,11 +112,15 @@ def finite_risk(gradient: Gradient, step: int) -> float:
     return gradient.risk
 
 
-def add_penalty(into: list[Layer], gradient: list[Layer], layers: list[Layer], plan: Plan) -> None:
-    """Write ∂W + weight_decay·W and ∂b to `into`."""
+def write_descent(
+    into: list[Layer], gradient: list[Layer], layers: list[Layer], plan: Plan
+) -> None:
+    """Write what the optimizer descends: ∂W + weight_decay·W, ∂W centralised if planned; ∂b."""
     for total, found, layer in zip(into, gradient, layers, strict=True):
         total.W[:] = found.W + np.float32(plan.weight_decay) * layer.W
         total.b[:] = found.b
+    if plan.centralised:
+        into[0].W[:] -= gradient[0].W.mean(axis=0)
 
 
 def test_figures(network: Network, data: Dataset, loss: Loss) -> tuple[float, float]:

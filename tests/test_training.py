@@ -85,16 +85,18 @@ def small_data():
     return Dataset("small", x, y, x[:3], y[:3])
 
 
-def test_training_follows_the_plan():
+@pytest.mark.parametrize("centralised", [False, True])
+def test_training_follows_the_plan(centralised):
     """One SGD step at a time: rate on half a cosine, L2 penalty on W and not on b."""
     network = new_network([4, 2], sigmoid, generator())
     start = network.parameters.copy()
-    plan = Plan(cross_entropy, sgd, 4, 4, 0.1, 0.5, 3)
+    plan = Plan(cross_entropy, sgd, 4, 4, 0.1, 0.5, centralised, 3)
+    slope = np.arange(8, dtype=np.float32).reshape(4, 2)
 
-    def unit_gradient(layers, batch):
-        return Gradient([Layer(np.ones_like(W), np.ones_like(b)) for W, b in layers], 2.0)
+    def known_gradient(layers, batch):
+        return Gradient([Layer(slope, np.ones_like(layers[0].b))], 2.0)
 
-    rows = list(train(network, unit_gradient, small_data(), plan, generator()))
+    rows = list(train(network, known_gradient, small_data(), plan, generator()))
     assert [row.step for row in rows] == [3, 4]
     assert rows[-1].train_loss == 2.0
     assert rows[-1].epoch == 4
@@ -102,7 +104,8 @@ def test_training_follows_the_plan():
     for step in range(4):
         rate = 0.1 * (1 + np.cos(np.pi * step / 4)) / 2
         assert cosine_rate(plan, step) == pytest.approx(rate)
-        W = W - rate * (1 + 0.5 * W)
+        mean = slope.mean(axis=0) if centralised else 0
+        W = W - rate * (slope - mean + 0.5 * W)
         b = b - rate
     np.testing.assert_allclose(found_W, W, rtol=1e-5)
     np.testing.assert_allclose(found_b, b, rtol=1e-5)
