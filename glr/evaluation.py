@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from tqdm import tqdm
 
 from glr.constants import ROOT
-from glr.data import Dataset, load_dataset
+from glr.data import Dataset, dataset_label, load_dataset
 from glr.errors import GLRError
 from glr.files import write_whole
 from glr.machine import prepare_for_small_arrays
@@ -82,7 +82,7 @@ def results_dir() -> Path:
 
 def report(rows: list[Row], constants: SimpleNamespace) -> None:
     """Print the tables; write them as .csv, .md and .png."""
-    dataset = Path(constants.DATASET).stem
+    dataset = dataset_label(constants.DATASET)
     main, controls = present(rows)
     tables = {
         f"Accuracy on {dataset} in percent, noise-free; corruptions: mean of five severities": (

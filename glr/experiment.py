@@ -43,6 +43,9 @@ def one_line_errors() -> Iterator[None]:
     except GLRError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted; start it again", file=sys.stderr)
+        sys.exit(130)
 
 
 def run_generator(seed: int) -> np.random.Generator:

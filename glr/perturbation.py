@@ -22,6 +22,7 @@ from glr.attacks import (
 )
 from glr.backpropagation import keras_network
 from glr.black_box import square_attack
+from glr.constants import as_typed
 from glr.corruptions import CORRUPTIONS, SEVERITIES, as_images
 from glr.data import Dataset, load_dataset
 from glr.errors import GLRError
@@ -158,6 +159,11 @@ def gradient_notes(network: Network, zero_share: float) -> list[str]:
 
 def write_corruptions(constants: SimpleNamespace) -> None:
     """Corrupt the test set at five severities by every corruption; write samples and a picture."""
+    unknown = set(constants.CORRUPTIONS) - set(CORRUPTIONS)
+    if unknown or not constants.CORRUPTIONS:
+        raise GLRError(
+            f"CORRUPTIONS = {as_typed(constants.CORRUPTIONS)}: give {', '.join(CORRUPTIONS)}"
+        )
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     check_image_range(data)
     images = as_images(data.x_test)

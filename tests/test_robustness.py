@@ -226,6 +226,8 @@ def test_missing_samples_and_models_are_named_with_what_to_run(chain, tmp_path):
     assert_refused(ran, "no model of digits", tmp_path)
     assert_refused(run("testAdv.py", "--samples", "pgd", env=empty), "no such", tmp_path)
     assert_refused(run("testAdv.py", "--models", "none.npz", env=empty), "none.npz", tmp_path)
+    ran = run("noise_generate_adv.py", "--corruptions", "fog", env=empty)
+    assert_refused(ran, "CORRUPTIONS = fog: give gaussian_noise", tmp_path)
     ran = run("generate_adv.py", "--target", "none.npz", env=empty)
     assert_refused(ran, "none.npz", tmp_path)
 
