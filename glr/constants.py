@@ -14,7 +14,7 @@ import re
 import tokenize
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import NamedTuple
 
 from glr import losses, network, noise, optimizers
@@ -211,14 +211,19 @@ def _reader(kind: Kind) -> Callable[[str], object]:
     return read
 
 
+def _is_own(value: object, script: Mapping[str, object]) -> bool:
+    """Whether the script itself defines the value: a function, or a noise law."""
+    return isinstance(value, noise.NoiseLaw) or (
+        isinstance(value, FunctionType) and value.__module__ == script["__name__"]
+    )
+
+
 def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
     """The value of a constant, with names replaced by what they name, or a GLRError."""
     kind = KINDS[name]
     if name in NAMED and isinstance(value, str):
-        choices = NAMED[name] | {
-            key: own for key, own in script.items() if kind.is_right(own) and not key.isupper()
-        }
-        if value not in choices:
+        choices = NAMED[name] | {key: own for key, own in script.items() if _is_own(own, script)}
+        if value not in choices or not kind.is_right(choices[value]):
             raise GLRError(f"{name} = {value}: no such name; give one of {', '.join(NAMED[name])}")
         value = choices[value]
     values = value if kind.many and isinstance(value, (tuple, list)) else (value,)
