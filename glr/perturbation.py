@@ -24,7 +24,7 @@ from glr.backpropagation import keras_network
 from glr.black_box import square_attack
 from glr.constants import as_typed
 from glr.corruptions import CORRUPTIONS, SEVERITIES, as_images
-from glr.data import Dataset, load_dataset
+from glr.data import Dataset, dataset_label, load_dataset
 from glr.errors import GLRError
 from glr.experiment import run_generator, run_path, save_run, train_by_backpropagation
 from glr.losses import cross_entropy
@@ -88,30 +88,45 @@ def write_attacks(constants: SimpleNamespace) -> None:
     n = constants.IMAGES or len(data.x_test)
     x, y = data.x_test[:n], data.y_test[:n]
     network, target = attacked_model(constants, data)
-    zero_share = zero_share_of(network, x, y) if constants.ATTACK != "square" else None
+    zero_share = zero_share_of(network, x, y) if constants.ATTACK != "square" else 0.0
     for epsilon in constants.EPSILON if constants.ATTACK != "lbfgs" else (None,):
         x_adv = perturbed(constants, network, (x, y), epsilon)
-        metadata = {
-            "attack": constants.ATTACK,
-            "dataset": data.name,
-            "target": target,
-            "epsilon": epsilon,
-            "norm": "L-infinity" if epsilon is not None else "L2 penalty",
-            "penalty": constants.PENALTY if epsilon is None else None,
-            "seed": constants.SEED,
-            "zero_gradient_share": zero_share,
-        }
-        name = constants.ATTACK + ("" if target == "surrogate" else f"_{target}")
-        path = samples_path(
-            constants.DATA_DIR, data.name, name if epsilon is None else f"{name}_eps{epsilon:g}"
-        )
+        metadata = attack_metadata(constants, target, epsilon, zero_share)
+        name = sample_name(constants.ATTACK, target, epsilon)
+        path = samples_path(constants.DATA_DIR, data.name, name)
         save_samples(path, Samples(x, x_adv, y, metadata))
         if isqrt(x.shape[1]) ** 2 == x.shape[1]:
             draw_attack(path.with_suffix(".png"), x, x_adv, y)
         before, after = (100 * accuracy(network.logits(a), y) for a in (x, x_adv))
-        print(f"{path.stem}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
-    for note in gradient_notes(network, zero_share) if zero_share is not None else ():
+        print(f"{name}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
+    for note in gradient_notes(network, zero_share) if constants.ATTACK != "square" else ():
         print(note, file=sys.stderr)
+
+
+def sample_name(attack: str, target: str, epsilon: float | None) -> str:
+    """The name of a sample file: fgsm_eps0.1, lbfgs, pgd_LRT-seed0_eps0.1."""
+    parts = [attack]
+    if target != "surrogate":
+        parts.append(target)
+    if epsilon is not None:
+        parts.append(f"eps{epsilon:g}")
+    return "_".join(parts)
+
+
+def attack_metadata(
+    constants: SimpleNamespace, target: str, epsilon: float | None, zero_share: float
+) -> dict:
+    """What is written beside the samples of an attack."""
+    return {
+        "attack": constants.ATTACK,
+        "dataset": dataset_label(constants.DATASET),
+        "target": target,
+        "epsilon": epsilon,
+        "norm": "L-infinity" if epsilon is not None else "L2, penalised",
+        "penalty": constants.PENALTY if epsilon is None else None,
+        "seed": constants.SEED,
+        "zero_gradient_share": zero_share,
+    }
 
 
 def perturbed(

@@ -59,9 +59,17 @@ def load_model_for(path: Path, data: Dataset) -> Model:
 
 
 def condition_of(metadata: dict) -> str:
-    """The name of a condition: the attack, and whose gradient it used if not the surrogate's."""
-    target = metadata.get("target", "surrogate")
-    return metadata["attack"] if target == "surrogate" else f"{metadata['attack']} on {target}"
+    """The name of a condition: the attack; whose gradient, if not the surrogate's; its blind spot.
+
+    Samples at which the followed gradient was zero were not attacked, and the name says so.
+    """
+    target, zero_share = metadata.get("target", "surrogate"), metadata.get("zero_gradient_share")
+    name = metadata["attack"]
+    if target != "surrogate":
+        name += f" on {target}"
+    if zero_share:
+        name += f" ({100 * zero_share:.1f} % not attacked: zero gradient)"
+    return name
 
 
 def rows_of(model: Model, data: Dataset, samples: Iterable[Samples]) -> list[Row]:

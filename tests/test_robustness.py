@@ -13,7 +13,15 @@ import pytest
 from glr.data import load_dataset
 from glr.models import save_model
 from glr.network import new_network, sigmoid, threshold
-from glr.robustness import Row, cell, mean_and_spread, models_found, table_lines, what_controls_say
+from glr.robustness import (
+    Row,
+    cell,
+    condition_of,
+    mean_and_spread,
+    models_found,
+    table_lines,
+    what_controls_say,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = load_dataset("digits", ROOT / "data")
@@ -143,6 +151,8 @@ def test_zero_gradients_are_reported_and_not_called_robustness(chain, tmp_path):
     assert ran.returncode == 0, ran.stderr
     assert "% of the followed gradients are exactly zero" in ran.stderr
     assert "not robustness" in ran.stderr
+    metadata = {"attack": "fgsm", "target": "flat-seed0", "zero_gradient_share": 0.25}
+    assert condition_of(metadata) == "fgsm on flat-seed0 (25.0 % not attacked: zero gradient)"
 
 
 @pytest.mark.parametrize("attack", ["pgd", "lbfgs", "square"])
