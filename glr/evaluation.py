@@ -18,6 +18,7 @@ from glr.plots import new_figure, save_figure
 from glr.robustness import (
     PUBLISHED,
     Row,
+    blind_spot,
     cell,
     csv_text,
     load_model_for,
@@ -71,6 +72,8 @@ def evaluate(constants: SimpleNamespace) -> list[Row]:
         )
     models = [load_model_for(path, data) for path in paths]
     samples = samples_of(constants, data)
+    for note in filter(None, (blind_spot(one.metadata) for one in samples)):
+        print(note)
     bar = tqdm(models, desc="evaluating", unit="model", disable=None)
     return [row for model in bar for row in rows_of(model, data, samples)]
 

@@ -59,17 +59,20 @@ def load_model_for(path: Path, data: Dataset) -> Model:
 
 
 def condition_of(metadata: dict) -> str:
-    """The name of a condition: the attack; whose gradient, if not the surrogate's; its blind spot.
+    """The name of a condition: the attack, and whose gradient it used if not the surrogate's."""
+    target = metadata.get("target", "surrogate")
+    return metadata["attack"] if target == "surrogate" else f"{metadata['attack']} on {target}"
 
-    Samples at which the followed gradient was zero were not attacked, and the name says so.
-    """
-    target, zero_share = metadata.get("target", "surrogate"), metadata.get("zero_gradient_share")
-    name = metadata["attack"]
-    if target != "surrogate":
-        name += f" on {target}"
-    if zero_share:
-        name += f" ({100 * zero_share:.1f} % not attacked: zero gradient)"
-    return name
+
+def blind_spot(metadata: dict) -> str:
+    """A warning where an attack met gradients that are exactly zero, else nothing."""
+    zero_share = metadata.get("zero_gradient_share")
+    if not zero_share:
+        return ""
+    return (
+        f"Note: {condition_of(metadata)} left {100 * zero_share:.2f} % of the samples as they were, "
+        "for want of a gradient; that share is no robustness."
+    )
 
 
 def rows_of(model: Model, data: Dataset, samples: Iterable[Samples]) -> list[Row]:
