@@ -70,7 +70,7 @@ def blind_spot(metadata: dict) -> str:
     if not zero_share:
         return ""
     return (
-        f"Note: {condition_of(metadata)} left {100 * zero_share:.2f} % of the samples as they were, "
+        f"Note: {condition_of(metadata)} left {100 * zero_share:.2f} % of the samples unchanged, "
         "for want of a gradient; that share is no robustness."
     )
 
