@@ -1,6 +1,6 @@
 """BP: sigmoid neurons, cross-entropy, trained by backpropagation (Keras): the benchmark.
 
-Measured: see study.py.
+Measured over 5 seeds: digits 96.22 ± 0.42 % in 9 s, mnist 96.00 ± 0.09 % in 25 s.
 
     python BP.py                                    the embedded 8×8 digits, no download
     python BP.py --dataset mnist                    the paper's 784-50-10
@@ -35,7 +35,7 @@ SIGMA = (0.0,)  # its standard deviation: 0 for none, else as in the GLR scripts
 OPTIMIZER = adam  # sgd, adagrad or adam
 BATCH_SIZE = 128  # samples per step
 STEPS = 10000  # minibatch steps
-LEARNING_RATE = 0.001  # of the first step; falls to 0 along half a cosine
+LEARNING_RATE = 0.005  # of the first step; falls to 0 along half a cosine
 WEIGHT_DECAY = 0.0  # L2 penalty on the weights, added to the gradient
 CENTRALISED_GRADIENT = False  # subtract each first-layer neuron's mean weight gradient
 EVAL_EVERY = 500  # steps between evaluations on the test set
