@@ -21,8 +21,8 @@ DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers trai
 # What is compared: a script, and flags that differ from its constants.
 VARIANTS = (
     ("LRS.py", ""),
-    ("LRS.py", "--replicates 32 --steps 8000"),
-    ("LRS.py", "--replicates 10 --output-draws 1 --steps 32000"),
+    ("LRS.py", "--replicates 32 --steps 5000"),
+    ("LRS.py", "--replicates 10 --output-draws 1 --steps 20000"),
     ("LRS.py", "--output-draws 1"),
     ("LRS.py", "--no-control-variate"),
     ("LRS.py", "--layerwise"),
