@@ -114,12 +114,15 @@ def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
     columns = [c for c in PUBLISHED["columns"] if any(row.condition == c for row in rows)]
     figure = new_figure(13, 4.4)
     bars, curves = figure.subplots(1, 2, width_ratios=[3, 1])
+    from matplotlib import colormaps  # noqa: PLC0415  (as in glr.plots)
+
+    colours = colormaps["tab20"].colors
     width = 0.8 / max(1, len(main + controls))
     for i, model in enumerate(main + controls):
         places = [c + (i - (len(main + controls) - 1) / 2) * width for c in range(len(columns))]
         heights = [cell(rows, model, c) for c in columns]
         means = [fmean(h) if h else 0 for h in heights]
-        drawn = bars.bar(places, means, width * 0.92, label=model, color=f"C{i}")
+        drawn = bars.bar(places, means, width * 0.92, label=model, color=colours[i % 20])
         for place, column in zip(places, columns, strict=True):
             published = published_cell(dataset, model, column)
             if published:
