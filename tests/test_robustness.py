@@ -232,14 +232,28 @@ def test_missing_samples_and_models_are_named_with_what_to_run(chain, tmp_path):
     empty = {**env, "GLR_RESULTS_DIR": str(tmp_path / "results")}
     ran = run("testAdv.py", env={**empty, "GLR_DATA_DIR": str(tmp_path / "none")})
     assert_refused(ran, "run python generate_adv.py", tmp_path)
-    ran = run("testAdv.py", env={**empty, "GLR_MODELS_DIR": str(tmp_path / "none")})
-    assert_refused(ran, "no model of digits", tmp_path)
+    np.savez(tmp_path / "own.npz", x=DIGITS.x_test, y=DIGITS.y_test)
+    ran = run("testAdv.py", "--dataset", tmp_path / "own.npz", env=empty)
+    assert_refused(ran, "no model of own; train one first", tmp_path)
     assert_refused(run("testAdv.py", "--samples", "pgd", env=empty), "no such", tmp_path)
     assert_refused(run("testAdv.py", "--models", "none.npz", env=empty), "none.npz", tmp_path)
     ran = run("noise_generate_adv.py", "--corruptions", "fog", env=empty)
     assert_refused(ran, "CORRUPTIONS = fog: give gaussian_noise", tmp_path)
     ran = run("generate_adv.py", "--target", "none.npz", env=empty)
     assert_refused(ran, "none.npz", tmp_path)
+
+
+def test_pretrained_models_serve_where_none_were_trained_and_it_says_so(chain, tmp_path):
+    _, env, *_ = chain
+    places = {"GLR_RESULTS_DIR": str(tmp_path / "r"), "GLR_MODELS_DIR": str(tmp_path / "none")}
+    ran = run("testAdv.py", env={**env, **places})
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("No model of digits in ")
+    with (tmp_path / "r" / "digits.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["condition"] == "clean"]
+    clean = {row["model"]: float(row["accuracy"]) for row in rows}
+    assert {"BP", "LRS", "LRT", "LRSZ", "LRTZ"} <= clean.keys()
+    assert all(clean[name] >= 0.95 for name in ("LRS", "LRT", "LRSZ", "LRTZ"))
 
 
 def test_a_model_of_another_data_set_is_refused(chain, tmp_path):
