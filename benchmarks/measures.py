@@ -41,13 +41,15 @@ class Comparison(NamedTuple):
 
 
 def medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each run; they take turns, after a warm-up of two calls each."""
-    for run in runs.values():
-        run()
-        run()
+    """Median milliseconds of each run in its steady state; they take turns.
+
+    A turn is two calls, of which the second counts: the first brings back the caches that the
+    others' turns have emptied, as in training, where a step follows a step of its own kind.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
+            run()
             start = time.perf_counter()
             run()
             times[name].append(1e3 * (time.perf_counter() - start))

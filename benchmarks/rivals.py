@@ -95,6 +95,43 @@ def published_step(sizes: list[int], activation: Activation, R: int, B: int) -> 
     )
 
 
+def published_pytorch_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step | None:
+    """The published algorithm's step in PyTorch, which it was written in; None where that is not.
+
+    The same steps as published_gradient: R copies, Laplace noise, per-sample outer products.
+    """
+    try:
+        import torch  # noqa: PLC0415  (no requirement)
+    except ImportError:
+        return None
+    network, batch = (
+        new_network(sizes, activation, np.random.default_rng(0)),
+        random_batch(sizes, B),
+    )
+    layers = [[torch.from_numpy(part.copy()) for part in layer] for layer in network.layers]
+    x0 = torch.from_numpy(np.ascontiguousarray(batch.x.T)).repeat(R, 1)
+    y = torch.from_numpy(batch.y).repeat(R)
+    phi = torch.sigmoid if activation is sigmoid else lambda v: (v > 0).float()
+    laplace = torch.distributions.Laplace(0.0, 1.0)
+
+    def step() -> None:
+        x, inputs, scores = x0, [], []
+        for t, (W, b) in enumerate(layers):
+            inputs.append(x)
+            r = laplace.sample((len(x), len(b)))
+            scores.append(torch.sign(r))
+            v = x @ W + b + r
+            x = v if t == len(layers) - 1 else phi(v)
+        losses = torch.nn.functional.cross_entropy(x, y, reduction="none")
+        for (W, b), layer_input, score in zip(layers, inputs, scores, strict=True):
+            weighted = losses[:, None] * score
+            outer = torch.bmm(layer_input[:, :, None], weighted[:, None, :])
+            W.sub_(float(RATE) * (outer.mean(dim=0) + float(DECAY) * W))
+            b.sub_(float(RATE) * weighted.mean(dim=0))
+
+    return step
+
+
 def numpy_backpropagation_step(sizes: list[int], B: int) -> Step:
     """Backpropagation through sigmoids and cross-entropy, in plain NumPy."""
     network, batch = new_network(sizes, sigmoid, np.random.default_rng(0)), random_batch(sizes, B)
