@@ -17,6 +17,8 @@ from glr.robustness import markdown_table
 
 RESULTS = Path(os.environ.get("GLR_BENCH_DIR", Path(__file__).resolve().parent / "results"))
 
+TURN_SECONDS = 0.05
+
 
 class Comparison(NamedTuple):
     """One line of the table: how many times faster our step is than the other."""
@@ -43,17 +45,27 @@ class Comparison(NamedTuple):
 def medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median milliseconds of each run in its steady state; they take turns.
 
-    A turn is two calls, of which the second counts: the first brings back the caches that the
-    others' turns have emptied, as in training, where a step follows a step of its own kind.
+    The first turn, and the first call of every turn, only warm up: the caches that the others'
+    turns have emptied come back, as in training, where a step follows a step of its own kind.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
+    for turn in range(repeats + 1):
         for name, run in runs.items():
-            run()
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start))
+            found = turn_ms(run)
+            if turn > 0:
+                times[name] += found
     return {name: median(values) for name, values in times.items()}
+
+
+def turn_ms(run: Callable[[], object]) -> list[float]:
+    """Milliseconds of each call after the first, for TURN_SECONDS and at least one."""
+    run()
+    times, end = [], time.perf_counter() + TURN_SECONDS
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
 
 
 def write_results(found: list[Comparison]) -> None:

@@ -133,23 +133,24 @@ def published_pytorch_step(sizes: list[int], activation: Activation, R: int, B: 
 
 
 def numpy_backpropagation_step(sizes: list[int], B: int) -> Step:
-    """Backpropagation through sigmoids and cross-entropy, in plain NumPy."""
+    """Backpropagation through sigmoids and cross-entropy, in plain NumPy; samples are rows."""
     network, batch = new_network(sizes, sigmoid, np.random.default_rng(0)), random_batch(sizes, B)
 
     def step() -> None:
-        xs = [batch.x]
-        for W, b in network.layers:
-            v = W.T @ xs[-1] + b[:, None]
+        layers, xs = network.layers, [batch.x.T]
+        for W, b in layers:
+            v = xs[-1] @ W + b
             xs.append(sigmoid(v))
-        delta = np.exp(v - v.max(axis=0))
-        delta /= delta.sum(axis=0)
-        delta[batch.y, np.arange(B)] -= 1
+        delta = np.exp(v - v.max(axis=1, keepdims=True))
+        delta /= delta.sum(axis=1, keepdims=True)
+        delta[np.arange(B), batch.y] -= 1
         delta /= B
         gradient = []
-        for x, (W, _) in zip(reversed(xs[:-1]), reversed(network.layers), strict=True):
-            gradient.append(Layer(x @ delta.T, delta.sum(axis=1)))
-            delta = (W @ delta) * (x * (1 - x))
-        sgd(network.layers, gradient[::-1])
+        for t in reversed(range(len(layers))):
+            gradient.append(Layer(xs[t].T @ delta, delta.sum(axis=0)))
+            if t > 0:
+                delta = (delta @ layers[t].W.T) * (xs[t] * (1 - xs[t]))
+        sgd(layers, gradient[::-1])
 
     return step
 

@@ -134,16 +134,22 @@ def _gradient_of_noisy_layers(
     R, K, B = losses.shape
     hidden_weights = loss_weights(glr, losses.mean(axis=1)) / (R * B)
     output_weights = loss_weights(glr, losses.reshape(R * K, B)).reshape(R, K, B) / (R * K * B)
-    gradient = [Layer(np.zeros_like(W), np.zeros_like(b)) for W, b in layers]
+    weights = [hidden_weights] * (len(layers) - 1) + [output_weights]
+    gradient: list[Layer] = []
     start = 0
     for passes in blocks:
         block = slice(start, start + len(passes.losses))
+        parts = [
+            layer_gradient(layer, x, noise, w[block])
+            for layer, x, noise, w in zip(layers, passes.inputs, passes.noise, weights, strict=True)
+        ]
+        gradient = list(map(_sum, gradient, parts)) if gradient else parts
         start = block.stop
-        for t, noise in enumerate(passes.noise):
-            weights = (output_weights if t == len(layers) - 1 else hidden_weights)[block]
-            if noise is not None:
-                _add_correlation(gradient[t], passes.inputs[t], noise, weights)
     return Gradient(gradient, float(losses.mean()))
+
+
+def _sum(a: Layer, b: Layer) -> Layer:
+    return Layer(a.W + b.W, a.b + b.b)
 
 
 def loss_weights(glr: GLR, losses: Array) -> Array:
@@ -162,19 +168,20 @@ def loss_weights(glr: GLR, losses: Array) -> Array:
     return weights
 
 
-def _add_correlation(gradient: Layer, x: Array, noise: Noise, weights: Array) -> None:
-    """Add Σ weight·x·s to ∂W and Σ weight·s to ∂b, the sums over replicates and samples.
+def layer_gradient(layer: Layer, x: Array, noise: Noise | None, weights: Array) -> Layer:
+    """Equation (1): Σ weight·x·s for W and Σ weight·s for b, over replicates and samples.
 
     weights are (R, B), or (R, K, B) for the output layer. Whatever the replicates share is
     multiplied once, after the sum over them: the cost of the first layer's product with x, of
     (n_in × B)·(B × n_out), does not grow with R, nor that of the output layer's with K.
     """
+    if noise is None:
+        return Layer(*map(np.zeros_like, layer))
     passes = "rkb,rknb" if weights.ndim == 3 else "rb,rnb"
     shared = x.ndim == 2
     delta = np.einsum(f"{passes}->{'nb' if shared else 'rnb'}", weights / noise.scale, noise.score)
     delta = columns(delta)
-    gradient.W[:] += columns(x) @ delta.T
-    gradient.b[:] += delta.sum(axis=1)
+    return Layer(columns(x) @ delta.T, delta.sum(axis=1))
 
 
 def columns(x: Array) -> Array:
@@ -184,8 +191,9 @@ def columns(x: Array) -> Array:
 
 def logits_of(layer: Layer, x: Array) -> Array:
     """Wᵀx + b for x (…, n_in, B), as one matrix product: (…, n_out, B)."""
-    v = layer.W.T @ columns(x)
-    v += layer.b[:, None]
+    is_batch = x.ndim == 2  # whose samples lie in memory one after the other
+    product = (x.T @ layer.W).T if is_batch else layer.W.T @ columns(x)
+    v = np.add(product, layer.b[:, None], order="C")
     return neurons_last_but_one(v.reshape(-1, *x.shape[:-2], x.shape[-1]))
 
 
@@ -199,12 +207,13 @@ def _losses_and_blocks(
     """
     floats = max(glr.output_draws * layers[-1].b.size, *(b.size for _, b in layers))
     block_size = max(1, BLOCK_FLOATS // (floats * batch.y.size))
-    sizes = [min(block_size, glr.replicates - r) for r in range(0, glr.replicates, block_size)]
+    parts = [glr]
+    if glr.replicates > block_size:
+        starts = range(0, glr.replicates, block_size)
+        parts = [replace(glr, replicates=min(block_size, glr.replicates - r)) for r in starts]
 
     def walk() -> Iterator[Passes]:
-        return (
-            forward_passes(replace(glr, replicates=size), layers, batch, streams) for size in sizes
-        )
+        return (forward_passes(part, layers, batch, streams) for part in parts)
 
     if glr.replicates * floats * batch.y.size <= KEPT_FLOATS:
         blocks = list(walk())
@@ -236,7 +245,9 @@ def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
             x, score = binary_neurons(glr.noise, v / scale, shape, streams[t])
         else:
             r, score = glr.noise.draw(streams[t], shape)
-            x = np.asarray(activation(v + scale * r), np.float32)
+            noisy = scale * r
+            noisy += v
+            x = np.asarray(activation(noisy), np.float32)
         noise.append(Noise(score, scale[..., 0, :]))
     losses = np.asarray(glr.loss(x, batch.y), np.float32)
     if losses.shape != x.shape[:-2] + x.shape[-1:]:

@@ -27,7 +27,8 @@ class Layer(NamedTuple):
 
 def sigmoid(v: Array) -> Array:
     """1/(1 + e^−v), written as (1 + tanh(v/2))/2, which is three times as fast."""
-    x = np.tanh(v * np.float32(0.5))
+    x = v * np.float32(0.5)
+    np.tanh(x, out=x)
     x += 1
     x *= np.float32(0.5)
     return x

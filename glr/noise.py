@@ -77,23 +77,26 @@ def empty_neurons_first(shape: tuple[int, ...]) -> Array:
     return neurons_last_but_one(np.empty((n, *passes, B), np.float32))
 
 
-def uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Independent uniforms on (−1, 1), symmetric, never ±1; float32 made of 32 random bits."""
+def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float = 1) -> Array:
+    """Independent uniforms on (−bound, bound), symmetric; float32 made of 32 random bits.
+
+    The bounds themselves are never drawn: 2⁻²² is more than all the roundings together.
+    """
     c = empty_neurons_first(shape)
     c[:] = random_words(rng, shape, np.uint32).view(np.int32)
-    c *= np.float32((1 - 2**-24) * 2**-31)
+    c *= np.float32(bound * (1 - 2**-22) * 2**-31)
     return c
 
 
 def _draw_logistic(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """By inversion: r = β log((1 + c)/(1 − c)), whose score is tanh(r/2β)/β = c/β."""
-    c = uniform(rng, shape)
-    r = 1 + c
-    r /= 1 - c
+    """By inversion: the score s is uniform on (−1/β, 1/β), and r = β log((1/β + s)/(1/β − s))."""
+    bound = np.float32(1 / LOGISTIC_SCALE)
+    s = uniform(rng, shape, 1 / LOGISTIC_SCALE)
+    r = bound + s
+    r /= bound - s
     np.log(r, out=r)
     r *= np.float32(LOGISTIC_SCALE)
-    c *= np.float32(1 / LOGISTIC_SCALE)
-    return r, c
+    return r, s
 
 
 def _logistic_cdf(v: Array) -> Array:
