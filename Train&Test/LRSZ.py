@@ -46,6 +46,7 @@ LEARNING_RATE = 0.005  # of the first step; falls to 0 along half a cosine
 WEIGHT_DECAY = 2e-4  # L2 penalty on the weights, added to the gradient
 CENTRALISED_GRADIENT = True  # subtract each first-layer neuron's mean weight gradient
 EVAL_EVERY = 500  # steps between evaluations on the test set
+CHECKPOINT_EVERY = 1000  # steps between saved states, from which --resume continues
 VALIDATION = 0  # training samples held out and evaluated in place of the test set
 # --------------------------------------------------------------------------------------------
 

@@ -18,7 +18,8 @@ from glr.errors import GLRError
 from glr.estimator import Batch, Gradient
 from glr.network import Layer, Network, layer_views, threshold
 from glr.noise import LAPLACE_SCALE, LOGISTIC_SCALE
-from glr.training import GradientEstimator
+from glr.optimizers import State
+from glr.training import Estimator
 
 
 def import_keras():
@@ -116,7 +117,7 @@ def noise_layer(sigma: float, law: str, seed: int):
 
 def backpropagation_estimator(
     network: Network, sigma: Sequence[float], law: str, seed: int
-) -> GradientEstimator:
+) -> Estimator:
     """The mean cross-entropy's gradient by Keras, as a function of layers and batch."""
     if network.activation is threshold:
         raise GLRError("ACTIVATION = threshold: has no gradient to propagate; use sigmoid")
@@ -136,12 +137,20 @@ def backpropagation_estimator(
             risk = mean_cross_entropy(y, logits)
         return risk, tape.gradient(risk, parameters), state
 
-    state = [variable.value for variable in model.non_trainable_variables]  # of the noise
+    noise_state = [variable.value for variable in model.non_trainable_variables]
 
-    def estimator(layers: list[Layer], batch: Batch) -> Gradient:
-        nonlocal state
+    def gradient(layers: list[Layer], batch: Batch) -> Gradient:
         parameters = np.concatenate([part.ravel() for layer in layers for part in layer])
-        risk, flat, state = risk_gradient_state(parameters, state, batch.x.T, batch.y)
+        risk, flat, noise_state[:] = risk_gradient_state(
+            parameters, noise_state, batch.x.T, batch.y
+        )
         return Gradient(layer_views(flat.numpy(), network.sizes), float(risk))
 
-    return estimator
+    def restore(state: State) -> None:
+        noise_state[:] = [tf.constant(state[f"noise{i}"]) for i in range(len(noise_state))]
+
+    return Estimator(
+        gradient,
+        lambda: {f"noise{i}": part.numpy() for i, part in enumerate(noise_state)},
+        restore,
+    )

@@ -14,7 +14,7 @@ from glr.network import Network, new_network
 from glr.noise import laplace
 from glr.optimizers import adam
 from glr.plots import new_figure, save_figure
-from glr.training import Plan, glr_estimator, train
+from glr.training import Plan, Run, glr_estimator, train
 
 REPLICATES = (2, 5, 10, 20, 50, 100, 200)
 DRAWS = 200  # gradients that a variance is estimated from
@@ -41,7 +41,7 @@ def half_trained_network(glr: GLR, data: Dataset, rng: np.random.Generator) -> N
     sizes = [data.x_train.shape[1], 50, int(data.y_train.max()) + 1]
     network = new_network(sizes, glr.activation, rng)
     plan = Plan(glr.loss, adam, HALF_TRAINED_STEPS, BATCH, 0.005, 1e-4, False, HALF_TRAINED_STEPS)
-    for _ in train(network, glr_estimator(glr, rng), data, plan, rng):
+    for _ in train(Run(network, glr_estimator(glr, rng)), data, plan, rng):
         pass
     return network
 

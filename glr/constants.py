@@ -11,6 +11,7 @@ import io
 import math
 import os
 import re
+import sys
 import tokenize
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 from glr import losses, network, noise, optimizers
 from glr.errors import GLRError
+from glr.models import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,6 +90,7 @@ KINDS: dict[str, Kind] = {
     "WEIGHT_DECAY": NOT_NEGATIVE,
     "CENTRALISED_GRADIENT": FLAG,
     "EVAL_EVERY": _whole(1),
+    "CHECKPOINT_EVERY": _whole(1),
     "VALIDATION": _whole(0),
     "MODELS": _text("paths of models"),
     "SAMPLES": _text("names of sample files"),
@@ -113,6 +116,12 @@ NAMED: dict[str, dict[str, object]] = {
     "LOSS": {f.__name__: f for f in (losses.cross_entropy, losses.zero_one)},
     "NOISE": {law.name: law for law in (noise.gaussian, noise.laplace, noise.logistic)},
     "OPTIMIZER": {f.__name__: f for f in (optimizers.sgd, optimizers.adagrad, optimizers.adam)},
+}
+
+LIKE = {
+    "type": Path,
+    "metavar": "MODEL",
+    "help": "train again what this file of models/ holds: its constants become the defaults",
 }
 
 
@@ -152,10 +161,12 @@ def script_constants(script: Mapping[str, object], words: list[str] | None = Non
     script : the script's `globals()`; its names in capitals that stand in KINDS are constants
     words : the command line, sys.argv[1:] by default
 
-    Adds SCRIPT (the script's name), DATA_DIR and MODELS_DIR. Raises GLRError for a bad constant;
-    ends the process, as argparse does, for a bad word (status 2) and after -h.
+    Adds SCRIPT (the script's name), DATA_DIR and MODELS_DIR; RESUME to those of a script that
+    saves checkpoints, which also takes --like. Raises GLRError for a bad constant; ends the
+    process, as argparse does, for a bad word (status 2) and after -h.
     """
     path = Path(str(script["__file__"]))
+    words = sys.argv[1:] if words is None else words
     parser = OneLineParser(
         prog=path.name,
         description=script["__doc__"],
@@ -164,6 +175,9 @@ def script_constants(script: Mapping[str, object], words: list[str] | None = Non
     )
     says = comments(path.read_text(encoding="utf-8"))
     defaults = {name: script[name] for name in KINDS if name in script}
+    trains = "CHECKPOINT_EVERY" in defaults
+    if trains:
+        defaults |= constants_like(path.stem, defaults, words)
     for name, default in defaults.items():
         _add_flag(parser, name, default, says.get(name, ""))
     for place in ("data", "models"):
@@ -174,13 +188,41 @@ def script_constants(script: Mapping[str, object], words: list[str] | None = Non
             metavar="DIR",
             help=f"the {place} folder (default: GLR_{place.upper()}_DIR, else {place}/)",
         )
+    if trains:
+        parser.add_argument("--like", **LIKE)
+        parser.add_argument(
+            "--resume", action="store_true", help="continue the run from its last saved state"
+        )
     given = vars(parser.parse_args(words))
     constants = SimpleNamespace(
         SCRIPT=path.stem, DATA_DIR=Path(given["data_dir"]), MODELS_DIR=Path(given["models_dir"])
     )
+    if trains:
+        constants.RESUME = given["resume"]
     for name in defaults:
         setattr(constants, name, _checked(name, given[name.lower()], script))
     return constants
+
+
+def constants_like(script: str, defaults: Mapping[str, object], words: list[str]) -> dict:
+    """The constants of the model that --like names, where the script has them; {} without it.
+
+    Raises GLRError if the file is no model of that script.
+    """
+    parser = OneLineParser(prog=f"{script}.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("--like", **LIKE)
+    path = parser.parse_known_args(words)[0].like
+    if path is None:
+        return {}
+    metadata = load_model(path).metadata
+    recorded = metadata.get("constants")
+    if metadata.get("script") != script or not isinstance(recorded, dict):
+        raise GLRError(
+            f"{path}: was trained by {metadata.get('script')}.py, not by {script}.py; run that one"
+        )
+    if "retuned" in metadata:
+        raise GLRError(f"{path}: its constants were changed half-way; no one command trains it")
+    return {name: value for name, value in recorded.items() if name in defaults}
 
 
 def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -> None:

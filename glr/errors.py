@@ -11,3 +11,12 @@ class DivergenceError(GLRError):
     """Training has left the finite numbers."""
 
     status = 3
+
+
+class StoppedError(GLRError):
+    """The user, or the system, asked the run to stop, and it did so with its state saved."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        """Take the status that shells give to a process ended by that signal: 130 for Ctrl-C."""
+        super().__init__(message)
+        self.status = 128 + signal_number

@@ -5,34 +5,31 @@ from __future__ import annotations
 import csv
 import io
 import platform
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
+from glr.checkpoint import fingerprint, restore_checkpoint, save_checkpoint
 from glr.constants import as_typed, name_of
 from glr.data import Dataset, dataset_label, hold_out, load_dataset, n_classes
-from glr.errors import GLRError
+from glr.errors import DivergenceError, GLRError, StoppedError
 from glr.estimator import GLR
-from glr.files import write_whole
+from glr.files import check_writable, write_whole
 from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
 from glr.models import save_model
-from glr.network import Network, new_network, threshold
+from glr.network import new_network, threshold
 from glr.plots import draw_learning_curve
-from glr.training import Evaluation, Plan, glr_estimator, train
+from glr.training import Evaluation, Plan, Run, glr_estimator, train
 
-
-class Run(NamedTuple):
-    """A trained network and its learning curve."""
-
-    network: Network
-    history: list[Evaluation]
+# Of a script's constants, those that have no bearing on the weights.
+NO_BEARING = ("SCRIPT", "DATA_DIR", "MODELS_DIR", "CHECKPOINT_EVERY", "RESUME")
 
 
 @contextmanager
@@ -124,8 +121,7 @@ def train_by_glr(constants: SimpleNamespace) -> Run:
     glr, data = glr_method(constants), load_data(constants)
     rng = run_generator(constants.SEED)
     network = new_network(layer_sizes(data, constants.HIDDEN), constants.ACTIVATION, rng)
-    evaluations = train(network, glr_estimator(glr, rng), data, plan_of(constants), rng)
-    return Run(network, list(shown(evaluations, constants)))
+    return trained(Run(network, glr_estimator(glr, rng)), data, constants, rng)
 
 
 def train_by_backpropagation(constants: SimpleNamespace) -> Run:
@@ -140,8 +136,79 @@ def train_by_backpropagation(constants: SimpleNamespace) -> Run:
     network = new_network(layer_sizes(data, constants.HIDDEN), constants.ACTIVATION, rng)
     sigma = layer_sigmas(constants.SIGMA, len(constants.HIDDEN) + 1)
     estimator = backpropagation_estimator(network, sigma, constants.NOISE.name, constants.SEED)
-    evaluations = train(network, estimator, data, plan_of(constants), rng)
-    return Run(network, list(shown(evaluations, constants)))
+    return trained(Run(network, estimator), data, constants, rng)
+
+
+def trained(run: Run, data: Dataset, constants: SimpleNamespace, rng: np.random.Generator) -> Run:
+    """The run after its last step. It is shown, and kept in checkpoints on the way.
+
+    Raises StoppedError at Ctrl-C and at the system's request to stop (SIGTERM).
+    """
+    path, plan = checkpoint_path(constants), plan_of(constants)
+    origin = {**recorded_constants(constants), "training data": fingerprint(data)}
+    for written in run_files(constants):
+        check_writable(written)
+    if path.exists() and constants.RESUME:
+        restore_checkpoint(path, run, origin, plan.optimizer)
+    print(start_note(path, run, constants), end="", file=sys.stderr)
+    try:
+        with stop_signals() as signals:
+            for _ in shown(train(run, data, plan, rng), run, constants):
+                is_last = run.step == constants.STEPS
+                if signals or is_last or run.step % constants.CHECKPOINT_EVERY == 0:
+                    save_checkpoint(path, run, origin)
+                if signals:
+                    raise StoppedError(stop_note(path, run, constants), signals[0])
+    except DivergenceError as error:
+        kept = f". An earlier state is in {path}" if path.exists() else ""
+        raise DivergenceError(f"{error}{kept}") from error
+    return run
+
+
+def start_note(path: Path, run: Run, constants: SimpleNamespace) -> str:
+    """What the reader should know of a checkpoint that is, or is not, at `path`; else nothing."""
+    if run.step:
+        new = run.retuned and run.retuned[-1]["after_step"] == run.step
+        other = f" with other {', '.join(run.retuned[-1]['was'])}" if new else ""
+        return f"continues after step {run.step}, saved in {path}{other}\n"
+    if constants.RESUME:
+        return f"nothing to resume at {path}: starts at step 1\n"
+    if path.exists():
+        return f"starts anew, over an unfinished run in {path}; --resume would continue it\n"
+    return ""
+
+
+def stop_note(path: Path, run: Run, constants: SimpleNamespace) -> str:
+    """Where the run stands, and how to go on with it."""
+    figures = ""
+    if run.history:
+        last = run.history[-1]
+        where, accuracy = evaluated_on(constants), 100 * last.test_accuracy
+        figures = f", {where} accuracy {accuracy:.2f} % at step {last.step}"
+    how = "start it again" if constants.RESUME else "the same command with --resume"
+    return (
+        f"stopped after step {run.step} of {constants.STEPS}{figures}; {how} continues from {path}"
+    )
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that gathers SIGINT (Ctrl-C) and SIGTERM, so that a step is finished before them.
+
+    A second signal of the same kind acts at once, as ever.
+    """
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, usual[number])
+
+    usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
 
 
 def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
@@ -154,23 +221,30 @@ def evaluated_on(constants: SimpleNamespace) -> str:
     return "validation" if constants.VALIDATION else "test"
 
 
-def shown(evaluations: Iterable[Evaluation], constants: SimpleNamespace) -> Iterator[Evaluation]:
+def shown(
+    evaluations: Iterable[Evaluation | None], run: Run, constants: SimpleNamespace
+) -> Iterator[Evaluation | None]:
     """Pass the evaluations on and show them: a bar on a terminal, plain lines elsewhere."""
     from tqdm import tqdm  # noqa: PLC0415  (after -h, which it would slow)
 
     with tqdm(
-        total=constants.STEPS, unit="step", desc=constants.NAME, disable=not sys.stderr.isatty()
+        total=constants.STEPS,
+        initial=run.step,
+        unit="step",
+        desc=constants.NAME,
+        disable=not sys.stderr.isatty(),
     ) as bar:
         for row in evaluations:
-            figures = (
-                f"loss {row.train_loss:.4f}, "
-                f"{evaluated_on(constants)} accuracy {100 * row.test_accuracy:.2f} %"
-            )
-            bar.set_postfix_str(figures, refresh=False)
-            bar.update(row.step - bar.n)
-            if bar.disable:
-                where = f"step {row.step}/{constants.STEPS}"
-                print(f"{where}  {figures}  {row.seconds:.1f} s", flush=True)
+            if row is not None:
+                figures = (
+                    f"loss {row.train_loss:.4f}, "
+                    f"{evaluated_on(constants)} accuracy {100 * row.test_accuracy:.2f} %"
+                )
+                bar.set_postfix_str(figures, refresh=False)
+                if bar.disable:
+                    where = f"step {row.step}/{constants.STEPS}"
+                    print(f"{where}  {figures}  {row.seconds:.1f} s", flush=True)
+            bar.update()
             yield row
 
 
@@ -182,18 +256,36 @@ def run_path(constants: SimpleNamespace) -> Path:
     return constants.MODELS_DIR / f"{name}.npz"
 
 
+def checkpoint_path(constants: SimpleNamespace) -> Path:
+    """Where the run's checkpoint is while it trains: models/LRS_mnist_seed0.checkpoint."""
+    return run_path(constants).with_suffix(".checkpoint")
+
+
+def run_files(constants: SimpleNamespace) -> list[Path]:
+    """All that the run writes: model, history, learning curve, checkpoint."""
+    path = run_path(constants)
+    return [path, path.with_suffix(".csv"), path.with_suffix(".png"), checkpoint_path(constants)]
+
+
 def save_run(run: Run, constants: SimpleNamespace) -> None:
-    """Write the model (.npz), its history (.csv) and learning curve (.png); print the summary."""
-    network, history = run
-    path, last, where = run_path(constants), history[-1], evaluated_on(constants)
+    """Write the model (.npz), its history (.csv) and learning curve (.png); print the summary.
+
+    The checkpoint is deleted last: nothing is lost if one of them cannot be written.
+    """
+    network, last, where = run.network, run.history[-1], evaluated_on(constants)
+    model, history, picture, checkpoint = run_files(constants)
     accuracy = last.test_accuracy
-    write_history(path.with_suffix(".csv"), history)
-    title = f"{path.stem}: {', '.join(map(str, network.sizes))} neurons"
-    draw_learning_curve(path.with_suffix(".png"), title, history, where)
-    save_model(path, network, run_metadata(network, last, constants))
+    title = f"{model.stem}: {', '.join(map(str, network.sizes))} neurons"
+    try:
+        write_history(history, run.history)
+        draw_learning_curve(picture, title, run.history, where)
+        save_model(model, network, run_metadata(run, constants))
+    except GLRError as error:
+        raise GLRError(f"{error}. The run is kept: --resume then writes it") from error
+    checkpoint.unlink(missing_ok=True)
     print(
         f"{constants.NAME}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
-        f"{where} accuracy {100 * accuracy:.2f} % (noise-free)  {last.seconds:.1f} s  {path}"
+        f"{where} accuracy {100 * accuracy:.2f} % (noise-free)  {last.seconds:.1f} s  {model}"
     )
 
 
@@ -202,12 +294,14 @@ def recorded_constants(constants: SimpleNamespace) -> dict:
     return {
         name: [name_of(v) for v in value] if isinstance(value, tuple) else name_of(value)
         for name, value in vars(constants).items()
-        if name not in ("SCRIPT", "DATA_DIR", "MODELS_DIR")
+        if name not in NO_BEARING
     }
 
 
-def run_metadata(network: Network, last: Evaluation, constants: SimpleNamespace) -> dict:
+def run_metadata(run: Run, constants: SimpleNamespace) -> dict:
     """All that is needed to know, and to retrain, what the weights are."""
+    network, last = run.network, run.history[-1]
+    retuned = {"retuned": run.retuned} if run.retuned else {}
     return {
         "script": constants.SCRIPT,
         "dataset": dataset_label(constants.DATASET),
@@ -215,6 +309,7 @@ def run_metadata(network: Network, last: Evaluation, constants: SimpleNamespace)
         "activation": name_of(network.activation),
         "loss": name_of(constants.LOSS),
         "constants": recorded_constants(constants),
+        **retuned,
         "metrics": {
             f"{evaluated_on(constants)}_accuracy": last.test_accuracy,
             f"{evaluated_on(constants)}_loss": last.test_loss,

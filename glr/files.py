@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -37,10 +38,28 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise GLRError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            "free some space or choose another folder"
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise GLRError unless a file can be made at `path`: before long work, not after it."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder is in its place")
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> GLRError:
+    """The error that says why `path` cannot be written, and what to do."""
+    return GLRError(
+        f"{path}: cannot be written ({error.strerror or error}); "
+        "free some space or choose another folder"
+    )

@@ -52,6 +52,8 @@ SURROGATE = {  # how the surrogate is trained: the published code's separate ReL
     "CENTRALISED_GRADIENT": False,
     "EVAL_EVERY": 500,
     "VALIDATION": 0,
+    "CHECKPOINT_EVERY": 1000,
+    "RESUME": True,
 }
 
 

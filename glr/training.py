@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +16,8 @@ from glr.errors import DivergenceError
 from glr.estimator import GLR, Batch, Gradient, glr_gradient
 from glr.losses import Loss
 from glr.network import Layer, Network, accuracy, layer_views
-from glr.optimizers import Optimizer
+from glr.noise import Array
+from glr.optimizers import Optimizer, State
 
 GradientEstimator = Callable[[list[Layer], Batch], Gradient]
 
@@ -49,10 +52,63 @@ class Evaluation(NamedTuple):
     test_accuracy: float
 
 
-def glr_estimator(glr: GLR, rng: np.random.Generator) -> GradientEstimator:
+class Estimator(NamedTuple):
+    """A gradient estimator, and the state of its noise as arrays, to be stored and restored."""
+
+    gradient: GradientEstimator
+    state: Callable[[], State] = dict
+    restore: Callable[[State], object] = lambda state: None
+
+
+@dataclass
+class Run:
+    """All that training changes; with the seed, all that a run needs to be continued.
+
+    step : minibatch steps taken
+    seconds : spent on them, evaluations not counted
+    risks : the batches' mean losses since the last evaluation
+    retuned : after which steps it was continued with other constants, and what they were before
+    """
+
+    network: Network
+    estimator: Estimator
+    optimizer_state: State = field(default_factory=dict)
+    step: int = 0
+    seconds: float = 0.0
+    risks: list[float] = field(default_factory=list)
+    history: list[Evaluation] = field(default_factory=list)
+    retuned: list[dict] = field(default_factory=list)
+
+
+def glr_estimator(glr: GLR, rng: np.random.Generator) -> Estimator:
     """The GLR gradient as a function of layers and batch, one noise stream per layer."""
     streams = rng.spawn(len(glr.sigma))
-    return lambda layers, batch: glr_gradient(glr, layers, batch, streams)
+
+    def restore(state: State) -> None:
+        for t, stream in enumerate(streams):
+            set_generator_words(stream, state[f"stream{t}"])
+
+    return Estimator(
+        lambda layers, batch: glr_gradient(glr, layers, batch, streams),
+        lambda: {f"stream{t}": generator_words(stream) for t, stream in enumerate(streams)},
+        restore,
+    )
+
+
+def generator_words(rng: np.random.Generator) -> np.ndarray:
+    """The state of an SFC64 generator as 6 uint64: its four words, and a spare half-word."""
+    state = rng.bit_generator.state
+    return np.array([*state["state"]["state"], state["has_uint32"], state["uinteger"]], np.uint64)
+
+
+def set_generator_words(rng: np.random.Generator, words: np.ndarray) -> None:
+    """Put an SFC64 generator into the state that generator_words gave."""
+    rng.bit_generator.state = {
+        "bit_generator": "SFC64",
+        "state": {"state": words[:4]},
+        "has_uint32": int(words[4]),
+        "uinteger": int(words[5]),
+    }
 
 
 def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -73,43 +129,58 @@ def cosine_rate(plan: Plan, step: int) -> float:
 
 
 def train(
-    network: Network,
-    estimator: GradientEstimator,
-    data: Dataset,
-    plan: Plan,
-    rng: np.random.Generator,
-) -> Iterator[Evaluation]:
-    """Train `network` in place; yield an evaluation every `eval_every` steps and at the end.
+    run: Run, data: Dataset, plan: Plan, rng: np.random.Generator
+) -> Iterator[Evaluation | None]:
+    """Train run.network in place, from run.step on; yield after every step.
 
-    Raises DivergenceError at the first step whose loss is not finite.
+    What is yielded is an evaluation every `eval_every` steps and at the end, else None.
+    rng : as it was before the run's first step, so that the minibatches are those of one run.
+
+    Raises DivergenceError at the first step whose loss or weights are not finite.
     """
-    layers, optimizer_state = network.layers, {}
-    flat = np.empty_like(network.parameters)
-    batches = minibatches(len(data.x_train), plan.batch_size, rng)
-    seconds, risks, start = 0.0, [], time.perf_counter()
-    for step in range(1, plan.steps + 1):
+    batches = islice(minibatches(len(data.x_train), plan.batch_size, rng), run.step, None)
+    while run.step < plan.steps:
+        start = time.perf_counter()
         rows = next(batches)
-        with np.errstate(over="ignore", invalid="ignore"):  # finite_risk sees to it
-            gradient = estimator(layers, Batch(data.x_train[rows].T, data.y_train[rows]))
-            risks.append(finite_risk(gradient, step))
-            write_descent(layer_views(flat, network.sizes), gradient.layers, layers, plan)
-            plan.optimizer(network.parameters, flat, cosine_rate(plan, step - 1), optimizer_state)
-        if step % plan.eval_every == 0 or step == plan.steps:
-            seconds += time.perf_counter() - start
-            epoch = step * len(rows) / len(data.x_train)
-            test = test_figures(network, data, plan.loss)
-            yield Evaluation(step, epoch, seconds, float(np.mean(risks)), *test)
-            risks, start = [], time.perf_counter()
+        take_step(run, Batch(data.x_train[rows].T, data.y_train[rows]), plan)
+        run.seconds += time.perf_counter() - start
+        if run.step % plan.eval_every == 0 or run.step == plan.steps:
+            epoch = run.step * len(rows) / len(data.x_train)
+            test = test_figures(run.network, data, plan.loss)
+            train_loss = float(np.mean(run.risks))
+            run.history.append(Evaluation(run.step, epoch, run.seconds, train_loss, *test))
+            run.risks.clear()
+            yield run.history[-1]
+        else:
+            yield None
 
 
-def finite_risk(gradient: Gradient, step: int) -> float:
-    """The batch's mean loss; DivergenceError if it is not finite."""
-    if not math.isfinite(gradient.risk):
-        raise DivergenceError(
-            f"step {step}: the loss is {gradient.risk}; "
-            "lower LEARNING_RATE, or raise SIGMA (the estimate's variance falls as 1/σ²)"
-        )
-    return gradient.risk
+def take_step(run: Run, batch: Batch, plan: Plan) -> None:
+    """Estimate the gradient of one minibatch, and descend."""
+    network, layers = run.network, run.network.layers
+    flat = np.empty_like(network.parameters)
+    run.step += 1
+    with np.errstate(over="ignore", invalid="ignore"):  # check_finite sees to it
+        gradient = run.estimator.gradient(layers, batch)
+        write_descent(layer_views(flat, network.sizes), gradient.layers, layers, plan)
+        rate = cosine_rate(plan, run.step - 1)
+        plan.optimizer(network.parameters, flat, rate, run.optimizer_state)
+        check_finite(gradient.risk, network.parameters, run.step)
+    run.risks.append(gradient.risk)
+
+
+def check_finite(risk: float, parameters: Array, step: int) -> None:
+    """Raise DivergenceError unless the batch's mean loss and all the weights are finite."""
+    if not math.isfinite(risk):
+        what = f"the loss is {risk}"
+    elif not math.isfinite(parameters @ parameters):  # faster than looking at each
+        what = "the weights overflow"
+    else:
+        return
+    raise DivergenceError(
+        f"step {step}: {what}; "
+        "lower LEARNING_RATE, or raise SIGMA (the estimate's variance falls as 1/σ²)"
+    )
 
 
 def write_descent(

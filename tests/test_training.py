@@ -14,7 +14,7 @@ from glr.losses import cross_entropy, zero_one
 from glr.models import load_model, save_model
 from glr.network import Layer, accuracy, layer_views, logits, new_network, sigmoid, threshold
 from glr.optimizers import adagrad, adam, sgd
-from glr.training import Plan, cosine_rate, minibatches, train
+from glr.training import Estimator, Plan, Run, cosine_rate, minibatches, train
 
 
 def generator(seed=0):
@@ -96,7 +96,10 @@ def test_training_follows_the_plan(centralised):
     def known_gradient(layers, batch):
         return Gradient([Layer(slope, np.ones_like(layers[0].b))], 2.0)
 
-    rows = list(train(network, known_gradient, small_data(), plan, generator()))
+    run = Run(network, Estimator(known_gradient))
+    yielded = list(train(run, small_data(), plan, generator()))
+    rows = run.history
+    assert yielded == [None, None, *rows]
     assert [row.step for row in rows] == [3, 4]
     assert rows[-1].train_loss == 2.0
     assert rows[-1].epoch == 4
@@ -117,7 +120,8 @@ def test_backpropagation_gradient_is_the_numerical_one():
 
     network = new_network([4, 3, 2], sigmoid, generator())
     batch = Batch(generator(1).normal(size=(4, 6)).astype(np.float32), np.array([0, 1, 1, 0, 1, 0]))
-    gradient = backpropagation_estimator(network, (0, 0), "gaussian", 0)(network.layers, batch)
+    estimator = backpropagation_estimator(network, (0, 0), "gaussian", 0)
+    gradient = estimator.gradient(network.layers, batch)
 
     def risk(parameters):
         z = logits(layer_views(parameters, network.sizes), sigmoid, batch.x)
