@@ -1,0 +1,73 @@
+"""Scripts as processes, and the files that they leave."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def command(script, *words, home=ROOT):
+    """The words of `python script words`, for a script of Train&Test or RobustnessTest."""
+    (path,) = (
+        p for p in (home / f / script for f in ("Train&Test", "RobustnessTest")) if p.exists()
+    )
+    return [sys.executable, str(path), *map(str, words)]
+
+
+def run(script, *words, cwd=ROOT, home=ROOT):
+    """The finished process of `python script words`."""
+    return subprocess.run(
+        command(script, *words, home=home), cwd=cwd, text=True, capture_output=True, check=False
+    )
+
+
+def started(script, *words):
+    """The running process of `python script words`, which says nothing."""
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(command(script, *words), stdout=nowhere, stderr=nowhere)
+
+
+def saved(path):
+    """Arrays and metadata of a model file."""
+    with np.load(path, allow_pickle=False) as arrays:
+        loaded = {name: arrays[name] for name in arrays.files}
+    return loaded, json.loads(str(loaded.pop("metadata")))
+
+
+def history(path):
+    """The learning curve in a CSV, without the column that no two runs share: seconds."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(None not in row and None not in row.values() for row in rows), path
+    return [{name: cell for name, cell in row.items() if name != "seconds"} for row in rows]
+
+
+def assert_whole(folder):
+    """Every file of a models folder can be read to its end; the rest of a killed write has no name.
+
+    Files whose names begin with a dot are such rests.
+    """
+    for path in folder.glob("[!.]*"):
+        if path.suffix in (".npz", ".checkpoint"):
+            saved(path)
+        elif path.suffix == ".csv":
+            assert path.read_bytes().endswith(b"\n")
+            assert history(path)
+        else:
+            assert path.suffix == ".png"
+            assert matplotlib.image.imread(path).size > 0
+
+
+def assert_same_run(folder, other, name):
+    """Both folders hold the same weights bit for bit, and the same history."""
+    mine, theirs = (saved(place / f"{name}.npz")[0] for place in (folder, other))
+    assert mine.keys() == theirs.keys()
+    for key, array in mine.items():
+        np.testing.assert_array_equal(array, theirs[key])
+    assert history(folder / f"{name}.csv") == history(other / f"{name}.csv")

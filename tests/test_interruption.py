@@ -1,0 +1,297 @@
+"""Runs that are stopped, killed, continued, repeated, or that have company."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from processes import assert_same_run, assert_whole, command, run, saved, started
+
+from glr.checkpoint import restore_checkpoint, save_checkpoint
+from glr.errors import DivergenceError, GLRError
+from glr.estimator import GLR, Gradient
+from glr.losses import zero_one
+from glr.network import new_network, sigmoid
+from glr.noise import gaussian
+from glr.optimizers import adam
+from glr.training import Estimator, Plan, Run, glr_estimator, take_step
+
+KILLS = 50
+NAME = "LRS_digits_seed0"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The folder of a run of LRS.py with the flags SHORT that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    ran = run("LRS.py", *SHORT, "--models-dir", folder)
+    assert ran.returncode == 0, ran.stderr
+    return folder
+
+
+SHORT = ("--steps", 300, "--eval-every", 20, "--checkpoint-every", 1)
+
+
+def test_killed_fifty_times_a_run_ends_with_the_same_weights(uninterrupted, tmp_path):
+    """SIGKILL at random moments; a checkpoint after every step makes most of them writes."""
+    rng = np.random.default_rng(0)
+    kills = 0
+    while kills < KILLS:
+        process = started("LRS.py", *SHORT, "--resume", "--models-dir", tmp_path)
+        try:
+            assert process.wait(timeout=rng.uniform(0.2, 1.5)) == 0
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+        assert_whole(tmp_path)
+    killed_while_writing = list(tmp_path.glob(".*.tmp"))
+    print(f"{len(killed_while_writing)} of {kills} were killed while a file was being written")
+    assert killed_while_writing
+    assert run("LRS.py", *SHORT, "--resume", "--models-dir", tmp_path).returncode == 0
+    assert_same_run(tmp_path, uninterrupted, NAME)
+
+
+def test_samples_are_old_or_new_wherever_their_writer_is_killed(tmp_path):
+    """A process that writes sample files without end is killed 20 times."""
+    path = tmp_path / "samples.npz"
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from itertools import count\n"
+        "from glr.samples import Samples, save_samples\n"
+        "for i in count():\n"
+        "    x = np.full((200, 64), i % 100 / 100, np.float32)\n"
+        "    save_samples(Path(sys.argv[1]), Samples(x, x, np.zeros(200, np.int64), {'i': i}))\n"
+    )
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+        time.sleep(rng.uniform(0.2, 0.5))
+        process.kill()
+        process.wait()
+        if path.exists():
+            arrays, metadata = saved(path)
+            assert np.all(arrays["x_adv"] == np.float32(metadata["i"] % 100 / 100))
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "number"),
+    [
+        ("LRTZ.py", ("--steps", 100_000, "--noise", "gaussian"), signal.SIGINT),
+        ("LRS.py", ("--steps", 100_000, "--hidden", 20, 12), signal.SIGTERM),
+    ],
+)
+def test_a_stopped_run_says_so_within_a_second_and_keeps_its_state(script, words, number, tmp_path):
+    words = (*words, "--models-dir", tmp_path)
+    process = subprocess.Popen(
+        command(script, *words), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout.readline().startswith("step 500/100000")
+    start = time.perf_counter()
+    process.send_signal(number)
+    _, complaint = process.communicate(timeout=60)
+    print(f"stopped after {time.perf_counter() - start:.2f} s")
+    assert process.returncode == 128 + number
+    (line,) = complaint.splitlines()
+    assert re.search(
+        r"stopped after step \d+ of 100000, test accuracy [\d.]+ % at step 500; ", line
+    )
+    assert "--resume continues" in line
+    (checkpoint,) = tmp_path.iterdir()
+    assert checkpoint.suffix == ".checkpoint"
+
+
+@pytest.mark.parametrize("script", ["LRTZ.py", "BP.py"])
+def test_a_stopped_run_continues_to_the_same_weights(script, tmp_path):
+    """Stopped between two evaluations, with Gaussian noise, whose generator keeps half-words."""
+    words = ("--steps", 1500, "--eval-every", 400, "--noise", "gaussian", "--sigma", 1)
+    name = f"{script.removesuffix('.py')}_digits_seed0"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(script, *words, "--models-dir", whole).returncode == 0
+    process = subprocess.Popen(
+        command(script, *words, "--models-dir", parts), text=True, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline().startswith("step 400/1500")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    ran = run(script, *words, "--models-dir", parts, "--resume")
+    assert ran.returncode == 0, ran.stderr
+    assert re.match(r"continues after step \d+, saved in ", ran.stderr)
+    assert_same_run(parts, whole, name)
+    assert not list(parts.glob("*.checkpoint"))
+
+
+def test_nothing_to_resume_starts_at_the_beginning(uninterrupted, tmp_path):
+    ran = run("LRS.py", *SHORT, "--resume", "--models-dir", tmp_path)
+    assert ran.returncode == 0
+    assert ran.stderr.startswith("nothing to resume at ")
+    assert_same_run(tmp_path, uninterrupted, NAME)
+
+
+def test_two_runs_and_a_reader_at_once(uninterrupted, tmp_path, monkeypatch):
+    """Two runs of the same seed write the same files while testAdv.py reads them."""
+    for place in ("DATA", "MODELS", "RESULTS"):
+        monkeypatch.setenv(f"GLR_{place}_DIR", str(tmp_path / place.lower()))
+    models = tmp_path / "models"
+    assert run("noise_generate_adv.py").returncode == 0
+    assert run("LRS.py", *SHORT).returncode == 0
+    readers = []
+    for _ in range(2):
+        runs = [started("LRS.py", *SHORT) for _ in range(2)]
+        while any(process.poll() is None for process in runs):
+            readers.append(run("testAdv.py"))
+            assert_whole(models)
+        assert [process.returncode for process in runs] == [0, 0]
+    assert [(r.returncode, r.stderr) for r in readers] == [(0, "")] * len(readers)
+    assert_same_run(models, uninterrupted, NAME)
+
+
+def test_a_seed_gives_the_same_weights_with_any_number_of_threads(uninterrupted, tmp_path):
+    for threads in ("1", "2"):
+        places = {f"{library}_NUM_THREADS": threads for library in ("OPENBLAS", "OMP", "MKL")}
+        folder = tmp_path / threads
+        words = command("LRS.py", *SHORT, "--models-dir", folder)
+        subprocess.run(words, env={**os.environ, **places}, check=True, stdout=subprocess.DEVNULL)
+        assert_same_run(folder, uninterrupted, NAME)
+
+
+def test_a_model_s_metadata_train_it_again(tmp_path):
+    words = "--steps 120 --sigma 0.7 --hidden 20 12 --noise laplace --no-control-variate --seed 5"
+    first = run("LRTZ.py", *words.split(), "--eval-every", 50, "--models-dir", tmp_path / "one")
+    assert first.returncode == 0, first.stderr
+    model = tmp_path / "one" / "LRTZ_digits_seed5.npz"
+    again = run("LRTZ.py", "--like", model, "--models-dir", tmp_path / "two")
+    assert again.returncode == 0, again.stderr
+    assert_same_run(tmp_path / "one", tmp_path / "two", "LRTZ_digits_seed5")
+    other = run("LRTZ.py", "--like", model, "--seed", 6, "--models-dir", tmp_path / "two")
+    assert "seed 6" in other.stdout.splitlines()[-1]
+    wrong = run("LRS.py", "--like", model, "--models-dir", tmp_path / "two")
+    assert wrong.returncode == 2
+    assert "was trained by LRTZ.py, not by LRS.py" in wrong.stderr
+
+
+def test_divergence_keeps_the_last_good_state_which_another_step_size_continues(tmp_path):
+    """SGD with this step size and penalty multiplies the weights by −59 at every step."""
+    words = ("--optimizer", "sgd", "--weight-decay", 1, "--steps", 400, "--models-dir", tmp_path)
+    words = (*words, "--checkpoint-every", 4, "--eval-every", 100)
+    ran = run("LRSZ.py", *words, "--learning-rate", 60)
+    assert ran.returncode == 3
+    (line,) = ran.stderr.splitlines()
+    step = int(re.match(r"LRSZ\.py: step (\d+): ", line).group(1))
+    last = (step - 1) // 4 * 4
+    path = tmp_path / "LRSZ_digits_seed0.checkpoint"
+    assert last > 0
+    assert line.endswith(f". An earlier state is in {path}")
+    arrays, metadata = saved(path)
+    assert metadata["step"] == last
+    assert np.isfinite(arrays["parameters"]).all()
+    ran = run("LRSZ.py", *words, "--learning-rate", 0.5, "--resume")
+    assert ran.returncode == 0, ran.stderr
+    assert f"continues after step {last}, " in ran.stderr
+    assert ran.stderr.rstrip().endswith("with other LEARNING_RATE")
+    _, metadata = saved(tmp_path / "LRSZ_digits_seed0.npz")
+    assert metadata["retuned"] == [{"after_step": last, "was": {"LEARNING_RATE": 60.0}}]
+    again = run("LRSZ.py", "--like", tmp_path / "LRSZ_digits_seed0.npz")
+    assert again.returncode == 2
+    assert "changed half-way" in again.stderr
+
+
+def small_run(seed=0):
+    """A run of a 3-4-2 network that has taken two steps of GLR with Adam."""
+    rng = np.random.Generator(np.random.SFC64(seed))
+    glr = GLR(sigmoid, zero_one, (1.0, 1.0), gaussian)
+    run = Run(new_network([3, 4, 2], sigmoid, rng), glr_estimator(glr, rng))
+    return run
+
+
+PLAN = Plan(zero_one, adam, 10, 5, 0.1, 0.0, False, 4)
+ORIGIN = {"SEED": 0, "SIGMA": [1.0], "training data": 7}
+
+
+def test_infinite_weights_stop_a_run_whose_loss_cannot_show_them():
+    """The 0-1 loss of NaN logits is 0, as finite as it is wrong."""
+    run = small_run()
+
+    def infinite(layers, batch):
+        return Gradient([layer._replace(W=layer.W + np.inf) for layer in layers], 0.0)
+
+    run.estimator = Estimator(infinite)
+    with pytest.raises(DivergenceError, match="step 1: the weights overflow"):
+        take_step(run, None, PLAN)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint of a small run, and its arrays."""
+    from glr.estimator import Batch  # noqa: PLC0415
+
+    run = small_run()
+    x = np.ones((3, 5), np.float32)
+    for _ in range(2):
+        take_step(run, Batch(x, np.array([0, 1, 0, 1, 0])), PLAN)
+    path = tmp_path / "run.checkpoint"
+    save_checkpoint(path, run, ORIGIN)
+    with np.load(path, allow_pickle=False) as arrays:
+        return path, run, {name: arrays[name] for name in arrays.files}
+
+
+def test_a_checkpoint_holds_all_that_training_changes(checkpoint):
+    path, old, _ = checkpoint
+    new = small_run()
+    restore_checkpoint(path, new, ORIGIN, adam)
+    np.testing.assert_array_equal(new.network.parameters, old.network.parameters)
+    assert new.optimizer_state.keys() == old.optimizer_state.keys() == {"mean", "square", "step"}
+    for name, array in old.optimizer_state.items():
+        np.testing.assert_array_equal(new.optimizer_state[name], array)
+    for name, words in old.estimator.state().items():
+        np.testing.assert_array_equal(new.estimator.state()[name], words)
+    assert (new.step, new.seconds, new.risks) == (old.step, old.seconds, old.risks)
+
+
+def rewritten(path, arrays, **other):
+    """The checkpoint with other arrays in the place of some; None takes one away."""
+    arrays = {name: a for name, a in {**arrays, **other}.items() if a is not None}
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"parameters": None},
+        {"parameters": np.ones(25, np.float32)},
+        {"parameters": np.full(26, np.nan, np.float32)},
+        {"parameters": np.ones(26)},
+        {"optimizer_mean": None},
+        {"optimizer_step": np.ones(3, np.int64)},
+        {"noise_stream1": np.ones(5, np.uint64)},
+        {"noise_stream0": np.ones(6, np.int64)},
+        {"history": np.ones((2, 3))},
+        {"metadata": None},
+        {"metadata": np.array("[]")},
+        {"metadata": np.array('{"step": -1, "seconds": 1.0, "retuned": [], "origin": {}}')},
+        {"metadata": np.array('{"step": 1, "seconds": 1.0, "retuned": [], "origin": []}')},
+        {"parameters": np.array([{}], object)},
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_name_and_changes_nothing(other, checkpoint):
+    path, _, arrays = checkpoint
+    rewritten(path, arrays, **other)
+    new = small_run(1)
+    before = new.network.parameters.copy()
+    with pytest.raises(GLRError, match=f"^{re.escape(str(path))}: .*; delete it and start anew$"):
+        restore_checkpoint(path, new, ORIGIN, adam)
+    np.testing.assert_array_equal(new.network.parameters, before)
+    assert new.step == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("SEED", 1), ("training data", 8)])
+def test_a_checkpoint_of_another_run_is_refused(name, value, checkpoint):
+    path, *_ = checkpoint
+    with pytest.raises(GLRError, match=rf"belongs to a run of {name} = \d, not {value}; "):
+        restore_checkpoint(path, small_run(), {**ORIGIN, name: value}, adam)
