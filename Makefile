@@ -1,12 +1,13 @@
 # make demo:  train the networks on the embedded digits, test their robustness, print the tables.
 # make test:  lint and the whole test suite.
+# make fuzz:  the readers of files against 3,000 mutated files per test; some minutes.
 # make bench: a training step side by side with the published one, backpropagation and a floor.
 # make study: every network over five seeds; writes the tables of README.md and docs/results.md.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench study clean
+.PHONY: demo test fuzz bench study clean
 
 demo: .venv/installed
 	$(BIN)/python "Train&Test/demo.py"
@@ -21,6 +22,9 @@ test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+fuzz: .venv/installed-dev
+	GLR_FUZZ_CASES=3000 $(BIN)/python -m pytest -n 2 -k fuzzed
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -1,6 +1,7 @@
 """What the tests of data files share: small files, damage, and the form of a refusal."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from glr.errors import GLRError
 
 FUZZ = settings(
-    max_examples=150,
+    max_examples=int(os.environ.get("GLR_FUZZ_CASES", "150")),
     deadline=None,
     derandomize=True,
     database=None,

@@ -340,6 +340,7 @@ NPZ_SEEDS = [
 ]
 
 
+@pytest.mark.usefixtures("within_200_mb")
 @FUZZ
 @given(st.sampled_from(NPZ_SEEDS), EDITS, CUT)
 @example(NPZ_SEEDS[0], [], None)

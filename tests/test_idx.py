@@ -109,6 +109,7 @@ def test_idx_array_refuses(raw, name, why, suffix):
 HEADER_EDITS = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 255)), max_size=4)
 
 
+@pytest.mark.usefixtures("within_200_mb")
 @FUZZ
 @given(st.sampled_from([IMAGES, LABELS]), st.sampled_from([IMAGES, LABELS]), HEADER_EDITS, CUT)
 def test_fuzzed_idx_is_an_array_or_refused(content, name, edits, cut):
@@ -122,6 +123,7 @@ def test_fuzzed_idx_is_an_array_or_refused(content, name, edits, cut):
         assert raw.endswith(array.tobytes())
 
 
+@pytest.mark.usefixtures("within_200_mb")
 @FUZZ
 @given(EDITS, CUT)
 def test_fuzzed_gzip_is_read_or_refused(tmp_path, edits, cut):

@@ -272,6 +272,7 @@ def assert_read_or_refused(path):
 SEEDS = [npz_bytes(save, x=X[:12], y=np.array("12")) for save in (np.savez, np.savez_compressed)]
 
 
+@pytest.mark.usefixtures("within_200_mb")
 @FUZZ
 @given(st.sampled_from(SEEDS), EDITS, CUT)
 @example(SEEDS[0], [], None)
@@ -284,6 +285,7 @@ def test_fuzzed_file_is_read_or_refused(tmp_path, seed, edits, cut):
 NPY_X = npy_bytes(X.astype(np.float32))
 
 
+@pytest.mark.usefixtures("within_200_mb")
 @FUZZ
 @given(st.integers(0, 127), st.text("(){}[]'\"<>,:-1290fuiOVSTUL#\\ \n", max_size=8))
 @pytest.mark.filterwarnings("ignore:Reading `.npy`", "ignore:invalid escape", "ignore:.*literal")

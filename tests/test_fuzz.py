@@ -1,0 +1,178 @@
+"""Real files, mutated: whatever a reader is given, it loads what it promises or refuses it.
+
+`make fuzz` runs these and every other fuzzed test with 3,000 cases each.
+"""
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datafiles import CUT, EDITS, FUZZ, mutated
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import ROOT
+
+from glr.checkpoint import restore_checkpoint, save_checkpoint
+from glr.errors import GLRError
+from glr.estimator import GLR, Batch
+from glr.idx import IDX_BYTES, idx_array, idx_bytes
+from glr.losses import cross_entropy
+from glr.models import load_model
+from glr.network import new_network, sigmoid
+from glr.optimizers import adam
+from glr.training import Plan, Run, glr_estimator, take_step
+
+pytestmark = pytest.mark.usefixtures("within_200_mb")
+
+MODEL = (ROOT / "models" / "pretrained" / "LRT_digits_seed0.npz").read_bytes()
+LABELS = "t10k-labels-idx1-ubyte"
+MNIST = Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist" / f"{LABELS}.gz"
+PLAN = Plan(cross_entropy, adam, 10, 5, 0.1, 0.0, False, 4)
+ORIGIN = {"SEED": 0, "training data": 7}
+
+
+def new_run():
+    """A run of a 3-4-2 network before its first step."""
+    rng = np.random.Generator(np.random.SFC64(0))
+    glr = GLR(sigmoid, cross_entropy, (1.0, 1.0))
+    return Run(new_network([3, 4, 2], sigmoid, rng), glr_estimator(glr, rng))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The bytes of a checkpoint after one step."""
+    path, run = tmp_path_factory.mktemp("run") / "run.checkpoint", new_run()
+    take_step(run, Batch(np.ones((3, 5), np.float32), np.array([0, 1, 0, 1, 0])), PLAN)
+    save_checkpoint(path, run, ORIGIN)
+    return path.read_bytes()
+
+
+def with_entry_mutated(archive, entry, edits, cut):
+    """The .npz `archive` with one of its files mutated, under a checksum that is right."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(packed, "w") as new:
+        names = old.namelist()
+        for name in names:
+            content = old.read(name)
+            if name == names[entry % len(names)]:
+                content = mutated(content, edits, cut)
+            new.writestr(name, content)
+    return packed.getvalue()
+
+
+def assert_model_or_refused(path):
+    """What load_model gives is a network that predicts; what it raises is one line."""
+    try:
+        network, metadata = load_model(path)
+    except GLRError as error:
+        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+    else:
+        assert network.parameters.dtype == np.float32 and np.isfinite(network.parameters).all()
+        sample = np.zeros((1, network.sizes[0]), np.float32)
+        assert network.logits(sample).shape == (network.sizes[-1], 1)
+        assert isinstance(metadata, dict)
+
+
+def assert_restored_or_refused(path):
+    """A checkpoint is taken over whole, or the run stays at its beginning."""
+    run = new_run()
+    before = run.network.parameters.copy()
+    try:
+        restore_checkpoint(path, run, ORIGIN, adam)
+    except GLRError as error:
+        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+        np.testing.assert_array_equal(run.network.parameters, before)
+        assert (run.step, run.optimizer_state) == (0, {})
+    else:
+        assert run.step >= 1 and np.isfinite(run.network.parameters).all()
+        assert run.optimizer_state.keys() == {"mean", "square", "step"}
+
+
+# Edits near both ends, where a zip file keeps its headers and its directory.
+ENDS = st.lists(
+    st.tuples(
+        st.integers(0, 400) | st.integers(len(MODEL) - 700, len(MODEL) - 1), st.integers(0, 255)
+    ),
+    max_size=6,
+)
+# Edits of a single file's first bytes: an array's header, or the metadata's text.
+HEADS = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6)
+
+
+@FUZZ
+@given(EDITS | ENDS, CUT)
+def test_fuzzed_model_file(tmp_path, edits, cut):
+    path = tmp_path / "model.npz"
+    path.write_bytes(mutated(MODEL, edits, cut))
+    assert_model_or_refused(path)
+
+
+@FUZZ
+@given(st.integers(0, 4), HEADS, CUT)
+@pytest.mark.filterwarnings("ignore:Reading `.npy`", "ignore:invalid escape", "ignore:.*literal")
+def test_fuzzed_arrays_of_a_model(tmp_path, entry, edits, cut):
+    path = tmp_path / "model.npz"
+    path.write_bytes(with_entry_mutated(MODEL, entry, edits, cut))
+    assert_model_or_refused(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from(["step", "seconds", "retuned", "origin", "activation", "constants", "x"])
+
+
+@FUZZ
+@given(JSON | st.dictionaries(FIELDS, JSON))
+def test_fuzzed_metadata(tmp_path, checkpoint, value):
+    for seed, check in (
+        (MODEL, assert_model_or_refused),
+        (checkpoint, assert_restored_or_refused),
+    ):
+        with np.load(io.BytesIO(seed)) as arrays:
+            old = {name: arrays[name] for name in arrays.files}
+        if isinstance(value, dict):
+            value = {**json.loads(str(old["metadata"])), **value}
+        path = tmp_path / "file"
+        with path.open("wb") as file:
+            np.savez(file, **{**old, "metadata": np.array(json.dumps(value))})
+        check(path)
+
+
+@FUZZ
+@given(EDITS, CUT)
+def test_fuzzed_checkpoint(tmp_path, checkpoint, edits, cut):
+    path = tmp_path / "run.checkpoint"
+    path.write_bytes(mutated(checkpoint, edits, cut))
+    assert_restored_or_refused(path)
+
+
+@FUZZ
+@given(st.integers(0, 20), HEADS, CUT)
+@pytest.mark.filterwarnings("ignore:Reading `.npy`", "ignore:invalid escape", "ignore:.*literal")
+def test_fuzzed_arrays_of_a_checkpoint(tmp_path, checkpoint, entry, edits, cut):
+    path = tmp_path / "run.checkpoint"
+    path.write_bytes(with_entry_mutated(checkpoint, entry, edits, cut))
+    assert_restored_or_refused(path)
+
+
+@pytest.mark.skipif(not MNIST.exists(), reason="no MNIST: set GLR_DATA_DIR to a folder with mnist/")
+@FUZZ
+@given(EDITS | HEADS, CUT)
+def test_fuzzed_mnist_labels(tmp_path, edits, cut):
+    path = tmp_path / f"{LABELS}.gz"
+    path.write_bytes(mutated(MNIST.read_bytes(), edits, cut))
+    try:
+        labels = idx_array(idx_bytes(path, IDX_BYTES[LABELS]), path)
+    except GLRError as error:
+        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+    else:
+        assert labels.shape == (10_000,) and labels.max() <= 9

@@ -1,0 +1,115 @@
+"""Places that cannot be written: refused before the work where that can be known, and no loss."""
+
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+from processes import assert_same_run, assert_whole, command, run
+
+WORDS = ("--steps", 150, "--eval-every", 50)
+NAME = "LRS_digits_seed0"
+ENDINGS = ("npz", "csv", "png", "checkpoint")
+
+
+def assert_refused(ran, path):
+    """One line that names the path and says what to do, status 2, and no step taken."""
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert f"{path}: cannot be written (" in line
+    assert line.endswith("; free some space or choose another folder")
+    assert ran.stdout == ""
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_folder_in_the_place_of_a_file(tmp_path, ending):
+    path = tmp_path / f"{NAME}.{ending}"
+    path.mkdir()
+    assert_refused(run("LRS.py", *WORDS, "--models-dir", tmp_path), path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    folder = tmp_path / "models"
+    folder.write_text("mine")
+    assert_refused(run("LRS.py", *WORDS, "--models-dir", folder), folder / f"{NAME}.npz")
+    assert folder.read_text() == "mine"
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A folder in which nobody can make a file, not even root."""
+    folder = tmp_path / "read_only"
+    folder.mkdir(mode=0o500)
+    folder = Path("/proc/self") if os.access(folder, os.W_OK) else folder
+    if not folder.is_dir():
+        pytest.skip("root can write everywhere here")
+    return folder
+
+
+def test_a_read_only_folder(read_only):
+    ran = run("LRS.py", *WORDS, "--models-dir", read_only / "models")
+    assert_refused(ran, read_only / "models" / f"{NAME}.npz")
+
+
+@pytest.mark.parametrize(
+    ("script", "place", "file"),
+    [
+        ("noise_generate_adv.py", "DATA", "digits/adversarial/gaussian_noise.npz"),
+        ("testAdv.py", "RESULTS", "digits.csv"),
+    ],
+)
+def test_samples_and_results_in_a_read_only_folder(script, place, file, read_only, tmp_path):
+    """They take seconds, not hours: that they cannot be written may show at the end."""
+    places = {f"GLR_{name}_DIR": str(tmp_path / name) for name in ("DATA", "MODELS", "RESULTS")}
+    done = subprocess.run(command("LRS.py", *WORDS), env={**os.environ, **places}, check=True)
+    assert done.returncode == 0
+    if script == "testAdv.py":
+        made = command("noise_generate_adv.py")
+        subprocess.run(made, env={**os.environ, **places}, check=True)
+    places[f"GLR_{place}_DIR"] = str(read_only / "made")
+    ran = subprocess.run(
+        command(script), env={**os.environ, **places}, text=True, capture_output=True, check=False
+    )
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert f"{read_only / 'made' / file}: cannot be written (" in line
+
+
+def limited(n_bytes, *words):
+    """The finished process of LRS.py on a disk that takes files of n_bytes at most."""
+    return subprocess.run(
+        command("LRS.py", *WORDS, *words),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes)),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_a_disk_that_is_full_at_the_first_checkpoint(tmp_path):
+    assert run("LRS.py", *WORDS, "--models-dir", tmp_path).returncode == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    ran = limited(10_000, "--seed", 0, "--models-dir", tmp_path)
+    assert ran.returncode == 2
+    (line,) = [line for line in ran.stderr.splitlines() if "cannot be written" in line]
+    assert f"{tmp_path / NAME}.checkpoint: cannot be written (File too large); free " in line
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_step(tmp_path):
+    """There is room for the checkpoint of the last step, but not for the picture."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run("LRS.py", *WORDS, "--models-dir", whole).returncode == 0
+    room = (whole / f"{NAME}.png").stat().st_size - 1
+    ran = limited(room, "--models-dir", parts)
+    assert ran.returncode == 2, "the checkpoint is larger than the picture"
+    assert f"{NAME}.png: cannot be written (File too large)" in ran.stderr
+    assert ran.stderr.rstrip().endswith("The run is kept: --resume then writes it")
+    assert not (parts / f"{NAME}.npz").exists()
+    assert_whole(parts)
+    ran = run("LRS.py", *WORDS, "--models-dir", parts, "--resume")
+    assert ran.returncode == 0, ran.stderr
+    assert "continues after step 150" in ran.stderr
+    assert_same_run(parts, whole, NAME)
