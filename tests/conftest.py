@@ -1,8 +1,13 @@
-"""Fixtures of several test files."""
+"""What several test files need: deprecations are errors in every process; a bound on memory."""
 
+import os
 import tracemalloc
 
 import pytest
+
+# Of the scripts that the tests start; pyproject.toml does it for the tests themselves.
+DEPRECATIONS = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
+os.environ["PYTHONWARNINGS"] = ",".join(f"error::{name}" for name in DEPRECATIONS)
 
 
 @pytest.fixture
