@@ -1,5 +1,7 @@
 # make demo:  train the networks on the embedded digits, test their robustness, print the tables.
 # make test:  lint and the whole test suite.
+# make lowest PYTHON=python3.10:  the test suite with the lowest versions that requirements.txt
+#             allows; what those deprecate of their own is no error.
 # make fuzz:  the readers of files against 3,000 mutated files per test; some minutes.
 # make bench: a training step side by side with the published one, backpropagation and a floor.
 # make study: every network over five seeds; writes the tables of README.md and docs/results.md.
@@ -7,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz bench study clean
+.PHONY: demo test lowest fuzz bench study clean
 
 demo: .venv/installed
 	$(BIN)/python "Train&Test/demo.py"
@@ -23,6 +25,14 @@ test: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	sed 's/>=/==/' requirements.txt > .venv-lowest/lowest.txt
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check \
+		-c .venv-lowest/lowest.txt -r requirements-dev.txt
+	PYTHONWARNINGS=default OPENBLAS_NUM_THREADS=1 \
+		.venv-lowest/bin/python -m pytest -n 2 --dist loadfile -W default
+
 fuzz: .venv/installed-dev
 	GLR_FUZZ_CASES=3000 $(BIN)/python -m pytest -n 2 -k fuzzed
 
@@ -36,4 +46,4 @@ fuzz: .venv/installed-dev
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-lowest

@@ -7,7 +7,7 @@ import pytest
 
 # Of the scripts that the tests start; pyproject.toml does it for the tests themselves.
 DEPRECATIONS = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
-os.environ["PYTHONWARNINGS"] = ",".join(f"error::{name}" for name in DEPRECATIONS)
+os.environ.setdefault("PYTHONWARNINGS", ",".join(f"error::{name}" for name in DEPRECATIONS))
 
 
 @pytest.fixture
