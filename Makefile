@@ -30,7 +30,7 @@ lowest:
 	sed 's/>=/==/' requirements.txt > .venv-lowest/lowest.txt
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check \
 		-c .venv-lowest/lowest.txt -r requirements-dev.txt
-	PYTHONWARNINGS=default OPENBLAS_NUM_THREADS=1 \
+	PYTHONWARNINGS=ignore OPENBLAS_NUM_THREADS=1 \
 		.venv-lowest/bin/python -m pytest -n 2 --dist loadfile -W default
 
 fuzz: .venv/installed-dev

@@ -2,6 +2,7 @@
 
 import io
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -27,6 +28,17 @@ def mutated(seed, edits, cut):
     for position, byte in edits:
         raw[position % len(raw)] = byte
     return bytes(raw[: cut % (len(raw) + 1)] if cut is not None else raw)
+
+
+def bounded(call, *args):
+    """What `call` returns or raises; fails if it ever allocates 200 MB, arrays included."""
+    tracemalloc.start()
+    try:
+        return call(*args)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 200e6
 
 
 def refusal(call, *args):

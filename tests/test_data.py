@@ -14,6 +14,7 @@ from datafiles import (
     X,
     Y,
     assert_dataset,
+    bounded,
     mutated,
     npy_bytes,
     npz_bytes,
@@ -305,7 +306,10 @@ REFUSED = {
     "fractions": ({"x": X, "y": Y / 2}, "not whole numbers"),
     "NaN label": ({"x": X, "y": np.where(Y > 1, np.nan, Y)}, "not whole numbers"),
     "infinite label": ({"x": X, "y": np.where(Y > 1, np.inf, Y)}, "not whole numbers"),
-    "huge label": ({"x": X, "y": np.where(Y > 1, 2**64 - 1, Y).astype("u8")}, "10000 or more"),
+    "huge label": (
+        {"x": X, "y": np.where(Y > 1, np.uint64(2**64 - 1), Y.astype("u8"))},
+        "10000 or more",
+    ),
     "huge float label": ({"x": X, "y": np.where(Y > 1, 1e300, Y)}, "10000 or more"),
     "label 10000": ({"x": X, "y": np.where(Y > 1, 10_000, Y)}, "10000 or more"),
     "label gaps": ({"x": X, "y": np.where(Y > 1, 31, Y)}, "label 31 among 30 samples"),
@@ -340,7 +344,6 @@ NPZ_SEEDS = [
 ]
 
 
-@pytest.mark.usefixtures("within_200_mb")
 @FUZZ
 @given(st.sampled_from(NPZ_SEEDS), EDITS, CUT)
 @example(NPZ_SEEDS[0], [], None)
@@ -348,7 +351,7 @@ def test_fuzzed_npz_is_a_dataset_or_refused(tmp_path, seed, edits, cut):
     path = tmp_path / "own.npz"
     path.write_bytes(mutated(seed, edits, cut))
     try:
-        dataset = load(str(path))
+        dataset = bounded(load, str(path))
     except GLRError as error:
         assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
     else:

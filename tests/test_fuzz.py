@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datafiles import CUT, EDITS, FUZZ, mutated
+from datafiles import CUT, EDITS, FUZZ, bounded, mutated
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import ROOT
@@ -25,8 +25,6 @@ from glr.models import load_model
 from glr.network import new_network, sigmoid
 from glr.optimizers import adam
 from glr.training import Plan, Run, glr_estimator, take_step
-
-pytestmark = pytest.mark.usefixtures("within_200_mb")
 
 MODEL = (ROOT / "models" / "pretrained" / "LRT_digits_seed0.npz").read_bytes()
 LABELS = "t10k-labels-idx1-ubyte"
@@ -67,7 +65,7 @@ def with_entry_mutated(archive, entry, edits, cut):
 def assert_model_or_refused(path):
     """What load_model gives is a network that predicts; what it raises is one line."""
     try:
-        network, metadata = load_model(path)
+        network, metadata = bounded(load_model, path)
     except GLRError as error:
         assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
     else:
@@ -82,7 +80,7 @@ def assert_restored_or_refused(path):
     run = new_run()
     before = run.network.parameters.copy()
     try:
-        restore_checkpoint(path, run, ORIGIN, adam)
+        bounded(restore_checkpoint, path, run, ORIGIN, adam)
     except GLRError as error:
         assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
         np.testing.assert_array_equal(run.network.parameters, before)
@@ -171,7 +169,7 @@ def test_fuzzed_mnist_labels(tmp_path, edits, cut):
     path = tmp_path / f"{LABELS}.gz"
     path.write_bytes(mutated(MNIST.read_bytes(), edits, cut))
     try:
-        labels = idx_array(idx_bytes(path, IDX_BYTES[LABELS]), path)
+        labels = idx_array(bounded(idx_bytes, path, IDX_BYTES[LABELS]), path)
     except GLRError as error:
         assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
     else:

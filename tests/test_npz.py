@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datafiles import CUT, EDITS, FUZZ, X, Y, mutated, npy_bytes, npz_bytes, refusal
+from datafiles import CUT, EDITS, FUZZ, X, Y, bounded, mutated, npy_bytes, npz_bytes, refusal
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -262,7 +262,7 @@ def test_directory_points_beyond_all_files(tmp_path):
 
 def assert_read_or_refused(path):
     try:
-        arrays = read(path)
+        arrays = bounded(read, path)
     except GLRError as error:
         assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
     else:
@@ -272,7 +272,6 @@ def assert_read_or_refused(path):
 SEEDS = [npz_bytes(save, x=X[:12], y=np.array("12")) for save in (np.savez, np.savez_compressed)]
 
 
-@pytest.mark.usefixtures("within_200_mb")
 @FUZZ
 @given(st.sampled_from(SEEDS), EDITS, CUT)
 @example(SEEDS[0], [], None)
@@ -285,7 +284,6 @@ def test_fuzzed_file_is_read_or_refused(tmp_path, seed, edits, cut):
 NPY_X = npy_bytes(X.astype(np.float32))
 
 
-@pytest.mark.usefixtures("within_200_mb")
 @FUZZ
 @given(st.integers(0, 127), st.text("(){}[]'\"<>,:-1290fuiOVSTUL#\\ \n", max_size=8))
 @pytest.mark.filterwarnings("ignore:Reading `.npy`", "ignore:invalid escape", "ignore:.*literal")
