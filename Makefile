@@ -2,7 +2,7 @@
 # make test:  lint and the whole test suite.
 # make lowest PYTHON=python3.10:  the test suite with the lowest versions that requirements.txt
 #             allows; what those deprecate of their own is no error.
-# make fuzz:  the readers of files against 3,000 mutated files per test; some minutes.
+# make fuzz:  the readers of files against 10,000 mutated files per test; some minutes.
 # make bench: a training step side by side with the published one, backpropagation and a floor.
 # make study: every network over five seeds; writes the tables of README.md and docs/results.md.
 
@@ -34,7 +34,7 @@ lowest:
 		.venv-lowest/bin/python -m pytest -n 2 --dist loadfile -W default
 
 fuzz: .venv/installed-dev
-	GLR_FUZZ_CASES=3000 $(BIN)/python -m pytest -n 2 -k fuzzed
+	GLR_FUZZ_CASES=10000 $(BIN)/python -m pytest -n 2 -k fuzzed
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

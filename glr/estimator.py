@@ -114,7 +114,11 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
     """Estimate equation (1) for every layer, averaged over the batch.
 
     streams : one generator per layer, so that the noise is the same for any size of block.
+
+    Raises GLRError if there is no other pass for the control variate.
     """
+    if glr.control_variate and glr.replicates < 2:
+        raise GLRError("the control variate needs 2 replicates or more; or switch it off")
     if not glr.layerwise:
         return _gradient_of_noisy_layers(glr, layers, batch, streams)
     parts = []

@@ -34,6 +34,8 @@ from glr.evaluation import PRETRAINED, results_dir
 from glr.experiment import glr_method, recorded_constants, run_generator, run_path
 from glr.files import write_whole
 from glr.models import load_model
+from glr.network import accuracy
+from glr.perturbation import perturbed, surrogate
 from glr.robustness import (
     Row,
     cell,
@@ -51,6 +53,10 @@ RESULTS_MARKS = ('<!-- results: written by "Train&Test/study.py" -->', "<!-- end
 ABLATION_MARKS = (
     '<!-- ablation: written by "Train&Test/ablation.py" -->',
     "<!-- end of ablation -->",
+)
+PENALTY_MARKS = (
+    '<!-- penalties: written by "RobustnessTest/calibrate.py" -->',
+    "<!-- end of penalties -->",
 )
 VARIANCE_MARKS = ('<!-- variance: written by "Train&Test/study.py" -->', "<!-- end of variance -->")
 
@@ -206,6 +212,27 @@ def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
             lines.append([name + kind, *(f"{value:.3g}" for value in values)])
     block = f"On {dataset}:\n\n{markdown_table(lines)}"
     write_between(ROOT / "docs" / "results.md", *VARIANCE_MARKS, f"\n{block}\n")
+
+
+def write_penalties(constants: SimpleNamespace) -> None:
+    """Write docs/results.md's table of BP's accuracy under L-BFGS against the attack's penalty."""
+    places = ("--data-dir", str(constants.DATA_DIR), "--models-dir", str(constants.MODELS_DIR))
+    words = ("--attack", "lbfgs", "--dataset", constants.DATASET, *places)
+    script = runpy.run_path(str(ROOT / "RobustnessTest" / "generate_adv.py"))
+    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    label, batch = data.name, (data.x_test, data.y_test)
+    names = [f"BP_{label}_seed{seed}.npz" for seed in range(constants.SEEDS)]
+    networks = [load_model(constants.MODELS_DIR / name).network for name in names]
+    published = published_cell(label, "BP", "lbfgs")
+    lines = [["penalty", "BP under L-BFGS (%)", "published"]]
+    for penalty in constants.PENALTIES:
+        attack = script_constants(script, [*words, "--penalty", str(penalty)])
+        x_adv = perturbed(attack, surrogate(attack).network, batch, None)
+        reached = [100 * accuracy(network.logits(x_adv), data.y_test) for network in networks]
+        lines.append([f"{penalty:g}", mean_and_spread(reached), published])
+    table = markdown_table(lines)
+    print(table)
+    write_between(ROOT / "docs" / "results.md", *PENALTY_MARKS, f"\n{table}\n")
 
 
 def write_ablation(runs: list[Task]) -> None:

@@ -102,12 +102,12 @@ def generator_words(rng: np.random.Generator) -> np.ndarray:
 
 
 def set_generator_words(rng: np.random.Generator, words: np.ndarray) -> None:
-    """Put an SFC64 generator into the state that generator_words gave."""
+    """Put an SFC64 generator into the state that generator_words gave, or that any 6 words say."""
     rng.bit_generator.state = {
         "bit_generator": "SFC64",
         "state": {"state": words[:4]},
-        "has_uint32": int(words[4]),
-        "uinteger": int(words[5]),
+        "has_uint32": int(words[4] > 0),
+        "uinteger": int(words[5]) % 2**32,
     }
 
 

@@ -26,6 +26,9 @@ def commands():
         yield shlex.split(line, comments=True)
 
 
+NO_CONSTANTS = ("--data-dir", "--models-dir", "--resume", "--like")
+
+
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_commands_name_scripts_and_flags_that_exist(words):
     script = ROOT / words[0]
@@ -33,7 +36,7 @@ def test_commands_name_scripts_and_flags_that_exist(words):
         script = ROOT / "Train&Test" / words[0]
     source = script.read_text(encoding="utf-8")
     for flag in words[1:]:
-        if flag.startswith("--") and flag not in ("--data-dir", "--models-dir"):
+        if flag.startswith("--") and flag not in NO_CONSTANTS:
             name = flag[2:].removeprefix("no-").replace("-", "_").upper()
             assert re.search(rf"^{name} = ", source, re.MULTILINE), flag
 

@@ -22,6 +22,7 @@ import tensorflow as tf
 from scipy import stats
 
 from glr import estimator
+from glr.errors import GLRError
 from glr.estimator import GLR, Batch, glr_gradient
 from glr.losses import cross_entropy, zero_one
 from glr.network import layer_views, n_parameters, relu, sigmoid, tanh, threshold
@@ -745,6 +746,16 @@ def test_gradient_is_the_same_in_blocks(name, block_floats, kept_floats, monkeyp
 
 
 @pytest.mark.parametrize("name", BLOCKED_PROBLEMS)
+def test_replayed_passes_give_the_same_gradient_bit_for_bit(name, monkeypatch):
+    problem, settings = BLOCKED_PROBLEMS[name]
+    glr = glr_of(problem, **({"replicates": 11, "output_draws": 3} | settings))
+    monkeypatch.setattr(estimator, "BLOCK_FLOATS", 200)
+    kept = estimates(problem, glr, 2, 1)
+    monkeypatch.setattr(estimator, "KEPT_FLOATS", 0)
+    assert np.array_equal(estimates(problem, glr, 2, 1), kept)
+
+
+@pytest.mark.parametrize("name", BLOCKED_PROBLEMS)
 def test_same_seed_gives_the_same_gradient_bit_for_bit(name):
     problem, settings = BLOCKED_PROBLEMS[name]
     glr = glr_of(problem, **settings)
@@ -789,3 +800,10 @@ def test_memory_does_not_grow_with_the_replicates():
         tracemalloc.stop()
     assert np.all(np.isfinite(flat(gradient)))
     assert peak < 100e6
+
+
+def test_a_control_variate_without_another_pass_is_refused():
+    problem = Problem((3, 4, 3))
+    glr = glr_of(problem, replicates=1, control_variate=True)
+    with pytest.raises(GLRError, match="needs 2 replicates"):
+        glr_gradient(glr, layers_of(problem), Batch(*samples_of(problem)), streams_of(problem, 1))

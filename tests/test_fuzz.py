@@ -1,6 +1,6 @@
 """Real files, mutated: whatever a reader is given, it loads what it promises or refuses it.
 
-`make fuzz` runs these and every other fuzzed test with 3,000 cases each.
+`make fuzz` runs these and every other fuzzed test with 10,000 cases each.
 """
 
 import io

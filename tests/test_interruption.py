@@ -18,7 +18,15 @@ from glr.losses import zero_one
 from glr.network import new_network, sigmoid
 from glr.noise import gaussian
 from glr.optimizers import adam
-from glr.training import Estimator, Plan, Run, glr_estimator, take_step
+from glr.training import (
+    Estimator,
+    Plan,
+    Run,
+    generator_words,
+    glr_estimator,
+    set_generator_words,
+    take_step,
+)
 
 KILLS = 50
 NAME = "LRS_digits_seed0"
@@ -251,6 +259,13 @@ def test_a_checkpoint_holds_all_that_training_changes(checkpoint):
     for name, words in old.estimator.state().items():
         np.testing.assert_array_equal(new.estimator.state()[name], words)
     assert (new.step, new.seconds, new.risks) == (old.step, old.seconds, old.risks)
+
+
+def test_any_words_are_a_state_of_the_generator():
+    """As the fuzzed checkpoints found: NumPy raises OverflowError for the last two."""
+    rng = np.random.Generator(np.random.SFC64(0))
+    set_generator_words(rng, np.full(6, 2**64 - 1, np.uint64))
+    assert generator_words(rng).tolist() == [2**64 - 1] * 4 + [1, 2**32 - 1]
 
 
 def rewritten(path, arrays, **other):

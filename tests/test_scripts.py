@@ -140,10 +140,14 @@ def test_own_data_in_an_npz(tmp_path):
         ("--dataset nothing", "nothing"),
         ("--dataset nothing.npz", "nothing.npz"),
         ("--validation 99999", "99999"),
+        ("--dataset $(touch${IFS}owned).npz", "no such data set"),
+        ("--dataset __import__('os').mkdir('owned').npz", "no such data set"),
+        ("--checkpoint-every 0", "CHECKPOINT_EVERY = 0"),
+        ("--like nothing.npz", "nothing.npz: no such model file"),
     ],
 )
 def test_bad_words_get_one_line_and_status_2_and_write_nothing(words, complaint, tmp_path):
-    ran = run("LRS.py", *words.split(), "--models-dir", tmp_path)
+    ran = run("LRS.py", *words.split(), "--models-dir", tmp_path, cwd=tmp_path)
     assert ran.returncode == 2
     assert complaint in ran.stderr
     assert len(ran.stderr.splitlines()) == 1, ran.stderr
