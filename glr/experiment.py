@@ -23,8 +23,8 @@ from glr.estimator import GLR
 from glr.files import check_writable, write_whole
 from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
-from glr.models import save_model
-from glr.network import new_network, threshold
+from glr.models import MAX_BYTES, save_model
+from glr.network import n_parameters, new_network, threshold
 from glr.plots import draw_learning_curve
 from glr.training import Evaluation, Plan, Run, glr_estimator, train
 
@@ -40,6 +40,13 @@ def one_line_errors() -> Iterator[None]:
     except GLRError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except MemoryError as error:
+        print(
+            f"{Path(sys.argv[0]).name}: not enough memory ({error}); "
+            "lower HIDDEN, BATCH_SIZE or OUTPUT_DRAWS",
+            file=sys.stderr,
+        )
+        sys.exit(GLRError.status)
     except KeyboardInterrupt:
         print(f"{Path(sys.argv[0]).name}: interrupted; start it again", file=sys.stderr)
         sys.exit(130)
@@ -212,8 +219,17 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
-    """The neurons of every layer, from the data's features to its classes."""
-    return [data.x_train.shape[1], *hidden, n_classes(data)]
+    """The neurons of every layer, from the data's features to its classes.
+
+    Raises GLRError for a network that no model file may hold.
+    """
+    sizes = [data.x_train.shape[1], *hidden, n_classes(data)]
+    n, most = n_parameters(sizes), MAX_BYTES // np.float32().itemsize
+    if n > most:
+        raise GLRError(
+            f"HIDDEN = {as_typed(hidden)}: {n} weights, more than {most}; use fewer neurons"
+        )
+    return sizes
 
 
 def evaluated_on(constants: SimpleNamespace) -> str:

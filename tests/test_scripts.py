@@ -130,6 +130,8 @@ def test_own_data_in_an_npz(tmp_path):
         ("--replicates 1", "REPLICATES = 1"),
         ("--output-draws 0", "OUTPUT_DRAWS = 0: must be a whole number ≥ 1"),
         ("--hidden 0", "HIDDEN = 0"),
+        ("--hidden 99999999999999999999", "weights, more than 268435456; use fewer"),
+        ("--output-draws 9999999999", "not enough memory"),
         ("--steps -5", "STEPS = -5"),
         ("--noise cauchy", "NOISE = cauchy: no such name"),
         ("--activation step", "ACTIVATION = step: no such name"),
