@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import time
 from collections.abc import Callable
@@ -85,7 +86,8 @@ def write_results(found: list[Comparison]) -> None:
 
 
 def draw_ratios(path: Path, found: list[Comparison]) -> None:
-    """Every ratio as a bar on a logarithmic axis."""
+    """Every ratio as a bar on a logarithmic axis; none for what never ended."""
+    found = [row for row in found if math.isfinite(row.ratio)]
     figure = new_figure(11, 1 + 0.26 * len(found))
     axes = figure.subplots()
     labels = [f"{row.case}: {row.other.split(' (')[0]}" for row in found]

@@ -155,7 +155,7 @@ def trained(run: Run, data: Dataset, constants: SimpleNamespace, rng: np.random.
     origin = {**recorded_constants(constants), "training data": fingerprint(data)}
     for written in run_files(constants):
         check_writable(written)
-    if path.exists() and constants.RESUME:
+    if path.exists() and constants.RESUME is not False:
         restore_checkpoint(path, run, origin, plan.optimizer)
     print(start_note(path, run, constants), end="", file=sys.stderr)
     try:
@@ -192,7 +192,7 @@ def stop_note(path: Path, run: Run, constants: SimpleNamespace) -> str:
         last = run.history[-1]
         where, accuracy = evaluated_on(constants), 100 * last.test_accuracy
         figures = f", {where} accuracy {accuracy:.2f} % at step {last.step}"
-    how = "start it again" if constants.RESUME else "the same command with --resume"
+    how = "the same command with --resume" if constants.RESUME is False else "the same command"
     return (
         f"stopped after step {run.step} of {constants.STEPS}{figures}; {how} continues from {path}"
     )

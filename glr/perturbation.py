@@ -53,7 +53,7 @@ SURROGATE = {  # how the surrogate is trained: the published code's separate ReL
     "EVAL_EVERY": 500,
     "VALIDATION": 0,
     "CHECKPOINT_EVERY": 1000,
-    "RESUME": True,
+    "RESUME": None,  # wherever there is something to resume
 }
 
 
