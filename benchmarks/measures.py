@@ -37,9 +37,10 @@ class Comparison(NamedTuple):
 
     def __str__(self) -> str:
         """One line for the terminal."""
+        theirs = f"{self.other_ms:.3f} ms, {self.ratio:.3g} ×"
         return (
             f"{self.part}  {self.case:40s} {self.ours_ms:9.3f} ms   {self.other}: "
-            f"{self.other_ms:.3f} ms, {self.ratio:.3g} ×"
+            f"{theirs if math.isfinite(self.other_ms) else 'never'}"
         )
 
 
@@ -86,14 +87,19 @@ def write_results(found: list[Comparison]) -> None:
 
 
 def draw_ratios(path: Path, found: list[Comparison]) -> None:
-    """Every ratio as a bar on a logarithmic axis; none for what never ended."""
+    """Every ratio as a bar from 1 on a logarithmic axis; none for what never ended."""
     found = [row for row in found if math.isfinite(row.ratio)]
     figure = new_figure(11, 1 + 0.26 * len(found))
     axes = figure.subplots()
     labels = [f"{row.case}: {row.other.split(' (')[0]}" for row in found]
-    axes.barh(labels, [row.ratio for row in found], color=[f"C{row.part - 1}" for row in found])
-    axes.set(xscale="log", xlabel="the other's time / ours")
+    colors = [f"C{row.part - 1}" for row in found]
+    axes.barh(labels, [row.ratio - 1 for row in found], left=1, color=colors)
+    axes.set(
+        xscale="log",
+        xlabel="the other's time / ours: to the right of 1, ours is faster (part 6: growth)",
+    )
     axes.axvline(1, color="black", lw=0.8)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.tick_params(labelsize=8)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,20 +33,38 @@ def fingerprint(data: Dataset) -> int:
     return zlib.crc32(data.y_train, zlib.crc32(np.ascontiguousarray(data.x_train)))
 
 
+def prefixed(prefix: str, state: State) -> State:
+    """The arrays under names that begin with `prefix`."""
+    return {prefix + name: array for name, array in state.items()}
+
+
+def stripped(prefix: str, arrays: State) -> State:
+    """Those of the arrays whose names begin with `prefix`, without it."""
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+
+def state_arrays(run: Run) -> State:
+    """The arrays that every checkpoint of the run holds, under their names in the file."""
+    return {
+        "parameters": run.network.parameters,
+        **prefixed("optimizer_", run.optimizer_state),
+        **prefixed("noise_", run.estimator.state()),
+    }
+
+
 def save_checkpoint(path: Path, run: Run, origin: dict) -> None:
     """Write the run's state to `path`, whole or not at all.
 
     origin : what must be the same when the run is continued, as JSON can hold it.
     """
-    arrays = {f"optimizer_{name}": array for name, array in run.optimizer_state.items()}
-    arrays |= {f"noise_{name}": array for name, array in run.estimator.state().items()}
+    arrays = state_arrays(run)
     if run.history:
         arrays["history"] = np.array(run.history, np.float64)
     if run.risks:
         arrays["risks"] = np.array(run.risks, np.float64)
     place = {"step": run.step, "seconds": run.seconds, "retuned": run.retuned, "origin": origin}
-    arrays |= {"parameters": run.network.parameters, "metadata": np.array(json.dumps(place))}
-    write_whole(path, lambda file: np.savez(file, **arrays))
+    text = np.array(json.dumps(place))
+    write_whole(path, lambda file: np.savez(file, metadata=text, **arrays))
 
 
 def restore_checkpoint(path: Path, run: Run, origin: dict, optimizer: Optimizer) -> None:
@@ -55,28 +74,33 @@ def restore_checkpoint(path: Path, run: Run, origin: dict, optimizer: Optimizer)
     run of other constants or data.
     """
     arrays = npz_arrays(path, "checkpoint", NAMES, MAX_BYTES, ADVICE)
-    metadata = json_object(path, arrays.get("metadata", np.array("")), ADVICE)
-    step, seconds = metadata.get("step"), metadata.get("seconds")
-    retuned = metadata.get("retuned")
-    if (type(step), type(seconds), type(retuned)) != (int, float, list) or step < 1:
-        raise GLRError(f"{path}: its step, {step!r}, or what follows it is none; {ADVICE}")
-    was = changed_constants(path, metadata.get("origin"), origin)
-    optimizer_state: State = {}
-    zeros = np.zeros_like(run.network.parameters)
-    optimizer(zeros, zeros, 0.0, optimizer_state)  # tells which arrays there must be
-    wanted = {f"optimizer_{name}": array for name, array in optimizer_state.items()}
-    wanted |= {f"noise_{name}": array for name, array in run.estimator.state().items()}
-    wanted["parameters"] = zeros
-    check_arrays(path, arrays, wanted)
+    step, seconds, retuned, found_origin = place_in_run(path, arrays)
+    was = changed_constants(path, found_origin, origin)
+    check_arrays(path, arrays, expected_arrays(run, optimizer))
     history, risks = history_rows(path, arrays), arrays.get("risks", np.empty(0))
 
     run.network.parameters[:] = arrays["parameters"]
-    run.optimizer_state = {name: arrays[f"optimizer_{name}"] for name in optimizer_state}
-    noise = {name: arrays[f"noise_{name}"] for name in run.estimator.state()}
-    run.estimator.restore(noise)
+    run.optimizer_state = stripped("optimizer_", arrays)
+    run.estimator.restore(stripped("noise_", arrays))
     run.step, run.seconds = step, seconds
     run.retuned = [*retuned, {"after_step": step, "was": was}] if was else retuned
     run.history, run.risks = history, risks.ravel().tolist()
+
+
+def place_in_run(path: Path, arrays: State) -> tuple[int, float, list, object]:
+    """Step, seconds, earlier changes and origin in the metadata; GLRError if they are not there."""
+    metadata = json_object(path, arrays.get("metadata", np.array("")), ADVICE)
+    step, seconds, retuned = (metadata.get(name) for name in ("step", "seconds", "retuned"))
+    if (type(step), type(seconds), type(retuned)) != (int, float, list) or step < 1:
+        raise GLRError(f"{path}: its step, {step!r}, or what follows it is none; {ADVICE}")
+    return step, seconds, retuned, metadata.get("origin")
+
+
+def expected_arrays(run: Run, optimizer: Optimizer) -> State:
+    """Arrays of the names, shapes and types that a checkpoint of a run like this one holds."""
+    zeros, optimizer_state = np.zeros_like(run.network.parameters), {}
+    optimizer(zeros, zeros, 0.0, optimizer_state)  # tells which arrays it keeps
+    return state_arrays(replace(run, optimizer_state=optimizer_state))
 
 
 def changed_constants(path: Path, found: object, wanted: dict) -> dict:
@@ -98,7 +122,10 @@ def changed_constants(path: Path, found: object, wanted: dict) -> dict:
 
 
 def check_arrays(path: Path, arrays: State, wanted: State) -> None:
-    """Raise GLRError unless every wanted array is there, of its shape and type, and finite."""
+    """Raise GLRError unless the arrays are those wanted, of their shapes and types, and finite."""
+    unknown = arrays.keys() - wanted.keys() - {"metadata", "history", "risks"}
+    if unknown:
+        raise GLRError(f"{path}: {min(unknown)} is of another optimizer or estimator; {ADVICE}")
     for name, like in wanted.items():
         found = arrays.get(name)
         if found is None or (found.shape, found.dtype) != (like.shape, like.dtype):

@@ -283,6 +283,7 @@ def rewritten(path, arrays, **other):
         {"parameters": np.full(26, np.nan, np.float32)},
         {"parameters": np.ones(26)},
         {"optimizer_mean": None},
+        {"optimizer_squares": np.ones(26, np.float32)},
         {"optimizer_step": np.ones(3, np.int64)},
         {"noise_stream1": np.ones(5, np.uint64)},
         {"noise_stream0": np.ones(6, np.int64)},
