@@ -105,6 +105,9 @@ def draw_accuracy_against_time(path: Path, histories: dict[str, Path]) -> None:
         error = [100 - 100 * float(row["test_accuracy"]) for row in rows]
         axes.plot(seconds, error, label=name)
     axes.set(xscale="log", yscale="log", xlabel="seconds of training", ylabel="test error (%)")
-    axes.grid(alpha=0.3, which="both")
+    for axis, ticks in ((axes.xaxis, (1, 2, 5, 10, 20)), (axes.yaxis, (3, 4, 6, 10, 20, 30, 60))):
+        axis.set_ticks(ticks, [str(tick) for tick in ticks])
+        axis.set_ticks([], minor=True)
+    axes.grid(alpha=0.3)
     axes.legend(fontsize=8, frameon=False)
     save_figure(path, figure)
