@@ -28,7 +28,7 @@ MAX_NPY_HEADER = 16_384  # bytes; NumPy reads no header of more than 10,000 char
 # ------------------------------------------------------------------------------------------------
 
 # What damaged bytes make zipfile and NumPy's header parser raise. RuntimeError stands for
-# passwords, for exotic compression (NotImplementedError) and for deeply nested headers
+# passwords, for exotic compression (a kind of it) and for deeply nested headers
 # (RecursionError, or MemoryError from Python's parser); MemoryError also for honest big arrays.
 NPZ_DAMAGE = (
     OSError,
@@ -106,7 +106,7 @@ def npy_array(archive: zipfile.ZipFile, name: str, entry: zipfile.ZipInfo) -> np
     Raises ValueError for what is not numbers or one text, and one of NPZ_DAMAGE for damage.
     """
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise NotImplementedError(f"{name} has a compression that NumPy does not write")
+        raise ValueError(f"{name} has a compression that NumPy does not write")
     with archive.open(entry) as file:
         # A slice, because a version 2 header may claim 4 GiB for itself.
         header = io.BytesIO(file.read(MAX_NPY_HEADER))
@@ -122,7 +122,7 @@ def npy_array(archive: zipfile.ZipFile, name: str, entry: zipfile.ZipInfo) -> np
 def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type that an .npy file claims; `file` is left behind its header.
 
-    Raises one of NPZ_DAMAGE, NotImplementedError for a version that plain numbers never need.
+    Raises one of NPZ_DAMAGE, ValueError for a version that plain numbers never need.
     """
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -130,7 +130,7 @@ def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     }
     version = np.lib.format.read_magic(file)
     if version not in readers:
-        raise NotImplementedError(f"npy version {version}")
+        raise ValueError(f"npy version {version}")
     shape, _, dtype = readers[version](file)
     return shape, dtype
 

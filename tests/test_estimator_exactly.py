@@ -1,0 +1,222 @@
+"""What must hold of every single gradient estimate, to the last bits: no statistics here."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from problems import (
+    N_SAMPLES,
+    Problem,
+    constant_loss,
+    estimates,
+    flat,
+    glr_of,
+    layers_of,
+    parameters_of,
+    samples_of,
+    streams_of,
+)
+
+from glr import estimator
+from glr.errors import GLRError
+from glr.estimator import Batch, glr_gradient
+from glr.losses import cross_entropy, zero_one
+
+
+def one_gradient(problem, glr, copies=20, seed=7):
+    """One flat gradient."""
+    return estimates(problem, glr, 1, copies, seed)[0]
+
+
+def relative_difference(a, b):
+    """The largest difference of two gradients against the largest entry."""
+    return np.abs(a - b)[:-1].max() / np.abs(b)[:-1].max()
+
+
+def costly(logits, y):
+    """Above 1 everywhere, so that no pass counts as right."""
+    return cross_entropy(logits, y) + 3
+
+
+def costlier(logits, y):
+    return 5 * costly(logits, y)
+
+
+@pytest.mark.parametrize("output_draws", [1, 3])
+def test_standardised_loss_has_no_scale_where_nothing_is_right(output_draws, monkeypatch):
+    """5·L gives what L gives, if what is added to the standard deviation scales with it.
+
+    That addend alone breaks the invariance: a thousandth of it does so by less than a percent.
+    """
+    problem, floor = Problem((3, 4, 3)), estimator.SPREAD_FLOOR
+    settings = {"output_draws": output_draws, "standardised_loss": True}
+
+    def gradient(loss, addend):
+        monkeypatch.setattr(estimator, "SPREAD_FLOOR", addend)
+        return one_gradient(problem, glr_of(problem, loss=loss, **settings))
+
+    plain, small = gradient(costly, floor), gradient(costly, floor / 1000)
+    assert relative_difference(gradient(costlier, 5 * floor), plain) < 1e-4
+    assert relative_difference(gradient(costlier, floor / 1000), small) < 0.01
+
+
+def test_standardised_loss_divides_by_deviation_and_share_right():
+    """A sample alone has its 0-1 losses' mean, and so their deviation, as the gradient's risk."""
+    problem = Problem((3, 4, 3), loss="zero_one")
+    x, y = samples_of(problem)
+    shares_wrong = set()
+    for i in range(N_SAMPLES):
+        plain, standardised = (
+            flat(
+                glr_gradient(
+                    glr_of(problem, replicates=500, standardised_loss=on),
+                    layers_of(problem),
+                    Batch(x[:, [i]], y[[i]]),
+                    streams_of(problem, 1),
+                )
+            )
+            for on in (False, True)
+        )
+        wrong = plain[-1]
+        divisor = np.sqrt(wrong * (1 - wrong)) + (1 - wrong) + estimator.SPREAD_FLOOR
+        assert relative_difference(standardised, plain / divisor) < 1e-4
+        shares_wrong.add(wrong)
+    assert len(shares_wrong) == N_SAMPLES
+    assert 0 < min(shares_wrong) < max(shares_wrong) < 1
+
+
+def rescaled_cross_entropy(logits, y):
+    return 5 * cross_entropy(logits, y) + 3
+
+
+@pytest.mark.parametrize("output_draws", [1, 3])
+def test_gradient_is_linear_in_the_loss(output_draws):
+    """And with the control variate a constant in the loss drops out."""
+    problem = Problem((3, 4, 3))
+    for control_variate in (True, False):
+        settings = {"output_draws": output_draws, "control_variate": control_variate}
+        plain = one_gradient(problem, glr_of(problem, **settings))
+        of_one = one_gradient(problem, glr_of(problem, loss=constant_loss, **settings))
+        rescaled = one_gradient(problem, glr_of(problem, loss=rescaled_cross_entropy, **settings))
+        assert relative_difference(rescaled, 5 * plain + 3 * of_one) < 1e-4
+        assert rescaled[-1] == pytest.approx(5 * plain[-1] + 3, rel=1e-5)
+        assert np.all(of_one[:-1] == 0) == control_variate
+
+
+@pytest.mark.parametrize("standardised", [False, True])
+@pytest.mark.parametrize("constant", [0, 1])
+def test_sample_with_equal_losses_contributes_nothing(constant, standardised):
+    """Feature 2 is the second sample's alone, whose 0-1 loss is made constant."""
+
+    def loss(logits, y):
+        return np.where(np.arange(len(y)) == 1, np.float32(constant), zero_one(logits, y))
+
+    problem = Problem((3, 4, 3))
+    glr = glr_of(problem, loss=loss, output_draws=2, standardised_loss=standardised)
+    batch = Batch(np.array([[0.3, 0.2], [0.9, 0.5], [0, 1]], np.float32), np.array([0, 1]))
+    first = glr_gradient(glr, layers_of(problem), batch, streams_of(problem, 8)).layers[0]
+    assert np.all(first.W[2] == 0)
+    assert np.all(first.W[:2] != 0)
+
+
+BLOCKED_PROBLEMS = {
+    "sigmoid": (Problem((7, 9, 5)), {}),
+    "gaussian": (Problem((7, 9, 5), law="gaussian"), {}),
+    "one draw": (Problem((7, 9, 5)), {"output_draws": 1}),
+    "conditional": (Problem((7, 9, 5), "threshold"), {"conditional_score": True}),
+    "weights": (Problem((7, 9, 5), law="laplace", perturb="weights"), {}),
+    "conditional, weights": (
+        Problem((7, 9, 5), "threshold", "zero_one", perturb="weights"),
+        {"conditional_score": True},
+    ),
+    "layerwise": (Problem((7, 9, 11, 5), sigma=(0.8, 0.7, 0.6)), {"layerwise": True}),
+    "standardised": (Problem((7, 9, 11, 5), sigma=(0.8, 0.7, 0.6)), {"standardised_loss": True}),
+    "no hidden layer": (Problem((7, 5), sigma=(0.6,)), {}),
+}
+EVERYTHING = 2**40
+
+
+@pytest.mark.parametrize("kept_floats", [0, EVERYTHING], ids=["replayed", "kept"])
+@pytest.mark.parametrize("block_floats", [1, 200, EVERYTHING], ids=["one", "some", "all"])
+@pytest.mark.parametrize("name", BLOCKED_PROBLEMS)
+def test_gradient_is_the_same_in_blocks(name, block_floats, kept_floats, monkeypatch):
+    """One replicate at a time, a few with a remainder, or all at once; odd numbers throughout.
+
+    The second of two gradients from the same streams also tells where the first left them.
+    """
+    problem, settings = BLOCKED_PROBLEMS[name]
+    glr = glr_of(problem, **({"replicates": 11, "output_draws": 3} | settings))
+
+    def gradients(block, kept):
+        monkeypatch.setattr(estimator, "BLOCK_FLOATS", block)
+        monkeypatch.setattr(estimator, "KEPT_FLOATS", kept)
+        return estimates(problem, glr, calls=2, copies=1)
+
+    wanted, found = gradients(EVERYTHING, EVERYTHING), gradients(block_floats, kept_floats)
+    for a, b in zip(found, wanted, strict=True):
+        assert relative_difference(a, b) < 1e-4
+        assert a[-1] == pytest.approx(b[-1], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", BLOCKED_PROBLEMS)
+def test_replayed_passes_give_the_same_gradient_bit_for_bit(name, monkeypatch):
+    problem, settings = BLOCKED_PROBLEMS[name]
+    glr = glr_of(problem, **({"replicates": 11, "output_draws": 3} | settings))
+    monkeypatch.setattr(estimator, "BLOCK_FLOATS", 200)
+    kept = estimates(problem, glr, 2, 1)
+    monkeypatch.setattr(estimator, "KEPT_FLOATS", 0)
+    assert np.array_equal(estimates(problem, glr, 2, 1), kept)
+
+
+@pytest.mark.parametrize("name", BLOCKED_PROBLEMS)
+def test_same_seed_gives_the_same_gradient_bit_for_bit(name):
+    problem, settings = BLOCKED_PROBLEMS[name]
+    glr = glr_of(problem, **settings)
+    first, again, other = (estimates(problem, glr, 3, 5, seed) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.any(np.all(first == other, axis=1))
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_arguments_and_earlier_gradients_are_left_alone():
+    problem = Problem((3, 4, 3), "threshold", perturb="weights")
+    layers, streams = layers_of(problem), streams_of(problem, 1)
+    x, y = samples_of(problem)
+    glr = glr_of(problem, conditional_score=True, output_draws=2)
+    first = glr_gradient(glr, layers, Batch(x, y), streams)
+    before = flat(first)
+    glr_gradient(glr, layers, Batch(x, y), streams)
+    assert np.array_equal(flat(first), before)
+    assert np.array_equal(
+        np.concatenate([part.ravel() for layer in layers for part in layer]), parameters_of(problem)
+    )
+    assert np.array_equal(x, samples_of(problem)[0])
+    assert np.array_equal(y, samples_of(problem)[1])
+    assert all(part.dtype == np.float32 for layer in first.layers for part in layer)
+
+
+def test_memory_does_not_grow_with_the_replicates():
+    """R·B·n_in floats would be 4 GB here, and R·B·n_hidden 256 MB."""
+    problem = Problem((784, 50, 10))
+    rng = np.random.default_rng(1)
+    batch = Batch(rng.random((784, 128), dtype=np.float32), rng.integers(0, 10, 128))
+    glr, layers, streams = (
+        glr_of(problem, replicates=10_000),
+        layers_of(problem),
+        streams_of(problem, 1),
+    )
+    tracemalloc.start()
+    try:
+        gradient = glr_gradient(glr, layers, batch, streams)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.all(np.isfinite(flat(gradient)))
+    assert peak < 100e6
+
+
+def test_a_control_variate_without_another_pass_is_refused():
+    problem = Problem((3, 4, 3))
+    glr = glr_of(problem, replicates=1, control_variate=True)
+    with pytest.raises(GLRError, match="needs 2 replicates"):
+        glr_gradient(glr, layers_of(problem), Batch(*samples_of(problem)), streams_of(problem, 1))
