@@ -9,6 +9,7 @@ minibatches is not in it: it follows from the seed.
 from __future__ import annotations
 
 import json
+import textwrap
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from glr.errors import GLRError
 from glr.files import write_whole
 from glr.npz import json_object, npz_arrays
 from glr.optimizers import Optimizer, State
-from glr.training import Evaluation, Run
+from glr.training import Evaluation, Plan, Run
 
 MAX_BYTES = 2**32  # of a checkpoint's arrays together
 RETUNABLE = ("LEARNING_RATE", "SIGMA")  # what a run that diverged may be continued with
@@ -67,7 +68,7 @@ def save_checkpoint(path: Path, run: Run, origin: dict) -> None:
     write_whole(path, lambda file: np.savez(file, metadata=text, **arrays))
 
 
-def restore_checkpoint(path: Path, run: Run, origin: dict, optimizer: Optimizer) -> None:
+def restore_checkpoint(path: Path, run: Run, origin: dict, plan: Plan) -> None:
     """Bring a new run to the state in `path`, and note in run.retuned what is not as it was.
 
     Raises GLRError, and leaves the run as it is, if the file is damaged, or if it belongs to a
@@ -76,24 +77,34 @@ def restore_checkpoint(path: Path, run: Run, origin: dict, optimizer: Optimizer)
     arrays = npz_arrays(path, "checkpoint", NAMES, MAX_BYTES, ADVICE)
     step, seconds, retuned, found_origin = place_in_run(path, arrays)
     was = changed_constants(path, found_origin, origin)
-    check_arrays(path, arrays, expected_arrays(run, optimizer))
-    history, risks = history_rows(path, arrays), arrays.get("risks", np.empty(0))
+    check_arrays(path, arrays, expected_arrays(run, plan.optimizer))
+    history, risks = history_and_risks(path, arrays, step, plan)
 
     run.network.parameters[:] = arrays["parameters"]
     run.optimizer_state = stripped("optimizer_", arrays)
     run.estimator.restore(stripped("noise_", arrays))
     run.step, run.seconds = step, seconds
     run.retuned = [*retuned, {"after_step": step, "was": was}] if was else retuned
-    run.history, run.risks = history, risks.ravel().tolist()
+    run.history, run.risks = history, risks
 
 
 def place_in_run(path: Path, arrays: State) -> tuple[int, float, list, object]:
     """Step, seconds, earlier changes and origin in the metadata; GLRError if they are not there."""
     metadata = json_object(path, arrays.get("metadata", np.array("")), ADVICE)
     step, seconds, retuned = (metadata.get(name) for name in ("step", "seconds", "retuned"))
-    if (type(step), type(seconds), type(retuned)) != (int, float, list) or step < 1:
-        raise GLRError(f"{path}: its step, {step!r}, or what follows it is none; {ADVICE}")
+    is_right = (type(step), type(seconds), type(retuned)) == (int, float, list) and step >= 1
+    if not is_right or not all(is_change(item) for item in retuned):
+        raise GLRError(f"{path}: does not say after which step it was saved; {ADVICE}")
     return step, seconds, retuned, metadata.get("origin")
+
+
+def is_change(item: object) -> bool:
+    """Whether a piece of JSON is an item of Run.retuned."""
+    return (
+        isinstance(item, dict)
+        and item.keys() == {"after_step", "was"}
+        and isinstance(item["was"], dict)
+    )
 
 
 def expected_arrays(run: Run, optimizer: Optimizer) -> State:
@@ -114,8 +125,9 @@ def changed_constants(path: Path, found: object, wanted: dict) -> dict:
     changed = [name for name in wanted if found.get(name) != wanted[name]]
     for name in changed:
         if name not in RETUNABLE:
+            its = textwrap.shorten(str(found.get(name)), 80)  # one line, whatever the file says
             raise GLRError(
-                f"{path}: belongs to a run of {name} = {found.get(name)}, not {wanted[name]}; "
+                f"{path}: belongs to a run of {name} = {its}, not {wanted[name]}; "
                 "give that, or leave out --resume to start anew"
             )
     return {name: found.get(name) for name in changed}
@@ -134,11 +146,20 @@ def check_arrays(path: Path, arrays: State, wanted: State) -> None:
             raise GLRError(f"{path}: {name} holds numbers that are not finite; {ADVICE}")
 
 
-def history_rows(path: Path, arrays: State) -> list[Evaluation]:
-    """The evaluations in `history`, (n, fields); none if there is no such array."""
-    if "history" not in arrays:
-        return []
-    table = arrays["history"]
-    if table.ndim != 2 or table.shape[1] != len(Evaluation._fields):
-        raise GLRError(f"{path}: its history has shape {table.shape}; {ADVICE}")
-    return [Evaluation(int(step), *row) for step, *row in table.tolist()]
+def history_and_risks(
+    path: Path, arrays: State, step: int, plan: Plan
+) -> tuple[list[Evaluation], list[float]]:
+    """The evaluations in `history` (n, fields), and the mean losses since the last in `risks` (n,).
+
+    Raises GLRError unless they are those of a run of this plan after so many steps.
+    """
+    table = arrays.get("history", np.empty((0, len(Evaluation._fields))))
+    risks = arrays.get("risks", np.empty(0))
+    last = step if step == plan.steps else step - step % plan.eval_every
+    n_rows = -(-last // plan.eval_every)
+    fits = table.shape == (n_rows, len(Evaluation._fields)) and risks.shape == (step - last,)
+    if step > plan.steps or not fits or (n_rows and table[-1, 0] != last):
+        raise GLRError(f"{path}: its history is not that of {step} steps; {ADVICE}")
+    if not (np.isfinite(table[:, 0]).all() and np.isfinite(risks).all()):
+        raise GLRError(f"{path}: its history holds numbers that are not finite; {ADVICE}")
+    return [Evaluation(int(at), *row) for at, *row in table.tolist()], risks.tolist()

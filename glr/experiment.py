@@ -156,7 +156,7 @@ def trained(run: Run, data: Dataset, constants: SimpleNamespace, rng: np.random.
     for written in run_files(constants):
         check_writable(written)
     if path.exists() and constants.RESUME is not False:
-        restore_checkpoint(path, run, origin, plan.optimizer)
+        restore_checkpoint(path, run, origin, plan)
     print(start_note(path, run, constants), end="", file=sys.stderr)
     try:
         with stop_signals() as signals:

@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 from processes import ROOT
 
 from glr.checkpoint import restore_checkpoint, save_checkpoint
+from glr.data import Dataset
 from glr.errors import GLRError
-from glr.estimator import GLR, Batch
+from glr.estimator import GLR
 from glr.idx import IDX_BYTES, idx_array, idx_bytes
 from glr.losses import cross_entropy
 from glr.models import load_model
 from glr.network import new_network, sigmoid
 from glr.optimizers import adam
-from glr.training import Plan, Run, glr_estimator, take_step
+from glr.training import Plan, Run, glr_estimator, train
 
 MODEL = (ROOT / "models" / "pretrained" / "LRT_digits_seed0.npz").read_bytes()
 LABELS = "t10k-labels-idx1-ubyte"
@@ -42,9 +43,12 @@ def new_run():
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """The bytes of a checkpoint after one step."""
+    """The bytes of a checkpoint after five steps, one of them since the last evaluation."""
     path, run = tmp_path_factory.mktemp("run") / "run.checkpoint", new_run()
-    take_step(run, Batch(np.ones((3, 5), np.float32), np.array([0, 1, 0, 1, 0])), PLAN)
+    x, y = np.ones((5, 3), np.float32), np.array([0, 1, 0, 1, 0])
+    steps = train(run, Dataset("toy", x, y, x, y), PLAN, np.random.Generator(np.random.SFC64(0)))
+    for _ in range(5):
+        next(steps)
     save_checkpoint(path, run, ORIGIN)
     return path.read_bytes()
 
@@ -80,7 +84,7 @@ def assert_restored_or_refused(path):
     run = new_run()
     before = run.network.parameters.copy()
     try:
-        bounded(restore_checkpoint, path, run, ORIGIN, adam)
+        bounded(restore_checkpoint, path, run, ORIGIN, PLAN)
     except GLRError as error:
         assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
         np.testing.assert_array_equal(run.network.parameters, before)

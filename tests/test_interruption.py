@@ -1,5 +1,6 @@
 """Runs that are stopped, killed, continued, repeated, or that have company."""
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import pytest
 from processes import assert_same_run, assert_whole, command, run, saved, started
 
 from glr.checkpoint import restore_checkpoint, save_checkpoint
+from glr.data import Dataset
 from glr.errors import DivergenceError, GLRError
 from glr.estimator import GLR, Gradient
 from glr.losses import zero_one
@@ -26,6 +28,7 @@ from glr.training import (
     glr_estimator,
     set_generator_words,
     take_step,
+    train,
 )
 
 KILLS = 50
@@ -211,7 +214,7 @@ def test_divergence_keeps_the_last_good_state_which_another_step_size_continues(
 
 
 def small_run(seed=0):
-    """A run of a 3-4-2 network that has taken two steps of GLR with Adam."""
+    """A run of a 3-4-2 network before its first step."""
     rng = np.random.Generator(np.random.SFC64(seed))
     glr = GLR(sigmoid, zero_one, (1.0, 1.0), gaussian)
     run = Run(new_network([3, 4, 2], sigmoid, rng), glr_estimator(glr, rng))
@@ -236,13 +239,12 @@ def test_infinite_weights_stop_a_run_whose_loss_cannot_show_them():
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A checkpoint of a small run, and its arrays."""
-    from glr.estimator import Batch  # noqa: PLC0415
-
+    """A checkpoint after five steps, one of them since the last evaluation; and its arrays."""
     run = small_run()
-    x = np.ones((3, 5), np.float32)
-    for _ in range(2):
-        take_step(run, Batch(x, np.array([0, 1, 0, 1, 0])), PLAN)
+    x, y = np.ones((5, 3), np.float32), np.array([0, 1, 0, 1, 0])
+    steps = train(run, Dataset("toy", x, y, x, y), PLAN, np.random.Generator(np.random.SFC64(0)))
+    for _ in range(5):
+        next(steps)
     path = tmp_path / "run.checkpoint"
     save_checkpoint(path, run, ORIGIN)
     with np.load(path, allow_pickle=False) as arrays:
@@ -252,14 +254,16 @@ def checkpoint(tmp_path):
 def test_a_checkpoint_holds_all_that_training_changes(checkpoint):
     path, old, _ = checkpoint
     new = small_run()
-    restore_checkpoint(path, new, ORIGIN, adam)
+    restore_checkpoint(path, new, ORIGIN, PLAN)
     np.testing.assert_array_equal(new.network.parameters, old.network.parameters)
     assert new.optimizer_state.keys() == old.optimizer_state.keys() == {"mean", "square", "step"}
     for name, array in old.optimizer_state.items():
         np.testing.assert_array_equal(new.optimizer_state[name], array)
     for name, words in old.estimator.state().items():
         np.testing.assert_array_equal(new.estimator.state()[name], words)
-    assert (new.step, new.seconds, new.risks) == (old.step, old.seconds, old.risks)
+    assert len(old.history) == len(old.risks) == 1
+    for name in ("step", "seconds", "risks", "history"):
+        assert getattr(new, name) == getattr(old, name)
 
 
 def test_any_words_are_a_state_of_the_generator():
@@ -276,6 +280,12 @@ def rewritten(path, arrays, **other):
         np.savez(file, **arrays)
 
 
+def with_step(step):
+    """Metadata of the right origin that claim another step than the arrays."""
+    place = {"step": step, "seconds": 1.0, "retuned": [], "origin": ORIGIN}
+    return np.array(json.dumps(place))
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -289,10 +299,18 @@ def rewritten(path, arrays, **other):
         {"noise_stream1": np.ones(5, np.uint64)},
         {"noise_stream0": np.ones(6, np.int64)},
         {"history": np.ones((2, 3))},
+        {"history": np.full((1, 6), np.nan)},
+        {"history": np.ones((1, 6))},
+        {"history": None},
+        {"risks": None},
+        {"risks": np.array([np.inf])},
         {"metadata": None},
         {"metadata": np.array("[]")},
+        {"metadata": np.array('{"step": 5, "seconds": 1.0, "retuned": [5], "origin": {}}')},
+        {"metadata": with_step(9)},
+        {"metadata": with_step(11)},
         {"metadata": np.array('{"step": -1, "seconds": 1.0, "retuned": [], "origin": {}}')},
-        {"metadata": np.array('{"step": 1, "seconds": 1.0, "retuned": [], "origin": []}')},
+        {"metadata": np.array('{"step": 5, "seconds": 1.0, "retuned": [], "origin": []}')},
         {"parameters": np.array([{}], object)},
     ],
 )
@@ -302,13 +320,23 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_changes_nothing(other, chec
     new = small_run(1)
     before = new.network.parameters.copy()
     with pytest.raises(GLRError, match=f"^{re.escape(str(path))}: .*; delete it and start anew$"):
-        restore_checkpoint(path, new, ORIGIN, adam)
+        restore_checkpoint(path, new, ORIGIN, PLAN)
     np.testing.assert_array_equal(new.network.parameters, before)
     assert new.step == 0
+
+
+def test_what_a_checkpoint_says_of_its_run_stays_one_short_line(checkpoint):
+    path, _, arrays = checkpoint
+    place = {"step": 5, "seconds": 1.0, "retuned": [], "origin": {"SEED": "\n" + "very long " * 99}}
+    rewritten(path, arrays, metadata=np.array(json.dumps(place)))
+    with pytest.raises(GLRError) as caught:
+        restore_checkpoint(path, small_run(), ORIGIN, PLAN)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize(("name", "value"), [("SEED", 1), ("training data", 8)])
 def test_a_checkpoint_of_another_run_is_refused(name, value, checkpoint):
     path, *_ = checkpoint
     with pytest.raises(GLRError, match=rf"belongs to a run of {name} = \d, not {value}; "):
-        restore_checkpoint(path, small_run(), {**ORIGIN, name: value}, adam)
+        restore_checkpoint(path, small_run(), {**ORIGIN, name: value}, PLAN)
