@@ -212,11 +212,11 @@ def time_to_published_accuracy(repeats: int) -> list[Comparison]:
     if not (data_dir / "mnist").is_dir():
         print("5  left out: no MNIST; set GLR_DATA_DIR to a folder that has mnist/")
         return []
-    found = []
+    found, backpropagation = [], history("BP.py", "", data_dir)
     for name, (activation, R, B, flags) in PUBLISHED_RUNS.items():
         goal = PUBLISHED["mnist"][name][0]
         ours = first_reached(goal, history(f"{name}.py", "", data_dir))["seconds"]
-        other = first_reached(goal, history("BP.py", "", data_dir))["seconds"]
+        other = first_reached(goal, backpropagation)["seconds"]
         case = f"{name} to {goal} % on MNIST"
         found.append(Comparison(5, case, "BP.py to the same", 1e3 * ours, 1e3 * other))
         rows = history(f"{name}.py", flags, data_dir)
