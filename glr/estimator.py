@@ -33,6 +33,7 @@ from glr.noise import (
     random_words,
 )
 
+PIECE = 16  # replicates in one product or sum, so that blocks of any size give the same bits
 BLOCK_FLOATS = 2**20  # of noise per layer and block, 4 MB: smaller blocks cost more calls
 KEPT_FLOATS = 2**23  # of activations and scores kept for all blocks (32 MB); beyond, replayed
 SPREAD_FLOOR = 1e-3  # keeps the divisor of a standardised loss off zero
@@ -113,7 +114,9 @@ Streams = Sequence[np.random.Generator]
 def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Gradient:
     """Estimate equation (1) for every layer, averaged over the batch.
 
-    streams : one generator per layer, so that the noise is the same for any size of block.
+    streams : one generator per layer, so that the noise is the same for any size of block. The
+        sums are, too: they are taken over pieces of PIECE replicates, of which a block has a
+        whole number, and added up from the first piece to the last.
 
     Raises GLRError if there is no other pass for the control variate.
     """
@@ -139,21 +142,28 @@ def _gradient_of_noisy_layers(
     hidden_weights = loss_weights(glr, losses.mean(axis=1)) / (R * B)
     output_weights = loss_weights(glr, losses.reshape(R * K, B)).reshape(R, K, B) / (R * K * B)
     weights = [hidden_weights] * (len(layers) - 1) + [output_weights]
-    gradient: list[Layer] = []
+    sums: list[list[Array]] = [[] for _ in layers]
     start = 0
     for passes in blocks:
         block = slice(start, start + len(passes.losses))
-        parts = [
-            layer_gradient(layer, x, noise, w[block])
-            for layer, x, noise, w in zip(layers, passes.inputs, passes.noise, weights, strict=True)
-        ]
-        gradient = list(map(_sum, gradient, parts)) if gradient else parts
+        for total, x, noise, w in zip(sums, passes.inputs, passes.noise, weights, strict=True):
+            for piece in _piece_sums(x, noise, w[block]):
+                _add(total, piece)
         start = block.stop
-    return Gradient(gradient, float(losses.mean()))
+    found = [
+        layer_gradient(layer, x, total)
+        for layer, x, total in zip(layers, passes.inputs, sums, strict=True)
+    ]
+    return Gradient(found, float(losses.mean()))
 
 
-def _sum(a: Layer, b: Layer) -> Layer:
-    return Layer(a.W + b.W, a.b + b.b)
+def _add(total: list[Array], piece: list[Array]) -> None:
+    """Add in place; an empty total is zero."""
+    if not total:
+        total += piece
+        return
+    for a, b in zip(total, piece, strict=True):
+        np.add(a, b, out=a)
 
 
 def loss_weights(glr: GLR, losses: Array) -> Array:
@@ -172,20 +182,37 @@ def loss_weights(glr: GLR, losses: Array) -> Array:
     return weights
 
 
-def layer_gradient(layer: Layer, x: Array, noise: Noise | None, weights: Array) -> Layer:
+def _piece_sums(x: Array, noise: Noise | None, weights: Array) -> Iterator[list[Array]]:
+    """Each piece's share of what layer_gradient takes; weights are (R, B), or (R, K, B)."""
+    if noise is None:
+        return
+    weights = weights / noise.scale
+    passes = "rkb,rknb" if weights.ndim == 3 else "rb,rnb"
+    for r in _pieces(len(weights)):
+        if x.ndim == 2:
+            yield [np.einsum(f"{passes}->nb", weights[r], noise.score[r])]
+        else:
+            delta = columns(np.einsum(f"{passes}->rnb", weights[r], noise.score[r]))
+            yield [columns(x[r]) @ delta.T, delta.sum(axis=1)]
+
+
+def _pieces(replicates: int) -> list[slice]:
+    return [slice(r, r + PIECE) for r in range(0, replicates, PIECE)]
+
+
+def layer_gradient(layer: Layer, x: Array, sums: list[Array]) -> Layer:
     """Equation (1): Σ weight·x·s for W and Σ weight·s for b, over replicates and samples.
 
-    weights are (R, B), or (R, K, B) for the output layer. Whatever the replicates share is
-    multiplied once, after the sum over them: the cost of the first layer's product with x, of
-    (n_in × B)·(B × n_out), does not grow with R, nor that of the output layer's with K.
+    sums : both; or, where the replicates share x (n_in × B), Σ weight·s over them (n_out × B),
+        which is multiplied with x here, once: the cost of the first layer's product does not
+        grow with R, nor that of the output layer's with K; or nothing of a noise-free layer.
     """
-    if noise is None:
+    if not sums:
         return Layer(*map(np.zeros_like, layer))
-    passes = "rkb,rknb" if weights.ndim == 3 else "rb,rnb"
-    shared = x.ndim == 2
-    delta = np.einsum(f"{passes}->{'nb' if shared else 'rnb'}", weights / noise.scale, noise.score)
-    delta = columns(delta)
-    return Layer(columns(x) @ delta.T, delta.sum(axis=1))
+    if x.ndim == 2:
+        (delta,) = sums
+        return Layer(x @ delta.T, delta.sum(axis=1))
+    return Layer(*sums)
 
 
 def columns(x: Array) -> Array:
@@ -194,10 +221,16 @@ def columns(x: Array) -> Array:
 
 
 def logits_of(layer: Layer, x: Array) -> Array:
-    """Wᵀx + b for x (…, n_in, B), as one matrix product: (…, n_out, B)."""
-    is_batch = x.ndim == 2  # whose samples lie in memory one after the other
-    product = (x.T @ layer.W).T if is_batch else layer.W.T @ columns(x)
-    v = np.add(product, layer.b[:, None], order="C")
+    """Wᵀx + b for x (…, n_in, B), as one matrix product per piece of replicates: (…, n_out, B)."""
+    b = layer.b[:, None]
+    if x.ndim == 2:  # the batch, whose samples lie in memory one after the other
+        return np.add((x.T @ layer.W).T, b, order="C")
+    x_columns = columns(x)
+    v = np.empty((b.size, x_columns.shape[1]), np.float32)
+    of_pass = x_columns.shape[1] // len(x)
+    for r in _pieces(len(x)):
+        piece = slice(r.start * of_pass, r.stop * of_pass)
+        np.add(layer.W.T @ x_columns[:, piece], b, out=v[:, piece])
     return neurons_last_but_one(v.reshape(-1, *x.shape[:-2], x.shape[-1]))
 
 
@@ -210,7 +243,7 @@ def _losses_and_blocks(
     are too many to keep, they are forgotten, and replayed from the generators' states.
     """
     floats = max(glr.output_draws * layers[-1].b.size, *(b.size for _, b in layers))
-    block_size = max(1, BLOCK_FLOATS // (floats * batch.y.size))
+    block_size = PIECE * max(1, BLOCK_FLOATS // (PIECE * floats * batch.y.size))
     parts = [glr]
     if glr.replicates > block_size:
         starts = range(0, glr.replicates, block_size)

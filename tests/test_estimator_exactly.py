@@ -19,7 +19,7 @@ from problems import (
 
 from glr import estimator
 from glr.errors import GLRError
-from glr.estimator import Batch, glr_gradient
+from glr.estimator import Batch, forward_passes, glr_gradient
 from glr.losses import cross_entropy, zero_one
 
 
@@ -137,35 +137,65 @@ EVERYTHING = 2**40
 
 
 @pytest.mark.parametrize("kept_floats", [0, EVERYTHING], ids=["replayed", "kept"])
-@pytest.mark.parametrize("block_floats", [1, 200, EVERYTHING], ids=["one", "some", "all"])
+@pytest.mark.parametrize("block_floats", [1, 2000, EVERYTHING], ids=["one", "some", "all"])
 @pytest.mark.parametrize("name", BLOCKED_PROBLEMS)
-def test_gradient_is_the_same_in_blocks(name, block_floats, kept_floats, monkeypatch):
-    """One replicate at a time, a few with a remainder, or all at once; odd numbers throughout.
+def test_blocks_of_any_size_give_the_same_gradient_bit_for_bit(
+    name, block_floats, kept_floats, monkeypatch
+):
+    """One piece at a time, a few with a remainder, or all at once; odd numbers throughout.
 
     The second of two gradients from the same streams also tells where the first left them.
     """
     problem, settings = BLOCKED_PROBLEMS[name]
-    glr = glr_of(problem, **({"replicates": 11, "output_draws": 3} | settings))
+    glr = glr_of(problem, **({"replicates": 75, "output_draws": 3} | settings))
+    found, block = gradients_and_block(problem, glr, block_floats, kept_floats, monkeypatch)
+    wanted, _ = gradients_and_block(problem, glr, EVERYTHING, EVERYTHING, monkeypatch)
+    assert np.array_equal(found, wanted)
+    assert block in {1: [16], 2000: [32, 64], EVERYTHING: [75]}[block_floats]
 
-    def gradients(block, kept):
-        monkeypatch.setattr(estimator, "BLOCK_FLOATS", block)
-        monkeypatch.setattr(estimator, "KEPT_FLOATS", kept)
-        return estimates(problem, glr, calls=2, copies=1)
 
-    wanted, found = gradients(EVERYTHING, EVERYTHING), gradients(block_floats, kept_floats)
-    for a, b in zip(found, wanted, strict=True):
-        assert relative_difference(a, b) < 1e-4
-        assert a[-1] == pytest.approx(b[-1], rel=1e-5)
+def gradients_and_block(problem, glr, block_floats, kept_floats, monkeypatch, copies=1):
+    """Two gradients, and the replicates of the largest block that they were walked in."""
+    monkeypatch.setattr(estimator, "BLOCK_FLOATS", block_floats)
+    monkeypatch.setattr(estimator, "KEPT_FLOATS", kept_floats)
+    walked = []
+    with monkeypatch.context() as patch:
+
+        def watched(part, *arguments):
+            walked.append(part.replicates)
+            return forward_passes(part, *arguments)
+
+        patch.setattr(estimator, "forward_passes", watched)
+        found = estimates(problem, glr, 2, copies)
+    return found, max(walked)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "threshold"])
+def test_blocks_of_any_size_give_the_same_gradient_of_the_paper_s_network(activation, monkeypatch):
+    """Where matrix products take the fast ways that they have for large sizes."""
+    problem = Problem((784, 50, 10), activation)
+    glr = glr_of(problem, replicates=75, conditional_score=activation == "threshold")
+    found = [
+        gradients_and_block(problem, glr, block_floats, EVERYTHING, monkeypatch, copies=43)
+        for block_floats in (1, 300_000, EVERYTHING)
+    ]
+    assert [block for _, block in found] == [16, 32, 75]
+    for gradients, _ in found[:2]:
+        assert np.array_equal(gradients, found[2][0])
 
 
 @pytest.mark.parametrize("name", BLOCKED_PROBLEMS)
-def test_replayed_passes_give_the_same_gradient_bit_for_bit(name, monkeypatch):
+def test_pieces_of_other_sizes_give_the_same_gradient_but_for_rounding(name, monkeypatch):
     problem, settings = BLOCKED_PROBLEMS[name]
-    glr = glr_of(problem, **({"replicates": 11, "output_draws": 3} | settings))
-    monkeypatch.setattr(estimator, "BLOCK_FLOATS", 200)
-    kept = estimates(problem, glr, 2, 1)
-    monkeypatch.setattr(estimator, "KEPT_FLOATS", 0)
-    assert np.array_equal(estimates(problem, glr, 2, 1), kept)
+    glr = glr_of(problem, **({"replicates": 75, "output_draws": 3} | settings))
+    found = []
+    for piece in (1, 16, 100):
+        monkeypatch.setattr(estimator, "PIECE", piece)
+        found.append(estimates(problem, glr, 2, 1))
+    for a in found[:2]:
+        for one, other in zip(a, found[2], strict=True):
+            assert relative_difference(one, other) < 1e-4
+            assert one[-1] == pytest.approx(other[-1], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", BLOCKED_PROBLEMS)

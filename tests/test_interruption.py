@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from processes import assert_same_run, assert_whole, command, run, saved, started
+from processes import ROOT, assert_same_run, assert_whole, command, run, saved, started
 
 from glr.checkpoint import restore_checkpoint, save_checkpoint
 from glr.data import Dataset
@@ -170,6 +170,21 @@ def test_a_seed_gives_the_same_weights_with_any_number_of_threads(tmp_path):
         words = command("LRS.py", *wide, "--models-dir", tmp_path / threads)
         subprocess.run(words, env={**os.environ, **places}, check=True, stdout=subprocess.DEVNULL)
     assert_same_run(tmp_path / "1", tmp_path / "2", NAME)
+
+
+def test_a_seed_gives_the_same_weights_with_blocks_of_any_size(tmp_path):
+    """The script itself, its blocks of replicates as small and as large as can be."""
+    for block_floats in (1, 2**30):
+        script, *flags = command("LRS.py", "--replicates", 60, "--steps", 40)[1:]
+        code = (
+            "import runpy, sys; from glr import estimator; "
+            f"estimator.BLOCK_FLOATS = {block_floats}; sys.argv = sys.argv[1:]; "
+            "runpy.run_path(sys.argv[0], run_name='__main__')"
+        )
+        words = [sys.executable, "-c", code, script, *flags, "--models-dir"]
+        words.append(tmp_path / str(block_floats))
+        subprocess.run(words, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    assert_same_run(tmp_path / "1", tmp_path / str(2**30), NAME)
 
 
 def test_a_model_s_metadata_train_it_again(tmp_path):
