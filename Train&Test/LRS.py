@@ -37,6 +37,7 @@ OUTPUT_DRAWS = 4  # K, draws of the output layer's noise in each of them
 CONTROL_VARIATE = True  # subtract the mean loss of the sample's other passes
 CONDITIONAL_SCORE = False  # use E[score | output]: for threshold neurons only
 STANDARDISED_LOSS = False  # divide each sample's loss by its standard deviation
+LOCAL_DIFFERENCES = False  # score times what a neuron's own noise did to the loss
 LAYERWISE = False  # make one layer noisy at a time
 OPTIMIZER = adam  # sgd, adagrad or adam
 BATCH_SIZE = 128  # samples per step

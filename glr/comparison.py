@@ -32,6 +32,7 @@ def published_estimator(glr: GLR) -> GLR:
         control_variate=False,
         conditional_score=False,
         standardised_loss=False,
+        local_differences=False,
         layerwise=False,
     )
 

@@ -82,6 +82,7 @@ KINDS: dict[str, Kind] = {
     "CONTROL_VARIATE": FLAG,
     "CONDITIONAL_SCORE": FLAG,
     "STANDARDISED_LOSS": FLAG,
+    "LOCAL_DIFFERENCES": FLAG,
     "LAYERWISE": FLAG,
     "OPTIMIZER": _function("a function of glr.optimizers"),
     "BATCH_SIZE": _whole(1),

@@ -104,6 +104,7 @@ def glr_method(constants: SimpleNamespace) -> GLR:
         control_variate=c.CONTROL_VARIATE,
         conditional_score=c.CONDITIONAL_SCORE,
         standardised_loss=c.STANDARDISED_LOSS,
+        local_differences=c.LOCAL_DIFFERENCES,
         layerwise=c.LAYERWISE,
     )
 

@@ -117,6 +117,49 @@ def test_any_network_loss_and_law_has_its_gradient(name):
     assert_equal_means(mean, reference(problem))
 
 
+LOCAL = {"local_differences": True}
+ONE_PASS = LOCAL | {"replicates": 1, "output_draws": 1, "control_variate": False}
+CONDITIONAL = LOCAL | {"conditional_score": True}
+LOCAL_PROBLEMS = {
+    "one pass": (Problem((3, 4, 3)), ONE_PASS, pathwise_mean),
+    "zero-one": (Problem((3, 2, 3), loss="zero_one"), LOCAL, exact_mean),
+    "two hidden layers": (
+        Problem((3, 3, 3, 2), sigma=(0.8, 0.8, 0.6)),
+        LOCAL,
+        pathwise_mean,
+    ),
+    "two threshold layers": (
+        Problem((3, 3, 3, 2), "threshold", "zero_one", sigma=(0.8, 0.8, 0.6)),
+        CONDITIONAL,
+        exact_mean,
+    ),
+    "no hidden layer": (Problem((3, 3), sigma=(0.6,)), LOCAL, exact_mean),
+    "own activation": (Problem((3, 4, 3), "staircase", "zero_one"), LOCAL, exact_mean),
+    "own loss": (Problem((3, 4, 3), "threshold", "top2_error"), CONDITIONAL, exact_mean),
+    "own law": (Problem((3, 4, 3), law="secant"), LOCAL, pathwise_mean),
+    "own law, threshold": (Problem((3, 4, 3), "threshold", law="secant"), LOCAL, exact_mean),
+}
+
+
+def assert_gradient(problem, settings, reference):
+    mean = mean_of(estimates(problem, glr_of(problem, **(REDUCED | settings)), copies=500))
+    assert_powerful(mean, problem.sizes)
+    assert_equal_means(mean, reference(problem))
+
+
+@pytest.mark.parametrize("name", LOCAL_PROBLEMS)
+def test_local_differences_have_the_gradient(name):
+    assert_gradient(*LOCAL_PROBLEMS[name])
+
+
+@pytest.mark.parametrize("law", PACKAGE_LAWS)
+def test_local_differences_have_the_gradient_for_every_law(law):
+    assert_gradient(Problem((3, 4, 3), law=law), LOCAL, pathwise_mean)
+    assert_gradient(Problem((3, 4, 3), "threshold", law=law), LOCAL, exact_mean)
+    assert_gradient(Problem((3, 4, 3), "threshold", law=law), CONDITIONAL, exact_mean)
+    assert_gradient(Problem((3, 4, 3), "threshold", "zero_one", law), CONDITIONAL, exact_mean)
+
+
 @pytest.mark.parametrize("perturb", ["logits", "weights"])
 @pytest.mark.parametrize(
     ("problem", "reference"),
@@ -201,6 +244,13 @@ REDUCTIONS = {  # network, settings before, settings added, layers that gain, la
         {"conditional_score": True},
         {"output_draws": 4},
         1.0,
+    ),
+    "local differences": ("sigmoid", {}, {"local_differences": True}, 0.4),
+    "local differences, threshold": (
+        "threshold",
+        {"conditional_score": True},
+        {"local_differences": True},
+        0.4,
     ),
 }
 

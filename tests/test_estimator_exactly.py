@@ -17,10 +17,11 @@ from problems import (
     streams_of,
 )
 
-from glr import estimator
+from glr import estimator, passes
 from glr.errors import GLRError
-from glr.estimator import Batch, forward_passes, glr_gradient
+from glr.estimator import Batch, glr_gradient
 from glr.losses import cross_entropy, zero_one
+from glr.passes import PIECE, forward_passes
 
 
 def one_gradient(problem, glr, copies=20, seed=7):
@@ -33,31 +34,18 @@ def relative_difference(a, b):
     return np.abs(a - b)[:-1].max() / np.abs(b)[:-1].max()
 
 
-def costly(logits, y):
-    """Above 1 everywhere, so that no pass counts as right."""
-    return cross_entropy(logits, y) + 3
+def never_right(logits, y):
+    """At least 1 everywhere, so that no pass counts as right."""
+    return cross_entropy(logits, y) + 1
 
 
-def costlier(logits, y):
-    return 5 * costly(logits, y)
-
-
-@pytest.mark.parametrize("output_draws", [1, 3])
-def test_standardised_loss_has_no_scale_where_nothing_is_right(output_draws, monkeypatch):
-    """5·L gives what L gives, if what is added to the standard deviation scales with it.
-
-    That addend alone breaks the invariance: a thousandth of it does so by less than a percent.
-    """
-    problem, floor = Problem((3, 4, 3)), estimator.SPREAD_FLOOR
-    settings = {"output_draws": output_draws, "standardised_loss": True}
-
-    def gradient(loss, addend):
-        monkeypatch.setattr(estimator, "SPREAD_FLOOR", addend)
-        return one_gradient(problem, glr_of(problem, loss=loss, **settings))
-
-    plain, small = gradient(costly, floor), gradient(costly, floor / 1000)
-    assert relative_difference(gradient(costlier, 5 * floor), plain) < 1e-4
-    assert relative_difference(gradient(costlier, floor / 1000), small) < 0.01
+def test_standardised_loss_of_what_is_never_right_is_as_if_one_pass_more_had_been():
+    """Of 5 × 3 passes; by the rule of succession the chance is 1 in 17."""
+    problem, q = Problem((3, 4, 3)), 1 / 17
+    settings = {"replicates": 5, "output_draws": 3, "loss": never_right}
+    plain = one_gradient(problem, glr_of(problem, **settings))
+    divided = one_gradient(problem, glr_of(problem, standardised_loss=True, **settings))
+    assert relative_difference(divided, plain / (np.sqrt(q * (1 - q)) + q)) < 1e-4
 
 
 def test_standardised_loss_divides_by_deviation_and_share_right():
@@ -78,7 +66,8 @@ def test_standardised_loss_divides_by_deviation_and_share_right():
             for on in (False, True)
         )
         wrong = plain[-1]
-        divisor = np.sqrt(wrong * (1 - wrong)) + (1 - wrong) + estimator.SPREAD_FLOOR
+        right = (500 * (1 - wrong) + 1) / 502
+        divisor = np.sqrt(right * (1 - right)) + right
         assert relative_difference(standardised, plain / divisor) < 1e-4
         shares_wrong.add(wrong)
     assert len(shares_wrong) == N_SAMPLES
@@ -129,6 +118,11 @@ BLOCKED_PROBLEMS = {
         Problem((7, 9, 5), "threshold", "zero_one", perturb="weights"),
         {"conditional_score": True},
     ),
+    "local": (Problem((7, 9, 11, 5), sigma=(0.8, 0.7, 0.6)), {"local_differences": True}),
+    "local, conditional, standardised": (
+        Problem((7, 9, 5), "threshold", "zero_one", law="gaussian"),
+        {"local_differences": True, "conditional_score": True, "standardised_loss": True},
+    ),
     "layerwise": (Problem((7, 9, 11, 5), sigma=(0.8, 0.7, 0.6)), {"layerwise": True}),
     "standardised": (Problem((7, 9, 11, 5), sigma=(0.8, 0.7, 0.6)), {"standardised_loss": True}),
     "no hidden layer": (Problem((7, 5), sigma=(0.6,)), {}),
@@ -137,21 +131,24 @@ EVERYTHING = 2**40
 
 
 @pytest.mark.parametrize("kept_floats", [0, EVERYTHING], ids=["replayed", "kept"])
-@pytest.mark.parametrize("block_floats", [1, 2000, EVERYTHING], ids=["one", "some", "all"])
+@pytest.mark.parametrize("n_pieces", [0, 2, 5])
 @pytest.mark.parametrize("name", BLOCKED_PROBLEMS)
 def test_blocks_of_any_size_give_the_same_gradient_bit_for_bit(
-    name, block_floats, kept_floats, monkeypatch
+    name, n_pieces, kept_floats, monkeypatch
 ):
-    """One piece at a time, a few with a remainder, or all at once; odd numbers throughout.
+    """One piece at a time, two with a remainder, or all at once; odd numbers throughout.
 
     The second of two gradients from the same streams also tells where the first left them.
     """
     problem, settings = BLOCKED_PROBLEMS[name]
     glr = glr_of(problem, **({"replicates": 75, "output_draws": 3} | settings))
-    found, block = gradients_and_block(problem, glr, block_floats, kept_floats, monkeypatch)
+    piece_floats = PIECE * glr.output_draws * max(problem.sizes[1:]) * N_SAMPLES
+    found, block = gradients_and_block(
+        problem, glr, n_pieces * piece_floats, kept_floats, monkeypatch
+    )
     wanted, _ = gradients_and_block(problem, glr, EVERYTHING, EVERYTHING, monkeypatch)
     assert np.array_equal(found, wanted)
-    assert block in {1: [16], 2000: [32, 64], EVERYTHING: [75]}[block_floats]
+    assert block == {0: 16, 2: 32, 5: 75}[n_pieces]
 
 
 def gradients_and_block(problem, glr, block_floats, kept_floats, monkeypatch, copies=1):
@@ -190,7 +187,8 @@ def test_pieces_of_other_sizes_give_the_same_gradient_but_for_rounding(name, mon
     glr = glr_of(problem, **({"replicates": 75, "output_draws": 3} | settings))
     found = []
     for piece in (1, 16, 100):
-        monkeypatch.setattr(estimator, "PIECE", piece)
+        for module in (estimator, passes):
+            monkeypatch.setattr(module, "PIECE", piece)
         found.append(estimates(problem, glr, 2, 1))
     for a in found[:2]:
         for one, other in zip(a, found[2], strict=True):

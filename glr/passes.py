@@ -1,0 +1,265 @@
+"""Forward passes of a noisy network: its neurons' outputs, their noise's scores, the losses.
+
+Arrays are float32 and shaped (replicates R, [output draws K,] neurons n, samples B); samples are
+columns. Equation numbers are those of docs/method.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from glr.errors import GLRError
+from glr.losses import Loss
+from glr.network import Activation, Layer, threshold
+from glr.noise import (
+    Array,
+    NoiseLaw,
+    empty_neurons_first,
+    logistic,
+    neurons_first,
+    neurons_last_but_one,
+    random_words,
+)
+
+PIECE = 16  # replicates in one product or sum, so that blocks of any size give the same bits
+
+
+@dataclass(frozen=True)
+class GLR:
+    """What is estimated and how. The published estimator is `GLR(φ, loss, laplace, …)` with
+    replicates R, output_draws 1 and every variance reduction off.
+
+    activation, loss : plain callables, see glr.network and glr.losses; smooth or not
+    noise : the law, at unit standard deviation
+    sigma : standard deviation of each layer's noise, one per layer
+    perturb : "logits", or "weights": every weight and bias of a neuron gets its own noise of
+        standard deviation σ for each sample, which for Gaussian noise is exactly logit noise of
+        σ√(1 + ‖x‖²) (Kingma et al. 2015); other laws are given the same standard deviation
+    replicates : R, forward passes per sample
+    output_draws : K, draws of the output layer's noise per replicate
+    control_variate : subtract the mean loss of the sample's other forward passes
+    conditional_score : replace a threshold neuron's score by its mean given the neuron's output
+    standardised_loss : divide each sample's 0-1 loss by its standard deviation over the passes
+        plus the share of them that are right; this estimates the gradient of a rescaled risk, no
+        longer that of E[L]
+    local_differences : in the output layer and the last hidden one, multiply each neuron's score
+        by what its own noise did to the loss (see local_scores); for noise on the logits
+    layerwise : make one layer noisy at a time, the others noise-free (Jiang et al. 2024)
+    """
+
+    activation: Activation
+    loss: Loss
+    sigma: Sequence[float]
+    noise: NoiseLaw = logistic
+    perturb: str = "logits"
+    replicates: int = 10
+    output_draws: int = 1
+    control_variate: bool = True
+    conditional_score: bool = False
+    standardised_loss: bool = False
+    local_differences: bool = False
+    layerwise: bool = False
+
+
+class Batch(NamedTuple):
+    """Inputs x (n_in × B) float32 and integer labels y (B,)."""
+
+    x: Array
+    y: np.ndarray
+
+
+class Noise(NamedTuple):
+    """One layer's noise: its score at unit standard deviation (R, [K,] n, B), and its scale.
+
+    The scale, the standard deviation that the noise had, is an array that fits (R, [K,] B).
+    With local differences the score is already multiplied by them.
+    """
+
+    score: Array
+    scale: Array
+
+
+class Passes(NamedTuple):
+    """Forward passes of a block of replicates: every layer's input and noise, and the losses.
+
+    An input is (n × B) where the replicates share it, else (R, n, B); losses are (R, K, B).
+    """
+
+    inputs: list[Array]
+    noise: list[Noise | None]
+    losses: Array
+
+
+class Logits(NamedTuple):
+    """Logits v (…, n, B) of a layer, and its noise's standard deviation, an array that fits v."""
+
+    v: Array
+    scale: Array
+
+
+class Neurons(NamedTuple):
+    """Outputs x of a layer's neurons and the scores of their noise, (R, [K,] n, B).
+
+    opposite() : what the outputs would be had the noise gone the other way, and the score of x
+        times its probability, given that it is one of these two. A function, since few are asked.
+    """
+
+    x: Array
+    score: Array
+    opposite: Callable[[], tuple[Array, Array]]
+
+
+Streams = Sequence[np.random.Generator]
+
+
+def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Passes:
+    """R noisy forward passes of every sample, with K draws of the output noise in each."""
+    x, inputs, noise, drawn = batch.x, [], [], []
+    for t, layer in enumerate(layers):
+        inputs.append(x)
+        activation, draws = glr.activation, (glr.replicates,)
+        if t == len(layers) - 1:
+            activation, draws = _identity, (glr.replicates, glr.output_draws)
+            x = x[..., None, :, :]  # the axis of the K draws
+        logits = Logits(logits_of(layer, x), noise_scale(glr, t, x))
+        shape = (*draws, *logits.v.shape[-2:])
+        if glr.sigma[t] == 0:
+            x = np.asarray(activation(logits.v), np.float32)
+            noise.append(None)
+            drawn.append(None)
+            continue
+        if activation is threshold and glr.conditional_score:
+            neurons = binary_neurons(glr.noise, logits, shape, streams[t])
+        else:
+            neurons = noisy_neurons(glr.noise, activation, logits, shape, streams[t])
+        x = neurons.x
+        noise.append(Noise(neurons.score, logits.scale[..., 0, :]))
+        drawn.append(neurons)
+    losses = losses_of(glr.loss, x, batch.y)
+    for t, neurons in enumerate(drawn):
+        if neurons is not None and is_local(glr, layers, t):
+            W = layers[-1].W if t < len(layers) - 1 else np.eye(x.shape[-2], dtype=np.float32)
+            loss = partial(losses_of, glr.loss, y=batch.y)
+            noise[t] = noise[t]._replace(score=local_scores(loss, x, losses, neurons, W))
+    return Passes(inputs, noise, losses)
+
+
+def is_local(glr: GLR, layers: list[Layer], t: int) -> bool:
+    """Whether the scores of layer t are multiplied by local differences."""
+    return glr.local_differences and t >= len(layers) - 2
+
+
+def losses_of(loss: Loss, z: Array, y: np.ndarray) -> Array:
+    """The losses (…, B) of logits z (…, n_out, B); GLRError if the loss gives another shape."""
+    losses = np.asarray(loss(z, y), np.float32)
+    if losses.shape != z.shape[:-2] + z.shape[-1:]:
+        raise GLRError(
+            f"the loss gave shape {losses.shape} for logits {z.shape}: it must reduce the classes, "
+            "the last axis but one, and keep the others"
+        )
+    return losses
+
+
+def columns(x: Array) -> Array:
+    """All passes of a layer (…, n, B) as the columns of one matrix (n × columns)."""
+    return neurons_first(x).reshape(x.shape[-2], -1)
+
+
+def logits_of(layer: Layer, x: Array) -> Array:
+    """Wᵀx + b for x (…, n_in, B), as one matrix product per piece of replicates: (…, n_out, B)."""
+    b = layer.b[:, None]
+    if x.ndim == 2:  # the batch, whose samples lie in memory one after the other
+        return np.add((x.T @ layer.W).T, b, order="C")
+    x_columns = columns(x)
+    v = np.empty((b.size, x_columns.shape[1]), np.float32)
+    of_pass = x_columns.shape[1] // len(x)
+    for r in pieces(len(x)):
+        piece = slice(r.start * of_pass, r.stop * of_pass)
+        np.add(layer.W.T @ x_columns[:, piece], b, out=v[:, piece])
+    return neurons_last_but_one(v.reshape(-1, *x.shape[:-2], x.shape[-1]))
+
+
+def pieces(replicates: int) -> list[slice]:
+    """The replicates, PIECE at a time."""
+    return [slice(r, r + PIECE) for r in range(0, replicates, PIECE)]
+
+
+def _identity(v: Array) -> Array:
+    return v
+
+
+def noise_scale(glr: GLR, t: int, x: Array) -> Array:
+    """Standard deviation of layer t's logit noise, (…, 1, B): σ, or σ√(1 + ‖x‖²)."""
+    if glr.perturb == "logits":
+        return np.full((1, 1), glr.sigma[t], np.float32)
+    return np.float32(glr.sigma[t]) * np.sqrt(1 + np.square(x).sum(axis=-2, keepdims=True))
+
+
+def noisy_neurons(
+    law: NoiseLaw,
+    activation: Activation,
+    logits: Logits,
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+) -> Neurons:
+    """Outputs φ(v + r). The law is symmetric: −r is as probable as r."""
+    r, score = law.draw(rng, shape)
+    noise = logits.scale * r
+    x = np.asarray(activation(logits.v + noise), np.float32)
+
+    def opposite() -> tuple[Array, Array]:
+        return np.asarray(activation(logits.v - noise), np.float32), score * np.float32(0.5)
+
+    return Neurons(x, score, opposite)
+
+
+def binary_neurons(
+    law: NoiseLaw, logits: Logits, shape: tuple[int, ...], rng: np.random.Generator
+) -> Neurons:
+    """Outputs x ~ Bernoulli(F(v)) of threshold neurons, and their conditional scores E[s | x].
+
+    With v in units of the noise, E[s | x = 1] = f(v)/F(v) and E[s | x = 0] = −f(v)/(1 − F(v)),
+    that is score_gap(v)·(x − F(v)) (3). F is rounded down to a multiple of 2⁻¹⁶, in the draw and
+    in the score alike, so that the score's mean is exactly 0.
+    """
+    v = logits.v / logits.scale
+    p, gap = law.cdf(v), law.score_gap(v)
+    levels = np.minimum(p * np.float32(65536), np.float32(65535)).astype(np.uint16)
+    x = empty_neurons_first(shape)
+    np.less(random_words(rng, shape, np.uint16), levels, out=x)
+    score = x - levels * np.float32(2**-16)
+    score *= gap
+    return Neurons(x, score, lambda: (1 - x, (2 * x - 1) * (gap * p * (1 - p))))
+
+
+def local_scores(
+    loss: Callable[[Array], Array], z: Array, losses: Array, neurons: Neurons, W: Array
+) -> Array:
+    """Each neuron's score times what its own noise did to the loss (4); shaped as the score.
+
+    The loss is compared with what it is for the neuron's opposite output, all else being as it
+    was: E[L s] is the mean of P(x)·s·(L − L of the opposite), P(x) being the probability of x,
+    given that it is one of the two. That is antithetic noise (Hammersley & Morton 1956), and for
+    binary neurons the exact mean over their noise (Titsias & Lázaro-Gredilla 2015).
+
+    z : output logits (R, K, n_out, B), of which `losses` (R, K, B) = loss(z)
+    W : what a neuron's output adds to them (n × n_out)
+    """
+    opposite, score = neurons.opposite()
+    of_output_layer = opposite.ndim == z.ndim
+    change = opposite - neurons.x
+    rows = np.ascontiguousarray(W.T)[:, None, :, None]
+    differences = np.empty_like(change)
+    for r in range(len(z)):
+        # n_out × K × n × B: the loss reduces whole rows of memory
+        moved = rows * (change[r] if of_output_layer else change[r][None])
+        moved = moved + neurons_first(z[r])[:, :, None]
+        found = losses[r][:, None] - loss(moved.transpose(1, 2, 0, 3))
+        differences[r] = found if of_output_layer else found.mean(axis=0)
+    differences *= score
+    return differences
