@@ -19,12 +19,16 @@ SEEDS = 1  # seeds 0 … SEEDS − 1 of every variant
 PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
 # What is compared: a script, and flags that differ from its constants.
+GLOBAL = "--no-local-differences --replicates 16 --output-draws 4"  # about the same time a step
 VARIANTS = (
     ("LRS.py", ""),
-    ("LRS.py", "--replicates 32 --steps 5000"),
-    ("LRS.py", "--replicates 10 --output-draws 1 --steps 20000"),
-    ("LRS.py", "--output-draws 1"),
-    ("LRS.py", "--no-control-variate"),
+    ("LRS.py", "--replicates 1 --no-control-variate"),
+    ("LRS.py", "--replicates 4"),
+    ("LRS.py", "--output-draws 4"),
+    ("LRS.py", GLOBAL),
+    ("LRS.py", f"{GLOBAL} --learning-rate 0.005"),
+    ("LRS.py", f"{GLOBAL} --no-control-variate"),
+    ("LRS.py", f"{GLOBAL} --layerwise"),
     ("LRS.py", "--layerwise"),
     ("LRS.py", "--noise gaussian"),
     ("LRS.py", "--noise laplace"),
@@ -32,18 +36,26 @@ VARIANTS = (
     ("LRS.py", "--sigma 2 0.5"),
     ("LRS.py", "--sigma 1 1"),
     ("LRS.py", "--perturb weights --sigma 0.1 0.1"),
+    ("LRS.py", "--learning-rate 0.005"),
     ("LRS.py", "--learning-rate 0.02"),
+    ("LRS.py", "--weight-decay 2e-4"),
     ("LRS.py", "--no-centralised-gradient"),
     ("LRT.py", ""),
     ("LRT.py", "--no-conditional-score"),
+    ("LRT.py", GLOBAL),
+    ("LRT.py", f"{GLOBAL} --no-conditional-score"),
     ("LRT.py", "--layerwise"),
     ("LRSZ.py", ""),
+    ("LRSZ.py", "--replicates 2"),
+    ("LRSZ.py", GLOBAL),
     ("LRSZ.py", "--no-standardised-loss"),
     ("LRSZ.py", "--layerwise"),
     ("LRTZ.py", ""),
-    ("LRTZ.py", "--no-centralised-gradient"),
+    ("LRTZ.py", "--replicates 2"),
+    ("LRTZ.py", GLOBAL),
     ("LRTZ.py", "--no-standardised-loss"),
     ("LRTZ.py", "--no-conditional-score"),
+    ("LRTZ.py", "--no-centralised-gradient"),
 )
 # --------------------------------------------------------------------------------------------
 

@@ -52,8 +52,9 @@ NETWORKS = {
     "BP-SGD": ("BP.py", "--optimizer sgd --learning-rate 0.1"),  # the published benchmark's steps
     "LRS-published": (  # the published estimator and constants, 10 epochs of MNIST
         "LRS.py",
-        "--noise laplace --sigma 1.4142 --no-control-variate --output-draws 1 --replicates 10 "
-        "--optimizer sgd --learning-rate 0.01 --steps 4680 --no-centralised-gradient",
+        "--noise laplace --sigma 1.4142 --no-control-variate --no-local-differences "
+        "--output-draws 1 --replicates 10 --optimizer sgd --learning-rate 0.01 --steps 4680 "
+        "--no-centralised-gradient",
     ),
 }
 # --------------------------------------------------------------------------------------------

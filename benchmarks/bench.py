@@ -54,8 +54,8 @@ WIDE = [784, 500, 500, 10]
 PUBLISHED_SIZES = ((10, 128), (100, 32), (100, 128))  # R and B of the published constants
 # The published runs: activation, R, B, and the flags that make our script the same estimator.
 PLAIN = (
-    "--noise laplace --sigma 1.4142 --no-control-variate --output-draws 1 --learning-rate 0.01 "
-    "--weight-decay 1e-4 --no-centralised-gradient "
+    "--noise laplace --sigma 1.4142 --no-control-variate --no-local-differences --output-draws 1 "
+    "--learning-rate 0.01 --weight-decay 1e-4 --no-centralised-gradient "
 )
 PUBLISHED_RUNS = {
     "LRS": (sigmoid, 10, 128, PLAIN + "--replicates 10 --optimizer sgd --steps 4680"),

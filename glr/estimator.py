@@ -54,13 +54,10 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
         sums are, too: they are taken over pieces of PIECE replicates, of which a block has a
         whole number, and added up from the first piece to the last.
 
-    Raises GLRError if there is no other pass for the control variate, and for local differences
-    with noise on the weights.
+    Raises GLRError if there is no other pass for the control variate.
     """
     if glr.control_variate and glr.replicates < 2:
         raise GLRError("the control variate needs 2 replicates or more; or switch it off")
-    if glr.local_differences and glr.perturb != "logits":
-        raise GLRError("local differences need noise on the logits; or switch them off")
     if not glr.layerwise:
         return _gradient_of_noisy_layers(glr, layers, batch, streams)
     parts = []

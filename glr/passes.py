@@ -48,7 +48,7 @@ class GLR:
         plus the share of them that are right; this estimates the gradient of a rescaled risk, no
         longer that of E[L]
     local_differences : in the output layer and the last hidden one, multiply each neuron's score
-        by what its own noise did to the loss (see local_scores); for noise on the logits
+        by what its own noise did to the loss (see local_scores)
     layerwise : make one layer noisy at a time, the others noise-free (Jiang et al. 2024)
     """
 
@@ -114,6 +114,18 @@ class Neurons(NamedTuple):
     opposite: Callable[[], tuple[Array, Array]]
 
 
+class Output(NamedTuple):
+    """Output logits z (R, K, n_out, B), their losses (R, K, B), and how these were found.
+
+    weight_noise : the part of z that is noise, if its size depends on the input, else None
+    """
+
+    z: Array
+    losses: Array
+    loss: Callable[[Array], Array]
+    weight_noise: Array | None
+
+
 Streams = Sequence[np.random.Generator]
 
 
@@ -140,13 +152,16 @@ def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
         x = neurons.x
         noise.append(Noise(neurons.score, logits.scale[..., 0, :]))
         drawn.append(neurons)
-    losses = losses_of(glr.loss, x, batch.y)
+    loss = partial(losses_of, glr.loss, y=batch.y)
+    weight_noise = None
+    if glr.perturb == "weights" and drawn[-1] is not None:
+        weight_noise = (x - drawn[-1].opposite()[0]) / 2
+    output = Output(x, loss(x), loss, weight_noise)
     for t, neurons in enumerate(drawn):
         if neurons is not None and is_local(glr, layers, t):
             W = layers[-1].W if t < len(layers) - 1 else np.eye(x.shape[-2], dtype=np.float32)
-            loss = partial(losses_of, glr.loss, y=batch.y)
-            noise[t] = noise[t]._replace(score=local_scores(loss, x, losses, neurons, W))
-    return Passes(inputs, noise, losses)
+            noise[t] = noise[t]._replace(score=local_scores(output, neurons, W))
+    return Passes(inputs, noise, output.losses)
 
 
 def is_local(glr: GLR, layers: list[Layer], t: int) -> bool:
@@ -237,29 +252,39 @@ def binary_neurons(
     return Neurons(x, score, lambda: (1 - x, (2 * x - 1) * (gap * p * (1 - p))))
 
 
-def local_scores(
-    loss: Callable[[Array], Array], z: Array, losses: Array, neurons: Neurons, W: Array
-) -> Array:
-    """Each neuron's score times what its own noise did to the loss (4); shaped as the score.
+def local_scores(output: Output, neurons: Neurons, W: Array) -> Array:
+    """Each neuron's score times what its own noise did to the loss (4), (5); shaped as the score.
 
     The loss is compared with what it is for the neuron's opposite output, all else being as it
     was: E[L s] is the mean of P(x)·s·(L − L of the opposite), P(x) being the probability of x,
     given that it is one of the two. That is antithetic noise (Hammersley & Morton 1956), and for
     binary neurons the exact mean over their noise (Titsias & Lázaro-Gredilla 2015).
 
-    z : output logits (R, K, n_out, B), of which `losses` (R, K, B) = loss(z)
-    W : what a neuron's output adds to them (n × n_out)
+    W : what a neuron's output adds to the output logits (n × n_out)
     """
     opposite, score = neurons.opposite()
-    of_output_layer = opposite.ndim == z.ndim
+    is_hidden = score.ndim < output.z.ndim
     change = opposite - neurons.x
+    grows = is_hidden and output.weight_noise is not None
+    growth = noise_growth(neurons.x, opposite) if grows else None
     rows = np.ascontiguousarray(W.T)[:, None, :, None]
     differences = np.empty_like(change)
-    for r in range(len(z)):
-        # n_out × K × n × B: the loss reduces whole rows of memory
-        moved = rows * (change[r] if of_output_layer else change[r][None])
-        moved = moved + neurons_first(z[r])[:, :, None]
-        found = losses[r][:, None] - loss(moved.transpose(1, 2, 0, 3))
-        differences[r] = found if of_output_layer else found.mean(axis=0)
+    for r in range(len(change)):
+        # n_out × K × n × B, so that the loss reduces whole rows of memory
+        moved = rows * (change[r][None] if is_hidden else change[r])
+        moved = moved + neurons_first(output.z[r])[:, :, None]
+        if growth is not None:
+            moved += growth[r] * neurons_first(output.weight_noise[r])[:, :, None]
+        found = output.losses[r][:, None] - output.loss(moved.transpose(1, 2, 0, 3))
+        differences[r] = found.mean(axis=0) if is_hidden else found
     differences *= score
     return differences
+
+
+def noise_growth(x: Array, opposite: Array) -> Array:
+    """By what part of it the next layer's weight noise grows, √(1 + ‖x′‖²)/√(1 + ‖x‖²) − 1.
+
+    x′ is x (R, n, B) with one neuron's output, each in turn, replaced by its opposite: (R, n, B).
+    """
+    square = 1 + np.square(x).sum(axis=-2, keepdims=True)
+    return np.sqrt(1 + (np.square(opposite) - np.square(x)) / square) - 1

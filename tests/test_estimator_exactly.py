@@ -1,10 +1,12 @@
 """What must hold of every single gradient estimate, to the last bits: no statistics here."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from problems import (
+    DISTRIBUTION,
     N_SAMPLES,
     Problem,
     constant_loss,
@@ -123,6 +125,7 @@ BLOCKED_PROBLEMS = {
         Problem((7, 9, 5), "threshold", "zero_one", law="gaussian"),
         {"local_differences": True, "conditional_score": True, "standardised_loss": True},
     ),
+    "local, weights": (Problem((7, 9, 5), perturb="weights"), {"local_differences": True}),
     "layerwise": (Problem((7, 9, 11, 5), sigma=(0.8, 0.7, 0.6)), {"layerwise": True}),
     "standardised": (Problem((7, 9, 11, 5), sigma=(0.8, 0.7, 0.6)), {"standardised_loss": True}),
     "no hidden layer": (Problem((7, 5), sigma=(0.6,)), {}),
@@ -248,3 +251,50 @@ def test_a_control_variate_without_another_pass_is_refused():
     glr = glr_of(problem, replicates=1, control_variate=True)
     with pytest.raises(GLRError, match="needs 2 replicates"):
         glr_gradient(glr, layers_of(problem), Batch(*samples_of(problem)), streams_of(problem, 1))
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "threshold"])
+def test_local_differences_are_those_of_whole_forward_passes(activation):
+    """Every neuron's opposite output is put in by hand, and its loss found from there."""
+    problem = Problem((3, 4, 3), activation)
+    glr = glr_of(problem, conditional_score=activation == "threshold", replicates=2, output_draws=3)
+    batch = Batch(*samples_of(problem))
+
+    def drawn(local):
+        local_glr = replace(glr, local_differences=local)
+        return forward_passes(local_glr, layers_of(problem), batch, streams_of(problem, 1))
+
+    plain, local = drawn(False), drawn(True)
+    (_, output), x, y = layers_of(problem), plain.inputs[1], batch.y
+    r, _ = glr.noise.draw(streams_of(problem, 1)[1], plain.noise[1].score.shape)
+    z = (np.einsum("no,rnb->rob", output.W, x) + output.b[:, None])[:, None] + 0.6 * r
+    assert np.allclose(cross_entropy(z, y), plain.losses, rtol=1e-5)
+    for i in range(4):
+        changed = opposite_of(problem, plain, layers_of(problem)[0])[:, i] - x[:, i]
+        moved = z + (output.W[i][:, None] * changed[:, None, :])[:, None]
+        difference = (plain.losses - cross_entropy(moved, y)).mean(axis=1)
+        wanted = shared_score_of(problem, plain, layers_of(problem)[0])[:, i] * difference
+        assert np.allclose(local.noise[0].score[:, i], wanted, rtol=1e-3, atol=1e-6)
+    for c in range(3):
+        moved = z.copy()
+        moved[:, :, c] -= 2 * 0.6 * r[:, :, c]
+        wanted = plain.noise[1].score[:, :, c] * 0.5 * (plain.losses - cross_entropy(moved, y))
+        assert np.allclose(local.noise[1].score[:, :, c], wanted, rtol=1e-3, atol=1e-6)
+
+
+def opposite_of(problem, plain, layer):
+    """The hidden outputs had their noise gone the other way, (R, n, B)."""
+    x = plain.inputs[1]
+    if problem.activation == "threshold":
+        return 1 - x
+    v = (layer.W.T @ plain.inputs[0] + layer.b[:, None]).astype(np.float64)
+    noisy = np.log(x / (1 - x.astype(np.float64)))
+    return 1 / (1 + np.exp(-(2 * v - noisy)))
+
+
+def shared_score_of(problem, plain, layer):
+    """The hidden scores times the probability of x, given that it is x or the opposite."""
+    if problem.activation != "threshold":
+        return plain.noise[0].score / 2
+    v = layer.W.T @ plain.inputs[0] + layer.b[:, None]
+    return (2 * plain.inputs[1] - 1) * DISTRIBUTION["logistic"].pdf(v / 0.8)
