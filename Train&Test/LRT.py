@@ -4,7 +4,7 @@ Measured over 5 seeds: digits 96.89 ± 0.60 % in 7 s, mnist 97.00 ± 0.14 % in 1
 
     python LRT.py                                   the embedded 8×8 digits, no download
     python LRT.py --dataset mnist                   the paper's 784-50-10
-    python LRT.py --dataset mnist --seed 1 --sigma 0.5 --replicates 64
+    python LRT.py --dataset mnist --seed 1 --sigma 0.5 --replicates 8
     python LRT.py -h                                every constant below, as a flag
 
 A threshold neuron gives 1 or 0: its derivative is zero wherever it exists.

@@ -4,7 +4,7 @@ Measured over 5 seeds: digits 96.78 ± 0.46 % in 15 s, mnist 96.89 ± 0.12 % in 
 
     python LRTZ.py                                   the embedded 8×8 digits, no download
     python LRTZ.py --dataset mnist                   the paper's 784-50-10
-    python LRTZ.py --dataset mnist --seed 1 --sigma 0.5 --replicates 64
+    python LRTZ.py --dataset mnist --seed 1 --sigma 0.5 --replicates 8
     python LRTZ.py -h                                every constant below, as a flag
 
 Threshold neurons give 1 or 0, the 0-1 loss 1 for an error: both derivatives are zero wherever

@@ -45,9 +45,9 @@ NETWORKS = {
     "BP-L2": ("BP.py", "--weight-decay 1e-4"),  # the GLR scripts' penalty
     "BP-L2C": ("BP.py", "--weight-decay 1e-4 --centralised-gradient"),  # and centralised gradient
     "BP+": ("BP.py", "--sigma 1 0.5"),  # the GLR scripts' noise (the paper's BP+)
-    "BP+L2C": (  # all three: the objective of LRS, and everything but its estimator
+    "BP+L2C": (  # all three, and the step size: everything that LRS is but its estimator
         "BP.py",
-        "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient",
+        "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient --learning-rate 0.01",
     ),
     "BP-SGD": ("BP.py", "--optimizer sgd --learning-rate 0.1"),  # the published benchmark's steps
     "LRS-published": (  # the published estimator and constants, 10 epochs of MNIST

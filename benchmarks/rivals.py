@@ -36,7 +36,7 @@ def sgd(layers: list[Layer], gradient: list[Layer]) -> None:
 
 
 def plain_glr(activation: Activation, n_layers: int, R: int) -> GLR:
-    """Our estimator with all that leaves its mean as it is, and one output draw."""
+    """Our estimator pass by pass: one output draw, and no local differences, which need fewer."""
     return GLR(
         activation,
         cross_entropy,

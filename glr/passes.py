@@ -139,34 +139,35 @@ def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
             activation, draws = _identity, (glr.replicates, glr.output_draws)
             x = x[..., None, :, :]  # the axis of the K draws
         logits = Logits(logits_of(layer, x), noise_scale(glr, t, x))
-        shape = (*draws, *logits.v.shape[-2:])
         if glr.sigma[t] == 0:
             x = np.asarray(activation(logits.v), np.float32)
             noise.append(None)
             drawn.append(None)
             continue
-        if activation is threshold and glr.conditional_score:
-            neurons = binary_neurons(glr.noise, logits, shape, streams[t])
-        else:
-            neurons = noisy_neurons(glr.noise, activation, logits, shape, streams[t])
-        x = neurons.x
-        noise.append(Noise(neurons.score, logits.scale[..., 0, :]))
-        drawn.append(neurons)
-    loss = partial(losses_of, glr.loss, y=batch.y)
-    weight_noise = None
-    if glr.perturb == "weights" and drawn[-1] is not None:
-        weight_noise = (x - drawn[-1].opposite()[0]) / 2
-    output = Output(x, loss(x), loss, weight_noise)
-    for t, neurons in enumerate(drawn):
-        if neurons is not None and is_local(glr, layers, t):
+        shape = (*draws, *logits.v.shape[-2:])
+        drawn.append(layer_neurons(glr, activation, logits, shape, streams[t]))
+        noise.append(Noise(drawn[t].score, logits.scale[..., 0, :]))
+        x = drawn[t].x
+    output = output_of(glr, x, drawn[-1], batch.y)
+    for t in range(len(layers)):
+        if is_local(glr, layers, t) and drawn[t] is not None:
             W = layers[-1].W if t < len(layers) - 1 else np.eye(x.shape[-2], dtype=np.float32)
-            noise[t] = noise[t]._replace(score=local_scores(output, neurons, W))
+            noise[t] = noise[t]._replace(score=local_scores(output, drawn[t], W))
     return Passes(inputs, noise, output.losses)
 
 
 def is_local(glr: GLR, layers: list[Layer], t: int) -> bool:
     """Whether the scores of layer t are multiplied by local differences."""
     return glr.local_differences and t >= len(layers) - 2
+
+
+def output_of(glr: GLR, z: Array, neurons: Neurons | None, y: np.ndarray) -> Output:
+    """The losses of output logits z, which `neurons` drew unless their noise is zero."""
+    weight_noise = None
+    if glr.perturb == "weights" and neurons is not None:
+        weight_noise = (z - neurons.opposite()[0]) / 2
+    loss = partial(losses_of, glr.loss, y=y)
+    return Output(z, loss(z), loss, weight_noise)
 
 
 def losses_of(loss: Loss, z: Array, y: np.ndarray) -> Array:
@@ -215,22 +216,27 @@ def noise_scale(glr: GLR, t: int, x: Array) -> Array:
     return np.float32(glr.sigma[t]) * np.sqrt(1 + np.square(x).sum(axis=-2, keepdims=True))
 
 
-def noisy_neurons(
-    law: NoiseLaw,
+def layer_neurons(
+    glr: GLR,
     activation: Activation,
     logits: Logits,
     shape: tuple[int, ...],
     rng: np.random.Generator,
 ) -> Neurons:
-    """Outputs φ(v + r). The law is symmetric: −r is as probable as r."""
-    r, score = law.draw(rng, shape)
-    noise = logits.scale * r
-    x = np.asarray(activation(logits.v + noise), np.float32)
+    """Neurons of the given logits, with independent noise in every element of `shape`."""
+    if activation is threshold and glr.conditional_score:
+        return binary_neurons(glr.noise, logits, shape, rng)
+    r, score = glr.noise.draw(rng, shape)
+    return noisy_neurons(activation, logits.v, logits.scale * r, score)
+
+
+def noisy_neurons(activation: Activation, v: Array, noise: Array, score: Array) -> Neurons:
+    """Outputs φ(v + noise). The law is symmetric: −noise has the same probability."""
 
     def opposite() -> tuple[Array, Array]:
-        return np.asarray(activation(logits.v - noise), np.float32), score * np.float32(0.5)
+        return np.asarray(activation(v - noise), np.float32), score * np.float32(0.5)
 
-    return Neurons(x, score, opposite)
+    return Neurons(np.asarray(activation(v + noise), np.float32), score, opposite)
 
 
 def binary_neurons(

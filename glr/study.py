@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,13 +156,10 @@ def _put(data: bytes, file: BinaryIO) -> None:
     file.write(data)
 
 
-def script_methods(replicates: int) -> dict[str, GLR]:
-    """The estimator of each GLR script at its default constants, but with so many replicates."""
-    methods = {}
-    for name in ("LRS", "LRT", "LRSZ", "LRTZ"):
-        glr = glr_method(constants_of(f"{name}.py", []))
-        methods[name] = replace(glr, replicates=replicates)
-    return methods
+def script_methods() -> dict[str, GLR]:
+    """The estimator of each GLR script at its default constants."""
+    names = ("LRS", "LRT", "LRSZ", "LRTZ")
+    return {name: glr_method(constants_of(f"{name}.py", [])) for name in names}
 
 
 def datasets_found(constants: SimpleNamespace) -> list[str]:
@@ -201,7 +197,7 @@ def write_pretrained(runs: list[Task], datasets: list[str]) -> None:
 def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
     """Draw the variances of both estimators, and accuracy against time, to docs/."""
     data = load_dataset(dataset, constants.DATA_DIR)
-    variances = variances_by_replicates(script_methods(2), data, run_generator(0))
+    variances = variances_by_replicates(script_methods(), data, run_generator(0))
     draw_variances(ROOT / "docs" / "variance.png", variances)
     names = ("LRS", "LRT", "LRSZ", "LRTZ", "BP", "LRS-published")
     histories = {name: constants.MODELS_DIR / f"{name}_{dataset}_seed0.csv" for name in names}
