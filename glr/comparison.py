@@ -17,7 +17,8 @@ from glr.plots import new_figure, save_figure
 from glr.training import Plan, Run, glr_estimator, train
 
 REPLICATES = (2, 5, 10, 20, 50, 100, 200)
-DRAWS = 200  # gradients that a variance is estimated from
+LEAST_DRAWS = 200  # gradients that a variance is estimated from,
+PASSES = 10_000  # or as many as make this many replicates: few replicates, large variance
 BATCH = 128
 HALF_TRAINED_STEPS = 500
 
@@ -48,36 +49,39 @@ def half_trained_network(glr: GLR, data: Dataset, rng: np.random.Generator) -> N
 
 
 def relative_variance(glr: GLR, network: Network, batch: Batch, streams: Streams) -> float:
-    """E‖g − E g‖² / ‖E g‖² of the first layer's weights, from DRAWS estimates g.
+    """E‖g − E g‖² / ‖E g‖² of the first layer's weights, from many independent estimates g.
 
     ‖E g‖² is that of their mean less the variance that the mean has left.
     """
+    draws = max(LEAST_DRAWS, PASSES // glr.replicates)
     total, squares = np.zeros(network.layers[0].W.shape), 0.0
-    for _ in range(DRAWS):
+    for _ in range(draws):
         g = glr_gradient(glr, network.layers, batch, streams).layers[0].W.astype(np.float64)
         total += g
         squares += float(np.sum(g * g))
-    mean_square = float(np.sum(total * total)) / DRAWS**2
-    variance = (squares / DRAWS - mean_square) * DRAWS / (DRAWS - 1)
-    return variance / (mean_square - variance / DRAWS)
+    mean_square = float(np.sum(total * total)) / draws**2
+    variance = (squares / draws - mean_square) * draws / (draws - 1)
+    return variance / (mean_square - variance / draws)
 
 
 def variances_by_replicates(
     methods: dict[str, GLR], data: Dataset, rng: np.random.Generator
 ) -> dict[str, tuple[list[float], list[float]]]:
     """By name of a method: relative variances at REPLICATES, of ours and of the published one."""
-    found = {}
+    from tqdm import tqdm  # noqa: PLC0415  (after -h, which it would slow)
+
+    found, bar = {}, tqdm(total=2 * len(methods) * len(REPLICATES), desc="variance", unit="R")
     for name, glr in methods.items():
         network = half_trained_network(glr, data, rng)
         rows = rng.permutation(len(data.x_train))[:BATCH]
         batch, streams = Batch(data.x_train[rows].T, data.y_train[rows]), rng.spawn(2)
-        found[name] = tuple(
-            [
-                relative_variance(replace(kind, replicates=R), network, batch, streams)
-                for R in REPLICATES
-            ]
-            for kind in (glr, published_estimator(glr))
-        )
+        found[name] = ([], [])
+        for kind, variances in zip((glr, published_estimator(glr)), found[name], strict=True):
+            for R in REPLICATES:
+                of_R = replace(kind, replicates=R)
+                variances.append(relative_variance(of_R, network, batch, streams))
+                bar.update()
+    bar.close()
     return found
 
 
