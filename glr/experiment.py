@@ -127,9 +127,20 @@ def train_by_glr(constants: SimpleNamespace) -> Run:
     """Train a network by GLR as the constants say, and show it."""
     prepare_for_small_arrays()
     glr, data = glr_method(constants), load_data(constants)
+    print(depth_note(constants), end="", file=sys.stderr)
     rng = run_generator(constants.SEED)
     network = new_network(layer_sizes(data, constants.HIDDEN), constants.ACTIVATION, rng)
     return trained(Run(network, glr_estimator(glr, rng)), data, constants, rng)
+
+
+def depth_note(constants: SimpleNamespace) -> str:
+    """What the reader should know who trains more than one hidden layer with few passes."""
+    if not constants.LOCAL_DIFFERENCES or len(constants.HIDDEN) < 2 or constants.REPLICATES >= 16:
+        return ""
+    return (
+        f"REPLICATES = {constants.REPLICATES} is few for more than one hidden layer: only the last "
+        "has local differences; --replicates 16 gives the others a better gradient\n"
+    )
 
 
 def train_by_backpropagation(constants: SimpleNamespace) -> Run:

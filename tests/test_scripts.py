@@ -92,6 +92,7 @@ def test_flags_override_constants_and_are_stored(tmp_path):
     words = "--sigma 1 --hidden 20 12 --replicates 8 --noise gaussian --steps 10 --perturb weights"
     ran = run("LRS.py", *words.split(), "--no-control-variate", "--models-dir", tmp_path)
     assert ran.returncode == 0, ran.stderr
+    assert "REPLICATES = 8 is few for more than one hidden layer" in ran.stderr
     arrays, metadata = saved(tmp_path / "LRS_digits_seed0.npz")
     assert [arrays[f"W{t}"].shape for t in range(3)] == [(64, 20), (20, 12), (12, 10)]
     constants = metadata["constants"]
@@ -102,7 +103,9 @@ def test_flags_override_constants_and_are_stored(tmp_path):
 
 def test_the_published_setting_of_the_method_page_runs(tmp_path):
     page = (ROOT / "docs" / "method.md").read_text()
-    (command,) = re.findall(r"^    python (LRS\.py --noise laplace.*\\\n.*)$", page, re.MULTILINE)
+    (command,) = re.findall(
+        r"^    python (LRS\.py --noise laplace(?:.*\\\n)+.*)$", page, re.MULTILINE
+    )
     words = command.replace("\\\n", " ").split()
     ran = run(*words, "--steps", 20, "--models-dir", tmp_path)
     assert ran.returncode == 0, ran.stderr
