@@ -93,7 +93,7 @@ def test_samples_are_old_or_new_wherever_their_writer_is_killed(tmp_path):
     ("script", "words", "number"),
     [
         ("LRTZ.py", ("--steps", 100_000, "--noise", "gaussian"), signal.SIGINT),
-        ("LRS.py", ("--steps", 100_000, "--hidden", 20, 12), signal.SIGTERM),
+        ("LRS.py", ("--steps", 100_000, "--replicates", 16, "--hidden", 20, 12), signal.SIGTERM),
     ],
 )
 def test_a_stopped_run_says_so_within_a_second_and_keeps_its_state(script, words, number, tmp_path):
