@@ -100,26 +100,25 @@ def _add(total: list[Array], piece: list[Array]) -> None:
 
 
 def pass_weights(glr: GLR, losses: Array, layers: list[Layer]) -> list[Array]:
-    """What multiplies each layer's scores in equation (1): (R, B), or (R, K, B) for the output."""
-    last = len(layers) - 1
-    kinds = [(t == last, is_local(glr, layers, t)) for t in range(len(layers))]
-    found = {kind: _weights_of_kind(glr, losses, *kind) for kind in set(kinds)}
-    return [found[kind] for kind in kinds]
+    """What multiplies each layer's scores in equation (1): (R, B), or (R, K, B) for the output.
 
-
-def _weights_of_kind(glr: GLR, losses: Array, is_output: bool, has_differences: bool) -> Array:
-    """The weights of one kind of layer, from the losses (R, K, B).
-
-    A hidden layer takes the losses' mean over the K output draws. Scores of local differences
-    hold their loss already: the sample's divisor is all that is left.
+    A hidden layer takes the mean of the losses (R, K, B) over the K output draws. Scores of local
+    differences hold their loss already.
     """
-    of_layer = losses if is_output else losses.mean(axis=1)
-    passes = of_layer.reshape(-1, losses.shape[-1])
-    weights = np.ones_like(passes) if has_differences else centred(glr, passes)
-    if glr.standardised_loss:
-        all_passes = losses.reshape(-1, losses.shape[-1])
-        weights = weights / standard_deviation_and_share_right(all_passes)
-    return (weights / weights.size).reshape(of_layer.shape)
+    R, K, B = losses.shape
+    all_passes = losses.reshape(R * K, B)
+    of_hidden = all_passes if K == 1 else losses.mean(axis=1)
+    found, known = [], {}
+    for t in range(len(layers)):
+        passes = all_passes if t == len(layers) - 1 else of_hidden
+        kind = is_local(glr, layers, t), len(passes)
+        if kind not in known:
+            weights = np.ones_like(passes) if kind[0] else centred(glr, passes)
+            if glr.standardised_loss:
+                weights = weights / standard_deviation_and_share_right(all_passes)
+            known[kind] = weights / weights.size
+        found.append(known[kind])
+    return [*found[:-1], found[-1].reshape(R, K, B)]
 
 
 def centred(glr: GLR, losses: Array) -> Array:

@@ -26,7 +26,7 @@ from glr.noise import (
     random_words,
 )
 
-PIECE = 16  # replicates in one product or sum, so that blocks of any size give the same bits
+PIECE = 32  # replicates in one product or sum, so that blocks of any size give the same bits
 
 
 @dataclass(frozen=True)
@@ -226,17 +226,20 @@ def layer_neurons(
     """Neurons of the given logits, with independent noise in every element of `shape`."""
     if activation is threshold and glr.conditional_score:
         return binary_neurons(glr.noise, logits, shape, rng)
-    r, score = glr.noise.draw(rng, shape)
-    return noisy_neurons(activation, logits.v, logits.scale * r, score)
+    return noisy_neurons(activation, logits, *glr.noise.draw(rng, shape))
 
 
-def noisy_neurons(activation: Activation, v: Array, noise: Array, score: Array) -> Neurons:
-    """Outputs φ(v + noise). The law is symmetric: −noise has the same probability."""
+def noisy_neurons(activation: Activation, logits: Logits, r: Array, score: Array) -> Neurons:
+    """Outputs φ(v + σr). The noise's law is symmetric: −r has the probability of r."""
+    v, scale = logits
+    noisy = scale * r
+    noisy += v
+    x = np.asarray(activation(noisy), np.float32)
 
     def opposite() -> tuple[Array, Array]:
-        return np.asarray(activation(v - noise), np.float32), score * np.float32(0.5)
+        return np.asarray(activation(v - scale * r), np.float32), score * np.float32(0.5)
 
-    return Neurons(np.asarray(activation(v + noise), np.float32), score, opposite)
+    return Neurons(x, score, opposite)
 
 
 def binary_neurons(
