@@ -37,9 +37,10 @@ class Comparison(NamedTuple):
 
     def __str__(self) -> str:
         """One line for the terminal."""
-        theirs = f"{self.other_ms:.3f} ms, {self.ratio:.3g} ×"
+        unit = "MB" if "MB" in self.case else "ms"
+        theirs = f"{self.other_ms:.3f} {unit}, {self.ratio:.3g} ×"
         return (
-            f"{self.part}  {self.case:40s} {self.ours_ms:9.3f} ms   {self.other}: "
+            f"{self.part}  {self.case:40s} {self.ours_ms:9.3f} {unit}   {self.other}: "
             f"{theirs if math.isfinite(self.other_ms) else 'never'}"
         )
 

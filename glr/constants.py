@@ -209,7 +209,7 @@ def script_constants(script: Mapping[str, object], words: list[str] | None = Non
 def constants_like(script: str, defaults: Mapping[str, object], words: list[str]) -> dict:
     """The constants of the model that --like names, where the script has them; {} without it.
 
-    Raises GLRError if the file is no model of that script.
+    Raises GLRError if the file is no model of that script, or of another version of it.
     """
     parser = OneLineParser(prog=f"{script}.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--like", **LIKE)
@@ -221,6 +221,11 @@ def constants_like(script: str, defaults: Mapping[str, object], words: list[str]
     if metadata.get("script") != script or not isinstance(recorded, dict):
         raise GLRError(
             f"{path}: was trained by {metadata.get('script')}.py, not by {script}.py; run that one"
+        )
+    unsaid = sorted(defaults.keys() - recorded.keys() - {"CHECKPOINT_EVERY"})
+    if unsaid:
+        raise GLRError(
+            f"{path}: does not say {', '.join(unsaid)}: another version of {script}.py trained it"
         )
     if "retuned" in metadata:
         raise GLRError(f"{path}: its constants were changed half-way; no one command trains it")

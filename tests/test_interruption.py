@@ -200,6 +200,12 @@ def test_a_model_s_metadata_train_it_again(tmp_path):
     wrong = run("LRS.py", "--like", model, "--models-dir", tmp_path / "two")
     assert wrong.returncode == 2
     assert "was trained by LRTZ.py, not by LRS.py" in wrong.stderr
+    arrays, metadata = saved(model)
+    del metadata["constants"]["LOCAL_DIFFERENCES"]
+    np.savez(tmp_path / "earlier.npz", **arrays, metadata=json.dumps(metadata))
+    earlier = run("LRTZ.py", "--like", tmp_path / "earlier.npz", "--models-dir", tmp_path / "two")
+    assert earlier.returncode == 2
+    assert "earlier.npz: does not say LOCAL_DIFFERENCES" in earlier.stderr
 
 
 def test_divergence_keeps_the_last_good_state_which_another_step_size_continues(tmp_path):
