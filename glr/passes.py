@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from glr.noise import (
     random_words,
 )
 
+MOVED_FLOATS = 2**18  # of output logits after local changes at a time: 1 MB, as caches have
 PIECE = 32  # replicates in one product or sum, so that blocks of any size give the same bits
 
 
@@ -272,21 +274,33 @@ def local_scores(output: Output, neurons: Neurons, W: Array) -> Array:
     W : what a neuron's output adds to the output logits (n × n_out)
     """
     opposite, score = neurons.opposite()
-    is_hidden = score.ndim < output.z.ndim
-    change = opposite - neurons.x
-    grows = is_hidden and output.weight_noise is not None
-    growth = noise_growth(neurons.x, opposite) if grows else None
+    change, growth = opposite - neurons.x, None
+    if score.ndim == output.z.ndim:
+        return score * loss_differences(output, W, change, growth)
+    if output.weight_noise is not None:
+        growth = noise_growth(neurons.x, opposite)
+    return score * loss_differences(output, W, change[:, None], growth).mean(axis=1)
+
+
+def loss_differences(output: Output, W: Array, change: Array, growth: Array | None) -> Array:
+    """The losses less what they are after each neuron's change alone, (R, K, n, B).
+
+    change : of the outputs, (R, K, n, B), or (R, 1, n, B) where the draws share it
+    growth : by what part of it the weight noise grows with each change (R, n, B), or None
+    """
+    (R, K, n_out, B), n = output.z.shape, len(W)
     rows = np.ascontiguousarray(W.T)[:, None, :, None]
-    differences = np.empty_like(change)
-    for r in range(len(change)):
-        # n_out × K × n × B, so that the loss reduces whole rows of memory
-        moved = rows * (change[r][None] if is_hidden else change[r])
+    differences = empty_neurons_first((R, K, n, B))
+    step = max(1, MOVED_FLOATS // (n_out * K * B))
+    for r, start in product(range(R), range(0, n, step)):
+        i = slice(start, start + step)
+        # n_out × K × neurons × B, so that the loss reduces whole rows of memory
+        moved = rows[:, :, i] * change[r][:, i]
         moved = moved + neurons_first(output.z[r])[:, :, None]
         if growth is not None:
-            moved += growth[r] * neurons_first(output.weight_noise[r])[:, :, None]
-        found = output.losses[r][:, None] - output.loss(moved.transpose(1, 2, 0, 3))
-        differences[r] = found.mean(axis=0) if is_hidden else found
-    differences *= score
+            moved += growth[r][i] * neurons_first(output.weight_noise[r])[:, :, None]
+        after = output.loss(moved.transpose(1, 2, 0, 3))
+        differences[r][:, i] = output.losses[r][:, None] - after
     return differences
 
 
