@@ -246,6 +246,31 @@ def test_memory_does_not_grow_with_the_replicates():
     assert peak < 100e6
 
 
+def test_memory_of_local_differences_does_not_grow_with_width():
+    """The moved output logits of all neurons at once would be 31 MB, several times over."""
+    problem = Problem((20, 3000, 10))
+    rng = np.random.default_rng(1)
+    batch = Batch(rng.random((20, 64), dtype=np.float32), rng.integers(0, 10, 64))
+    glr = glr_of(problem, replicates=2, output_draws=4, local_differences=True)
+    layers, streams = layers_of(problem), streams_of(problem, 1)
+    tracemalloc.start()
+    try:
+        glr_gradient(glr, layers, batch, streams)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 31e6
+
+
+@pytest.mark.parametrize("name", ["local", "local, conditional, standardised", "local, weights"])
+def test_local_differences_are_the_same_a_neuron_at_a_time(name, monkeypatch):
+    problem, settings = BLOCKED_PROBLEMS[name]
+    glr = glr_of(problem, **settings)
+    at_once = estimates(problem, glr, 2, 5)
+    monkeypatch.setattr(passes, "MOVED_FLOATS", 1)
+    assert np.array_equal(estimates(problem, glr, 2, 5), at_once)
+
+
 def test_a_control_variate_without_another_pass_is_refused():
     problem = Problem((3, 4, 3))
     glr = glr_of(problem, replicates=1, control_variate=True)
