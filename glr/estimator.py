@@ -108,7 +108,7 @@ def pass_weights(glr: GLR, losses: Array, layers: list[Layer]) -> list[Array]:
     R, K, B = losses.shape
     all_passes = losses.reshape(R * K, B)
     of_hidden = all_passes if K == 1 else losses.mean(axis=1)
-    found, known = [], {}
+    found, known = [], {}  # layers of a kind have the same weights: they are found once
     for t in range(len(layers)):
         passes = all_passes if t == len(layers) - 1 else of_hidden
         kind = is_local(glr, layers, t), len(passes)
