@@ -63,26 +63,27 @@ def step_of(glr: GLR, network: Network, batch: Batch) -> Step:
 def published_gradient(
     layers: list[Layer], activation: Activation, batch: Batch, R: int, rng: np.random.Generator
 ) -> list[Layer]:
-    """The published algorithm, from its code's description, written plainly in NumPy.
+    """The published algorithm in NumPy, its operations in the order of the released code.
 
-    The batch is copied R times, Laplace noise of scale 1 is added to the logits of every layer,
-    and per-sample outer products (R·B × n_in × n_out) of input and loss × score are formed and
-    averaged. No control variate.
+    (Train&Test/LRS.py of github.com/LX-doctorAI1/GLR_ADV.) The batch is copied R times, Laplace
+    noise of scale σ = 1 is drawn in float64 and added to the logits of every layer, the layer's
+    input is multiplied by the loss, its outer products with the noise's sign (R·B × n_in × n_out)
+    are formed, divided by σ, and averaged. No control variate.
     """
-    x, y = np.repeat(batch.x.T, R, axis=0), np.repeat(batch.y, R)
-    inputs, scores = [], []
+    x, y = np.concatenate([batch.x.T] * R), np.concatenate([batch.y] * R)
+    inputs, signs, sigma = [], [], np.float32(1)
     for t, (W, b) in enumerate(layers):
         inputs.append(x)
-        r = rng.laplace(0.0, 1.0, (len(x), b.size)).astype(np.float32)
-        scores.append(np.sign(r))
+        r = rng.laplace(0.0, sigma, (len(x), b.size)).astype(np.float32)
+        signs.append(np.sign(r))
         v = x @ W + b + r
         x = v if t == len(layers) - 1 else activation(v)
-    losses = cross_entropy(x.T, y)
+    losses = cross_entropy(x.T, y)[:, None]
     gradient = []
-    for layer_input, score in zip(inputs, scores, strict=True):
-        weighted = losses[:, None] * score
-        outer = layer_input[:, :, None] * weighted[:, None, :]
-        gradient.append(Layer(outer.mean(axis=0), weighted.mean(axis=0)))
+    for layer_input, sign in zip(inputs, signs, strict=True):
+        outer = (layer_input * losses)[:, :, None] * sign[:, None, :]
+        outer /= sigma
+        gradient.append(Layer(outer.mean(axis=0), (losses * sign / sigma).mean(axis=0)))
     return gradient
 
 
@@ -98,36 +99,38 @@ def published_step(sizes: list[int], activation: Activation, R: int, B: int) -> 
 def published_pytorch_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step | None:
     """The published algorithm's step in PyTorch, which it was written in; None where that is not.
 
-    The same steps as published_gradient: R copies, Laplace noise, per-sample outer products.
+    As published_gradient, and as the released code has it: NumPy's Laplace noise, a one-hot
+    cross-entropy of the softmax, and a constant 1 as the input of the first layer's biases (the
+    other layers have none).
     """
     try:
         import torch  # noqa: PLC0415  (no requirement)
     except ImportError:
         return None
-    network, batch = (
-        new_network(sizes, activation, np.random.default_rng(0)),
-        random_batch(sizes, B),
-    )
-    layers = [[torch.from_numpy(part.copy()) for part in layer] for layer in network.layers]
-    x0 = torch.from_numpy(np.ascontiguousarray(batch.x.T)).repeat(R, 1)
-    y = torch.from_numpy(batch.y).repeat(R)
+    rng, sigma = np.random.default_rng(0), 1.0
+    network, batch = new_network(sizes, activation, rng), random_batch(sizes, B)
+    (W, b), *others = network.layers
+    weights = [torch.from_numpy(np.vstack([W, b]))]
+    weights += [torch.from_numpy(layer.W.copy()) for layer in others]
+    samples = torch.from_numpy(np.ascontiguousarray(batch.x.T))
+    labels = torch.nn.functional.one_hot(torch.from_numpy(batch.y), sizes[-1]).float()
     phi = torch.sigmoid if activation is sigmoid else lambda v: (v > 0).float()
-    laplace = torch.distributions.Laplace(0.0, 1.0)
 
     def step() -> None:
-        x, inputs, scores = x0, [], []
-        for t, (W, b) in enumerate(layers):
+        copies, y = torch.cat([samples] * R), torch.cat([labels] * R)
+        x, inputs, signs = torch.cat([copies, torch.ones(len(copies), 1)], dim=1), [], []
+        for t, W in enumerate(weights):
             inputs.append(x)
-            r = laplace.sample((len(x), len(b)))
-            scores.append(torch.sign(r))
-            v = x @ W + b + r
-            x = v if t == len(layers) - 1 else phi(v)
-        losses = torch.nn.functional.cross_entropy(x, y, reduction="none")
-        for (W, b), layer_input, score in zip(layers, inputs, scores, strict=True):
-            weighted = losses[:, None] * score
-            outer = torch.bmm(layer_input[:, :, None], weighted[:, None, :])
+            noise = rng.laplace(0.0, sigma, (len(x), W.shape[1]))
+            r = torch.from_numpy(noise).to(torch.float32)
+            signs.append(torch.sign(r))
+            v = x @ W + r
+            x = torch.softmax(v, dim=1) if t == len(weights) - 1 else phi(v)
+        losses = -(y * torch.log(x)).sum(dim=1, keepdim=True)
+        for W, layer_input, sign in zip(weights, inputs, signs, strict=True):
+            outer = torch.einsum("ni,nj->nij", layer_input * losses, sign)
+            outer /= sigma
             W.sub_(float(RATE) * (outer.mean(dim=0) + float(DECAY) * W))
-            b.sub_(float(RATE) * weighted.mean(dim=0))
 
     return step
 
