@@ -39,6 +39,7 @@ CONDITIONAL_SCORE = True  # use E[score | output]: for threshold neurons only
 STANDARDISED_LOSS = False  # divide each sample's loss by its standard deviation
 LOCAL_DIFFERENCES = True  # multiply each score by what the neuron's own noise did to the loss
 LAYERWISE = False  # make one layer noisy at a time
+COMPILED = False  # inner loops by Numba (pip install numba): faster, other last bits
 OPTIMIZER = adam  # sgd, adagrad or adam
 BATCH_SIZE = 128  # samples per step
 STEPS = 10000  # minibatch steps

@@ -84,6 +84,7 @@ KINDS: dict[str, Kind] = {
     "STANDARDISED_LOSS": FLAG,
     "LOCAL_DIFFERENCES": FLAG,
     "LAYERWISE": FLAG,
+    "COMPILED": FLAG,
     "OPTIMIZER": _function("a function of glr.optimizers"),
     "BATCH_SIZE": _whole(1),
     "STEPS": _whole(1),

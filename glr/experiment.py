@@ -25,6 +25,7 @@ from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
 from glr.models import MAX_BYTES, save_model
 from glr.network import n_parameters, new_network, threshold
+from glr.passes import NUMPY_LOOPS, Loops
 from glr.plots import draw_learning_curve
 from glr.training import Evaluation, Plan, Run, glr_estimator, train
 
@@ -106,7 +107,21 @@ def glr_method(constants: SimpleNamespace) -> GLR:
         standardised_loss=c.STANDARDISED_LOSS,
         local_differences=c.LOCAL_DIFFERENCES,
         layerwise=c.LAYERWISE,
+        loops=compiled_loops() if c.COMPILED else NUMPY_LOOPS,
     )
+
+
+def compiled_loops() -> Loops:
+    """Numba's inner loops, compiled if this is their first use; GLRError without Numba."""
+    try:
+        from glr import compiled  # noqa: PLC0415  (no requirement)
+    except ImportError as error:
+        raise GLRError(
+            f"COMPILED = True: cannot use Numba ({error}); pip install numba, or set it to False"
+        ) from error
+    if not compiled.is_in_cache():
+        print("compiling the inner loops, for some seconds, this once", file=sys.stderr)
+    return compiled.LOOPS
 
 
 def plan_of(constants: SimpleNamespace) -> Plan:

@@ -7,8 +7,7 @@ columns. Equation numbers are those of docs/method.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
 
@@ -29,6 +28,15 @@ from glr.noise import (
 
 MOVED_FLOATS = 2**18  # of output logits after local changes at a time: 1 MB, as caches have
 PIECE = 32  # replicates in one product or sum, so that blocks of any size give the same bits
+
+
+class Loops(NamedTuple):
+    """The inner loops of a forward pass: NumPy's, below, or those of glr/compiled.py."""
+
+    noisy_neurons: Callable
+    bernoulli: Callable
+    losses_of: Callable
+    loss_differences: Callable
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class GLR:
     local_differences : in the output layer and the last hidden one, multiply each neuron's score
         by what its own noise did to the loss (see local_scores)
     layerwise : make one layer noisy at a time, the others noise-free (Jiang et al. 2024)
+    loops : what computes the passes: the same numbers up to their last bits
     """
 
     activation: Activation
@@ -66,6 +75,7 @@ class GLR:
     standardised_loss: bool = False
     local_differences: bool = False
     layerwise: bool = False
+    loops: Loops = field(default_factory=lambda: NUMPY_LOOPS)
 
 
 class Batch(NamedTuple):
@@ -124,7 +134,8 @@ class Output(NamedTuple):
 
     z: Array
     losses: Array
-    loss: Callable[[Array], Array]
+    loss: Loss
+    y: np.ndarray
     weight_noise: Array | None
 
 
@@ -154,7 +165,7 @@ def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
     for t in range(len(layers)):
         if is_local(glr, layers, t) and drawn[t] is not None:
             W = layers[-1].W if t < len(layers) - 1 else np.eye(x.shape[-2], dtype=np.float32)
-            noise[t] = noise[t]._replace(score=local_scores(output, drawn[t], W))
+            noise[t] = noise[t]._replace(score=local_scores(glr.loops, output, drawn[t], W))
     return Passes(inputs, noise, output.losses)
 
 
@@ -168,8 +179,7 @@ def output_of(glr: GLR, z: Array, neurons: Neurons | None, y: np.ndarray) -> Out
     weight_noise = None
     if glr.perturb == "weights" and neurons is not None:
         weight_noise = (z - neurons.opposite()[0]) / 2
-    loss = partial(losses_of, glr.loss, y=y)
-    return Output(z, loss(z), loss, weight_noise)
+    return Output(z, glr.loops.losses_of(glr.loss, z, y), glr.loss, y, weight_noise)
 
 
 def losses_of(loss: Loss, z: Array, y: np.ndarray) -> Array:
@@ -227,13 +237,20 @@ def layer_neurons(
 ) -> Neurons:
     """Neurons of the given logits, with independent noise in every element of `shape`."""
     if activation is threshold and glr.conditional_score:
-        return binary_neurons(glr.noise, logits, shape, rng)
-    return noisy_neurons(activation, logits, *glr.noise.draw(rng, shape))
+        return binary_neurons(glr, logits, shape, rng)
+    return glr.loops.noisy_neurons(glr.noise, activation, logits, shape, rng)
 
 
-def noisy_neurons(activation: Activation, logits: Logits, r: Array, score: Array) -> Neurons:
+def noisy_neurons(
+    law: NoiseLaw,
+    activation: Activation,
+    logits: Logits,
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+) -> Neurons:
     """Outputs φ(v + σr). The noise's law is symmetric: −r has the probability of r."""
     v, scale = logits
+    r, score = law.draw(rng, shape)
     noisy = scale * r
     noisy += v
     x = np.asarray(activation(noisy), np.float32)
@@ -245,7 +262,7 @@ def noisy_neurons(activation: Activation, logits: Logits, r: Array, score: Array
 
 
 def binary_neurons(
-    law: NoiseLaw, logits: Logits, shape: tuple[int, ...], rng: np.random.Generator
+    glr: GLR, logits: Logits, shape: tuple[int, ...], rng: np.random.Generator
 ) -> Neurons:
     """Outputs x ~ Bernoulli(F(v)) of threshold neurons, and their conditional scores E[s | x].
 
@@ -254,16 +271,22 @@ def binary_neurons(
     in the score alike, so that the score's mean is exactly 0.
     """
     v = logits.v / logits.scale
-    p, gap = law.cdf(v), law.score_gap(v)
+    p, gap = glr.noise.cdf(v), glr.noise.score_gap(v)
     levels = np.minimum(p * np.float32(65536), np.float32(65535)).astype(np.uint16)
-    x = empty_neurons_first(shape)
-    np.less(random_words(rng, shape, np.uint16), levels, out=x)
-    score = x - levels * np.float32(2**-16)
-    score *= gap
+    x, score = glr.loops.bernoulli(random_words(rng, shape, np.uint16), levels, gap)
     return Neurons(x, score, lambda: (1 - x, (2 * x - 1) * (gap * p * (1 - p))))
 
 
-def local_scores(output: Output, neurons: Neurons, W: Array) -> Array:
+def bernoulli(words: np.ndarray, levels: np.ndarray, gap: Array | float) -> tuple[Array, Array]:
+    """Neurons that are 1 where a random 16-bit word is below p's level; and gap·(x − p)."""
+    x = empty_neurons_first(words.shape)
+    np.less(words, levels, out=x)
+    score = x - levels * np.float32(2**-16)
+    score *= gap
+    return x, score
+
+
+def local_scores(loops: Loops, output: Output, neurons: Neurons, W: Array) -> Array:
     """Each neuron's score times what its own noise did to the loss (4), (5); shaped as the score.
 
     The loss is compared with what it is for the neuron's opposite output, all else being as it
@@ -276,10 +299,10 @@ def local_scores(output: Output, neurons: Neurons, W: Array) -> Array:
     opposite, score = neurons.opposite()
     change, growth = opposite - neurons.x, None
     if score.ndim == output.z.ndim:
-        return score * loss_differences(output, W, change, growth)
+        return score * loops.loss_differences(output, W, change, growth)
     if output.weight_noise is not None:
         growth = noise_growth(neurons.x, opposite)
-    return score * loss_differences(output, W, change[:, None], growth).mean(axis=1)
+    return score * loops.loss_differences(output, W, change[:, None], growth).mean(axis=1)
 
 
 def loss_differences(output: Output, W: Array, change: Array, growth: Array | None) -> Array:
@@ -299,7 +322,7 @@ def loss_differences(output: Output, W: Array, change: Array, growth: Array | No
         moved = moved + neurons_first(output.z[r])[:, :, None]
         if growth is not None:
             moved += growth[r][i] * neurons_first(output.weight_noise[r])[:, :, None]
-        after = output.loss(moved.transpose(1, 2, 0, 3))
+        after = losses_of(output.loss, moved.transpose(1, 2, 0, 3), output.y)
         differences[r][:, i] = output.losses[r][:, None] - after
     return differences
 
@@ -311,3 +334,6 @@ def noise_growth(x: Array, opposite: Array) -> Array:
     """
     square = 1 + np.square(x).sum(axis=-2, keepdims=True)
     return np.sqrt(1 + (np.square(opposite) - np.square(x)) / square) - 1
+
+
+NUMPY_LOOPS = Loops(noisy_neurons, bernoulli, losses_of, loss_differences)
