@@ -6,7 +6,8 @@
 
 Parts: 1 the published algorithm, 2 backpropagation, 3 the floor, 4 precision per second,
 5 time to the published accuracy, 6 growth. All are ratios of medians, the two sides measured in
-turns within one run. Written to benchmarks/results/: bench.csv, bench.md and bench.png.
+turns within one run. In parts 1 to 4 ours is also timed compiled, if Numba is installed. Written to
+benchmarks/results/: bench.csv, bench.md and bench.png.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 import numpy as np
 from measures import Comparison, medians, write_results
 from rivals import (
+    LOOPS,
+    Step,
     floor_parts,
     glr_step,
+    glr_steps,
     keras_step,
     numpy_backpropagation_step,
-    published_step,
     pytorch_step,
-    step_of,
+    steps_of,
 )
 
 from glr.comparison import half_trained_network, published_estimator, relative_variance
@@ -45,7 +48,7 @@ from glr.data import Dataset, load_dataset
 from glr.estimator import Batch
 from glr.experiment import one_line_errors
 from glr.machine import prepare_for_small_arrays
-from glr.network import sigmoid, threshold
+from glr.network import Activation, sigmoid, threshold
 from glr.robustness import PUBLISHED
 from glr.study import script_methods
 
@@ -83,6 +86,7 @@ PUBLISHED_RUNS = {
     ),
 }
 REPEATS = 15  # turns of each step, of 50 ms or two calls; the median call counts
+PUBLISHED_STEPS = {"NumPy": "published_step", "PyTorch": "published_pytorch_step"}
 PROCESSES = 3  # in which each published step is timed; the median one counts
 # --------------------------------------------------------------------------------------------
 
@@ -98,25 +102,44 @@ def against_published(repeats: int) -> list[Comparison]:
     It runs in processes of its own, without our settings of memory and BLAS, as its users have it;
     they and ours take turns, so that a slow moment of the machine meets both.
     """
-    rivals = {"NumPy": "published_step", "PyTorch": "published_pytorch_step"}
     found = []
     for activation in (sigmoid, threshold):
         for R, B in PUBLISHED_SIZES:
-            step = glr_step(PAPER, activation, R, B)
-            call = f"({PAPER}, {activation.__name__}, {R}, {B})"
-            times: dict[str, list[float]] = {name: [] for name in ("ours", *rivals)}
-            for _ in range(PROCESSES):
-                for library, rival in rivals.items():
-                    times["ours"].append(medians({"ours": step}, repeats)["ours"])
-                    times[library].append(own_process_ms(rival + call))
+            steps = glr_steps(PAPER, activation, R, B)
             case = f"{name_of(PAPER)} {activation.__name__}, R {R}, B {B}"
-            ours = median(times["ours"])
-            for library in rivals:
-                if theirs := median(times[library]):
-                    found.append(
-                        Comparison(1, case, f"published algorithm, {library}", ours, theirs)
-                    )
+            times, others = beside_published(steps, activation, (R, B), repeats)
+            found += comparisons(1, case, times, others)
     return found
+
+
+def beside_published(
+    steps: dict[str, Step], activation: Activation, published: tuple[int, int], repeats: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Milliseconds of our steps, and of the published one at (R, B), each in its libraries."""
+    call = f"({PAPER}, {activation.__name__}, {published[0]}, {published[1]})"
+    ours: dict[str, list[float]] = {name: [] for name in steps}
+    others: dict[str, list[float]] = {library: [] for library in PUBLISHED_STEPS}
+    for _ in range(PROCESSES):
+        for library, step in PUBLISHED_STEPS.items():
+            for name, ms in medians(steps, repeats).items():
+                ours[name].append(ms)
+            others[library].append(own_process_ms(step + call))
+    found = {f"published algorithm, {library}": median(ms) for library, ms in others.items()}
+    return (
+        {name: median(ms) for name, ms in ours.items()},
+        {name: ms for name, ms in found.items() if ms > 0},
+    )
+
+
+def comparisons(
+    part: int, case: str, ours: dict[str, float], others: dict[str, float]
+) -> list[Comparison]:
+    """The times of each of our steps, named as in LOOPS, beside each of the others'."""
+    return [
+        Comparison(part, case + name, other, ours[name], theirs)
+        for other, theirs in others.items()
+        for name in LOOPS
+    ]
 
 
 def own_process_ms(step: str) -> float:
@@ -131,27 +154,20 @@ def own_process_ms(step: str) -> float:
     return float(ran.stdout)
 
 
-def times_of(times: dict[str, float], other: str) -> dict[str, float]:
-    """The two times of a comparison, as its fields."""
-    return {"ours_ms": times["ours"], "other_ms": times[other]}
-
-
 def against_backpropagation(repeats: int) -> list[Comparison]:
     """Part 2: a backpropagation step of the same network, by NumPy, Keras and PyTorch."""
     found = []
     for sizes in (PAPER, WIDE):
         for activation in (sigmoid, threshold):
-            runs = {
-                "ours": glr_step(sizes, activation, 10, 128),
+            rivals = {
                 "NumPy backpropagation": numpy_backpropagation_step(sizes, 128),
                 "Keras backpropagation": keras_step(sizes, 128),
                 "PyTorch backpropagation": pytorch_step(sizes, 128),
             }
-            runs = {name: run for name, run in runs.items() if run is not None}
-            times = medians(runs, repeats)
+            rivals = {name: step for name, step in rivals.items() if step is not None}
+            times = medians(glr_steps(sizes, activation, 10, 128) | rivals, repeats)
             case = f"{name_of(sizes)} {activation.__name__}, R 10, B 128"
-            for other in list(runs)[1:]:
-                found.append(Comparison(2, case, other, **times_of(times, other)))
+            found += comparisons(2, case, times, {other: times[other] for other in rivals})
     return found
 
 
@@ -161,12 +177,14 @@ def against_floor(repeats: int) -> list[Comparison]:
     for sizes in (PAPER, WIDE):
         for activation in (sigmoid, threshold):
             for R in (10, 100) if sizes is PAPER else (10,):
-                parts = floor_parts(sizes, activation, R, 128)
-                times = medians({"ours": glr_step(sizes, activation, R, 128)} | parts, repeats)
-                floor = sum(times[name] for name in parts)
-                shares = ", ".join(f"{name} {times[name] / floor:.0%}" for name in parts)
+                steps = glr_steps(sizes, activation, R, 128)
+                times = medians(steps | floor_parts(sizes, activation, R, 128), repeats)
+                elements = times["noise"] + times["activations"]
+                elements = min(elements, times.get("compiled noise and activations", elements))
+                floor = elements + times["products"]
+                other = f"floor (noise and activations {elements / floor:.0%}, the rest products)"
                 case = f"{name_of(sizes)} {activation.__name__}, R {R}, B 128"
-                found.append(Comparison(3, case, f"floor ({shares})", times["ours"], floor))
+                found += comparisons(3, case, times, {other: floor})
     return found
 
 
@@ -189,18 +207,14 @@ def precision_per_second(repeats: int) -> list[Comparison]:
         ours = relative_variance(glr, network, batch, rng.spawn(2))
         published = replace(published_estimator(glr), replicates=PUBLISHED_R)
         theirs = relative_variance(published, network, batch, rng.spawn(2))
-        times = medians(
-            {
-                "ours": step_of(glr, network, batch),
-                "published": published_step(network.sizes, glr.activation, PUBLISHED_R, 128),
-            },
-            min(repeats, 5),
-        )
+        steps = steps_of(glr, network, batch)
+        times, others = beside_published(steps, glr.activation, (PUBLISHED_R, 128), repeats)
         case = f"{name} on {data.name}: variance {ours:.3g}, published {theirs:.3g}"
-        found.append(
-            Comparison(
-                4, case, "published algorithm", ours * times["ours"], theirs * times["published"]
-            )
+        found += comparisons(
+            4,
+            case,
+            {loops: ours * ms for loops, ms in times.items()},
+            {other: theirs * ms for other, ms in others.items()},
         )
     return found
 

@@ -7,6 +7,7 @@ data: the time of a step does not depend on the values.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,9 +16,18 @@ from glr.backpropagation import import_keras
 from glr.estimator import GLR, Batch, glr_gradient
 from glr.losses import cross_entropy
 from glr.network import Activation, Layer, Network, new_network, sigmoid, threshold
-from glr.noise import logistic, random_words
+from glr.noise import LOGISTIC_SCALE, logistic, random_words, uniform
+from glr.passes import NUMPY_LOOPS
+
+try:
+    from glr import compiled
+except ImportError:  # Numba is no requirement
+    compiled = None
 
 Step = Callable[[], object]
+LOOPS = {"": NUMPY_LOOPS}  # after what their times are called
+if compiled is not None:
+    LOOPS[", compiled"] = compiled.LOOPS
 RATE, DECAY = np.float32(0.01), np.float32(1e-4)
 
 
@@ -49,9 +59,21 @@ def plain_glr(activation: Activation, n_layers: int, R: int) -> GLR:
 
 
 def glr_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step:
-    """Ours."""
+    """Ours, in NumPy."""
+    return glr_steps(sizes, activation, R, B)[""]
+
+
+def glr_steps(sizes: list[int], activation: Activation, R: int, B: int) -> dict[str, Step]:
+    """Ours, by the loops that compute it: in NumPy, and compiled where that is possible."""
     network = new_network(sizes, activation, np.random.default_rng(0))
-    return step_of(plain_glr(activation, len(sizes) - 1, R), network, random_batch(sizes, B))
+    return steps_of(plain_glr(activation, len(sizes) - 1, R), network, random_batch(sizes, B))
+
+
+def steps_of(glr: GLR, network: Network, batch: Batch) -> dict[str, Step]:
+    """Our estimator's steps for a network and a batch, one for each of LOOPS."""
+    return {
+        name: step_of(replace(glr, loops=loops), network, batch) for name, loops in LOOPS.items()
+    }
 
 
 def step_of(glr: GLR, network: Network, batch: Batch) -> Step:
@@ -196,7 +218,8 @@ def floor_parts(sizes: list[int], activation: Activation, R: int, B: int) -> dic
     """What no step of ours can do without, each alone and at its best, into memory it has.
 
     The random numbers (logistic noise; 16-bit words for threshold neurons), the activations, and
-    the products: two for the first layer, and two per replicate for each of the others.
+    the products: two for the first layer, and two per replicate for each of the others. Where
+    Numba is installed, also the noise and sigmoids of the compiled loops.
     """
     rng = np.random.Generator(np.random.SFC64(0))
     hidden = [(R, n, B) for n in sizes[1:-1]]
@@ -216,11 +239,21 @@ def floor_parts(sizes: list[int], activation: Activation, R: int, B: int) -> dic
         for value, bit, out in zip(values, bits, outs, strict=True):
             np.less(bit, 2**15, out=out) if is_threshold else np.tanh(value, out=out)
 
+    def compiled_noise() -> None:
+        scale = np.ones((1, B), np.float32)
+        for n in sizes[1:]:
+            score = compiled.by_neuron(uniform(rng, (R, n, B), 1 / LOGISTIC_SCALE))
+            v = np.zeros((n, 1, B), np.float32)
+            compiled.noisy_rows(score, v, scale, n != sizes[-1])
+
     def matrix_products() -> None:
         for multiply in products:
             multiply()
 
-    return {"noise": noise, "activations": activations, "products": matrix_products}
+    parts = {"noise": noise, "activations": activations, "products": matrix_products}
+    if compiled is not None and not is_threshold:
+        parts["compiled noise and activations"] = compiled_noise
+    return parts
 
 
 def _product(n_in: int, n_out: int, columns: int) -> Step:
