@@ -1,4 +1,4 @@
-"""Settings of the process that make small NumPy steps fast. Results do not depend on them."""
+"""Settings of the process that make small NumPy steps fast, and products reproducible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def prepare_for_small_arrays() -> None:
 
     By default glibc gives every array of some 100 kB back to the system, which hands it out
     again a page fault at a time; a training step makes about fifty of them. BLAS splits
-    products of some ten microseconds over cores that then wait for each other.
+    products of some ten microseconds over cores that then wait for each other; and the last bits
+    of a sum would depend on how many cores there are.
     """
     threadpool_limits(1)
     if sys.platform == "linux":
