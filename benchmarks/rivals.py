@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+from measures import COMPILED
 
 from glr.backpropagation import import_keras
 from glr.estimator import GLR, Batch, glr_gradient
@@ -27,7 +28,7 @@ except ImportError:  # Numba is no requirement
 Step = Callable[[], object]
 LOOPS = {"": NUMPY_LOOPS}  # after what their times are called
 if compiled is not None:
-    LOOPS[", compiled"] = compiled.LOOPS
+    LOOPS[COMPILED] = compiled.LOOPS
 RATE, DECAY = np.float32(0.01), np.float32(1e-4)
 
 
