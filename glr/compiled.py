@@ -22,11 +22,20 @@ from numba import njit
 from glr import passes
 from glr.losses import Loss, cross_entropy, zero_one
 from glr.network import Activation, sigmoid
-from glr.noise import LOGISTIC_SCALE, Array, NoiseLaw, logistic, neurons_first, uniform
+from glr.noise import (
+    LOGISTIC_SCALE,
+    UNIFORM_STEP,
+    Array,
+    NoiseLaw,
+    logistic,
+    neurons_first,
+    random_words,
+)
 from glr.noise import neurons_last_but_one as as_passes
 from glr.passes import Logits, Loops, Neurons, Output
 
 f4, i4 = np.float32, np.int32
+SCORE_STEP = f4(UNIFORM_STEP / LOGISTIC_SCALE)
 BETA, BOUND = f4(LOGISTIC_SCALE), f4(1 / LOGISTIC_SCALE)
 compiled = njit(error_model="numpy", cache=True)  # 1/0 is ∞, as in NumPy, and needs no branch
 
@@ -41,16 +50,22 @@ def noisy_neurons(
     """Outputs φ(v + σr) of logistic noise, whose r is found from its score where it is needed."""
     if law is not logistic:
         return passes.noisy_neurons(law, activation, logits, shape, rng)
-    score = uniform(rng, shape, 1 / LOGISTIC_SCALE)
-    v = by_neuron(logits.v)
-    (scale,) = by_neuron(np.broadcast_to(logits.scale, (*logits.scale.shape[:-1], v.shape[-1])))
+    words = random_words(rng, shape, np.uint32).view(i4).reshape(-1, *shape[-2:])
+    v, is_sigmoid = by_neuron(logits.v), activation is sigmoid
+    (scale,) = by_neuron(np.broadcast_to(logits.scale, (*logits.scale.shape[:-1], shape[-1])))
 
-    def neurons(signed_scale: Array) -> Array:
-        noisy = noisy_rows(by_neuron(score), v, signed_scale, activation is sigmoid)
-        x = by_pass(noisy, shape)
-        return x if activation is sigmoid else np.asarray(activation(x), f4)
+    def outputs(rows: Array) -> Array:
+        noisy = by_pass(rows, shape)
+        return noisy if is_sigmoid else np.asarray(activation(noisy), f4)
 
-    return Neurons(neurons(scale), score, lambda: (neurons(-scale), score * f4(0.5)))
+    x, score_of_rows = noisy_rows(np.ascontiguousarray(words), v, scale, is_sigmoid)
+    score = by_pass(score_of_rows, shape)
+
+    def opposite() -> tuple[Array, Array]:
+        rows = opposite_rows(score_of_rows, v, scale, is_sigmoid)
+        return outputs(rows), score * f4(0.5)
+
+    return Neurons(outputs(x), score, opposite)
 
 
 def bernoulli(words: np.ndarray, levels: np.ndarray, gap: Array | float) -> tuple[Array, Array]:
@@ -87,6 +102,13 @@ def is_in_cache() -> bool:
     return any(Path(moved_loss_rows.stats.cache_path).glob("compiled.moved_loss_rows*.nbi"))
 
 
+def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:
+    """Σ weight·score over the draws, and over so many replicates at a time: (sums, n, B)."""
+    draws = 1 if weights.ndim == 2 else weights.shape[1]
+    of_pass = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]))
+    return as_passes(sum_rows(of_pass, by_neuron(score), draws * replicates))
+
+
 def has_loop(loss: Loss) -> bool:
     """Whether there is a compiled loop for the loss."""
     return loss is cross_entropy or loss is zero_one
@@ -111,21 +133,43 @@ def by_pass(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 @compiled
-def noisy_rows(score: Array, v: Array, scale: Array, is_sigmoid: bool) -> Array:
-    """Logits v + scale·r, or their sigmoids: r = β log((1/β + s)/(1/β − s)), s being its score."""
+def noisy_rows(words: np.ndarray, v: Array, scale: Array, is_sigmoid: bool) -> tuple[Array, Array]:
+    """Outputs of logits v with logistic noise, and the noise's scores, uniform on (−1/β, 1/β).
+
+    words : (P, n, B), signed, as they are drawn
+    """
+    P, n, B = words.shape
+    of_v, of_scale = P // v.shape[1], P // scale.shape[0]
+    x, score = np.empty((n, P, B), f4), np.empty((n, P, B), f4)
+    for i in range(n):
+        for p in range(P):
+            word, row = words[p, i], score[i, p]
+            for b in range(B):
+                row[b] = f4(word[b]) * SCORE_STEP
+            write_outputs(row, v[i, p // of_v], scale[p // of_scale], is_sigmoid, x[i, p])
+    return x, score
+
+
+@compiled
+def opposite_rows(score: Array, v: Array, scale: Array, is_sigmoid: bool) -> Array:
+    """Outputs of logits v had the noise of these scores gone the other way."""
     n, P, B = score.shape
     of_v, of_scale = P // v.shape[1], P // scale.shape[0]
     x = np.empty((n, P, B), f4)
     for i in range(n):
         for p in range(P):
-            s, v_row, scale_row, row = score[i, p], v[i, p // of_v], scale[p // of_scale], x[i, p]
-            for b in range(B):
-                r = BETA * log((BOUND + s[b]) / (BOUND - s[b]))
-                row[b] = v_row[b] + scale_row[b] * r
-            if is_sigmoid:
-                for b in range(B):
-                    row[b] = f4(0.5) * tanh(f4(0.5) * row[b]) + f4(0.5)
+            write_outputs(score[i, p], v[i, p // of_v], -scale[p // of_scale], is_sigmoid, x[i, p])
     return x
+
+
+@compiled
+def write_outputs(s: Array, v: Array, scale: Array, is_sigmoid: bool, x: Array) -> None:
+    """Write v + scale·r, or its sigmoid, with r = β log((1/β + s)/(1/β − s)) of score s (B,)."""
+    for b in range(len(x)):
+        x[b] = v[b] + scale[b] * (BETA * log((BOUND + s[b]) / (BOUND - s[b])))
+    if is_sigmoid:
+        for b in range(len(x)):
+            x[b] = f4(0.5) * tanh(f4(0.5) * x[b]) + f4(0.5)
 
 
 @compiled
@@ -187,6 +231,19 @@ def moved_loss_rows(z: Array, y: np.ndarray, W: Array, change: Array, is_zero_on
                 own[b] = own_row[b] + own_W[b] * change_row[b]
             write_losses(moved, own, largest, is_zero_one, losses[i, p])
     return losses
+
+
+@compiled
+def sum_rows(weights: Array, score: Array, passes: int) -> Array:
+    """Σ weight·score over so many passes at a time, the last time over the rest: (n, sums, B)."""
+    n, P, B = score.shape
+    sums = np.zeros((n, (P + passes - 1) // passes, B), f4)
+    for i in range(n):
+        for p in range(P):
+            total, weight, row = sums[i, p // passes], weights[p], score[i, p]
+            for b in range(B):
+                total[b] += weight[b] * row[b]
+    return sums
 
 
 @compiled
@@ -273,4 +330,4 @@ def tanh(x: float) -> float:
     return x * above / below
 
 
-LOOPS = Loops(noisy_neurons, bernoulli, losses_of, loss_differences)
+LOOPS = Loops(noisy_neurons, bernoulli, losses_of, loss_differences, weighted_sums)

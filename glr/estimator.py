@@ -27,6 +27,7 @@ from glr.passes import (
     GLR,
     PIECE,
     Batch,
+    Loops,
     Noise,
     Passes,
     Streams,
@@ -80,7 +81,7 @@ def _gradient_of_noisy_layers(
     for passes in blocks:
         block = slice(start, start + len(passes.losses))
         for total, x, noise, w in zip(sums, passes.inputs, passes.noise, weights, strict=True):
-            for piece in _piece_sums(x, noise, w[block]):
+            for piece in _piece_sums(glr.loops, x, noise, w[block]):
                 _add(total, piece)
         start = block.stop
     found = [
@@ -144,18 +145,21 @@ def standard_deviation_and_share_right(losses: Array) -> Array:
     return np.sqrt(q * (1 - q)) + q
 
 
-def _piece_sums(x: Array, noise: Noise | None, weights: Array) -> Iterator[list[Array]]:
+def _piece_sums(
+    loops: Loops, x: Array, noise: Noise | None, weights: Array
+) -> Iterator[list[Array]]:
     """Each piece's share of what layer_gradient takes; weights are (R, B), or (R, K, B)."""
     if noise is None:
         return
     weights = weights / noise.scale
-    passes = "rkb,rknb" if weights.ndim == 3 else "rb,rnb"
+    if x.ndim == 2:
+        for delta in loops.weighted_sums(weights, noise.score, PIECE):
+            yield [delta]
+        return
+    deltas = loops.weighted_sums(weights, noise.score, 1)
     for r in pieces(len(weights)):
-        if x.ndim == 2:
-            yield [np.einsum(f"{passes}->nb", weights[r], noise.score[r])]
-        else:
-            delta = columns(np.einsum(f"{passes}->rnb", weights[r], noise.score[r]))
-            yield [columns(x[r]) @ delta.T, delta.sum(axis=1)]
+        delta = columns(deltas[r])
+        yield [columns(x[r]) @ delta.T, delta.sum(axis=1)]
 
 
 def layer_gradient(layer: Layer, x: Array, sums: list[Array]) -> Layer:

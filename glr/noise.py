@@ -18,6 +18,7 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], tuple[Array, Array]]
 
 LOGISTIC_SCALE = math.sqrt(3.0) / math.pi  # β of the logistic law with standard deviation 1
 LAPLACE_SCALE = 1.0 / math.sqrt(2.0)  # β of the Laplace law with standard deviation 1
+UNIFORM_STEP = (1 - 2**-22) * 2**-31  # takes a signed 32-bit word into (−1, 1), see uniform
 GAUSSIAN_CLIP = 1e-6  # keeps Φ off 0 and 1, where float32 has no digits left to divide by
 
 
@@ -84,7 +85,7 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float = 1) 
     """
     c = empty_neurons_first(shape)
     c[:] = random_words(rng, shape, np.uint32).view(np.int32)
-    c *= np.float32(bound * (1 - 2**-22) * 2**-31)
+    c *= np.float32(bound * UNIFORM_STEP)
     return c
 
 

@@ -37,6 +37,7 @@ class Loops(NamedTuple):
     bernoulli: Callable
     losses_of: Callable
     loss_differences: Callable
+    weighted_sums: Callable
 
 
 @dataclass(frozen=True)
@@ -327,6 +328,19 @@ def loss_differences(output: Output, W: Array, change: Array, growth: Array | No
     return differences
 
 
+def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:
+    """Σ weight·score over the draws, and over so many replicates at a time: (sums, n, B).
+
+    weights : (R, B) for scores (R, n, B), or (R, K, B) for scores (R, K, n, B)
+    """
+    passes = "rkb,rknb" if weights.ndim == 3 else "rb,rnb"
+    if replicates == 1:
+        return np.einsum(f"{passes}->rnb", weights, score)
+    starts = range(0, len(weights), replicates)
+    some = [slice(start, start + replicates) for start in starts]
+    return np.stack([np.einsum(f"{passes}->nb", weights[r], score[r]) for r in some])
+
+
 def noise_growth(x: Array, opposite: Array) -> Array:
     """By what part of it the next layer's weight noise grows, √(1 + ‖x′‖²)/√(1 + ‖x‖²) − 1.
 
@@ -336,4 +350,4 @@ def noise_growth(x: Array, opposite: Array) -> Array:
     return np.sqrt(1 + (np.square(opposite) - np.square(x)) / square) - 1
 
 
-NUMPY_LOOPS = Loops(noisy_neurons, bernoulli, losses_of, loss_differences)
+NUMPY_LOOPS = Loops(noisy_neurons, bernoulli, losses_of, loss_differences, weighted_sums)
