@@ -1,12 +1,12 @@
 """The inner loops of glr/passes.py compiled by Numba, for COMPILED = True (pip install numba).
 
-A function without an underscore has the name, the arguments and, up to the last bits, the results
-of NumPy's in glr/passes.py, from the same random numbers; what it has no loop for (another noise
-law, another loss) it leaves to that one. What these loops save is NumPy's way through memory, once
-for every operation: benchmarks/results/bench.md times them beside NumPy's ("compiled").
+The functions of LOOPS have the names, the arguments and, up to the last bits, the results of those
+in glr/passes.py, from the same random numbers; what they have no loop for (another noise law,
+another loss) they leave to those. What the loops save is NumPy's way through memory, once for every
+operation: benchmarks/results/bench.md times them beside NumPy's ("compiled").
 
-There is no fast-math here: float32 as IEEE 754 has it, in the order that is written, one core. So
-the results depend on the seed alone, whatever the machine.
+There is no fast-math here: float32 as IEEE 754 has it, in the order that is written, on one core.
+So the loops give the same bits on every machine.
 
 Arrays of the loops are (neurons n, passes P, samples B) and contiguous. An array that several
 passes share has fewer of them: pass p reads that of p // (passes per shared one).
@@ -95,11 +95,6 @@ def loss_differences(output: Output, W: Array, change: Array, growth: Array | No
     differences = by_pass(moved_loss_rows(*moved, output.loss is zero_one), (R, K, len(W), B))
     np.subtract(output.losses[:, :, None], differences, out=differences)
     return differences
-
-
-def is_in_cache() -> bool:
-    """Whether an earlier run has left compiled loops on the disk."""
-    return any(Path(moved_loss_rows.stats.cache_path).glob("compiled.moved_loss_rows*.nbi"))
 
 
 def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:
@@ -328,6 +323,11 @@ def tanh(x: float) -> float:
     below = below * square + f4(2.26843463243900e-03)
     below = below * square + f4(4.89352518554385e-03)
     return x * above / below
+
+
+def is_in_cache() -> bool:
+    """Whether an earlier run has left compiled loops on the disk."""
+    return any(Path(loss_rows.stats.cache_path).glob("compiled.loss_rows*.nbi"))
 
 
 LOOPS = Loops(noisy_neurons, bernoulli, losses_of, loss_differences, weighted_sums)

@@ -126,6 +126,13 @@ def test_compiled_script_is_reproducible_and_says_that_it_is_compiled(tmp_path):
     assert_same_run(tmp_path / "a", tmp_path / "c", "LRTZ_digits_seed0")
 
 
+def test_the_first_run_says_that_it_compiles_and_the_next_does_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    words = ("LRS.py", "--compiled", "--steps", 2, "--models-dir", tmp_path)
+    assert "compiling" in run(*words).stderr
+    assert run(*words).stderr == ""
+
+
 def test_without_numba_the_script_says_what_to_do(tmp_path, monkeypatch):
     (tmp_path / "numba.py").write_text("raise ImportError('No module named numba')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
