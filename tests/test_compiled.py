@@ -9,6 +9,7 @@ from processes import assert_same_run, run, saved
 
 from glr.estimator import Batch, glr_gradient
 from glr.losses import cross_entropy, zero_one
+from glr.passes import bernoulli
 
 compiled = pytest.importorskip(
     "glr.compiled", reason="Numba is not installed", exc_type=ImportError
@@ -17,7 +18,6 @@ compiled = pytest.importorskip(
 COPIES = 40
 MANY = {"replicates": 5, "output_draws": 3}
 LOCAL = {**MANY, "local_differences": True}
-BINARY = {"activation": "threshold"}
 PROBLEMS = {
     "published": (Problem((4, 3, 3), law="laplace"), PUBLISHED),
     "sigmoid": (Problem((4, 3, 3)), MANY),
@@ -28,6 +28,10 @@ PROBLEMS = {
     "deep": (Problem((3, 3, 3, 2), sigma=(0.8, 0.5, 0.6)), LOCAL),
     "deep weight noise": (Problem((3, 3, 3, 2), perturb="weights", sigma=(0.8, 0.5, 0.6)), LOCAL),
     "layer by layer": (Problem((3, 3, 3, 2), sigma=(0.8, 0.5, 0.6)), LOCAL | {"layerwise": True}),
+    "threshold pass by pass": (
+        Problem((3, 3, 3, 2), "threshold", law="gaussian", sigma=(0.8, 0.5, 0.6)),
+        MANY | {"conditional_score": True},
+    ),
     "no hidden layer": (Problem((4, 3), sigma=(0.6,)), LOCAL),
     **{
         f"{activation}, {loss}, {law}, {perturb}": (
@@ -73,6 +77,18 @@ def test_every_loop_of_its_own_is_taken(monkeypatch):
             glr = glr_of(problem, loops=compiled.LOOPS, **settings)
             batch, streams = Batch(*samples_of(problem)), streams_of(problem, 1)
             glr_gradient(glr, layers_of(problem), batch, streams)
+
+
+def test_neurons_of_words_below_at_and_above_their_level_are_numpys():
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 2**16, (4, 5)).astype(np.uint16)
+    beside = np.array([-1, 0, 1]).reshape(3, 1, 1, 1)
+    words = np.tile(levels.astype(int) + beside, (1, 2, 1, 1)).astype(np.uint16)
+    gap = rng.random((4, 5), dtype=np.float32)
+    for found, expected in zip(
+        compiled.bernoulli(words, levels, gap), bernoulli(words, levels, gap), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_functions_are_those_of_numpy_to_a_few_units_in_the_last_place():
