@@ -17,7 +17,7 @@ from glr.backpropagation import import_keras
 from glr.estimator import GLR, Batch, glr_gradient
 from glr.losses import cross_entropy
 from glr.network import Activation, Layer, Network, new_network, sigmoid, threshold
-from glr.noise import LOGISTIC_SCALE, logistic, random_words, uniform
+from glr.noise import logistic, random_words
 from glr.passes import NUMPY_LOOPS
 
 try:
@@ -243,9 +243,9 @@ def floor_parts(sizes: list[int], activation: Activation, R: int, B: int) -> dic
     def compiled_noise() -> None:
         scale = np.ones((1, B), np.float32)
         for n in sizes[1:]:
-            score = compiled.by_neuron(uniform(rng, (R, n, B), 1 / LOGISTIC_SCALE))
+            words = random_words(rng, (R, n, B), np.uint32).view(np.int32)
             v = np.zeros((n, 1, B), np.float32)
-            compiled.noisy_rows(score, v, scale, n != sizes[-1])
+            compiled.noisy_rows(words, v, scale, n != sizes[-1])
 
     def matrix_products() -> None:
         for multiply in products:

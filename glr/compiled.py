@@ -62,7 +62,7 @@ def noisy_neurons(
     score = by_pass(score_of_rows, shape)
 
     def opposite() -> tuple[Array, Array]:
-        rows = opposite_rows(score_of_rows, v, scale, is_sigmoid)
+        rows = output_rows(score_of_rows, v, -scale, is_sigmoid)
         return outputs(rows), score * f4(0.5)
 
     return Neurons(outputs(x), score, opposite)
@@ -146,14 +146,14 @@ def noisy_rows(words: np.ndarray, v: Array, scale: Array, is_sigmoid: bool) -> t
 
 
 @compiled
-def opposite_rows(score: Array, v: Array, scale: Array, is_sigmoid: bool) -> Array:
-    """Outputs of logits v had the noise of these scores gone the other way."""
+def output_rows(score: Array, v: Array, scale: Array, is_sigmoid: bool) -> Array:
+    """Outputs of logits v with the logistic noise of these scores, times scale."""
     n, P, B = score.shape
     of_v, of_scale = P // v.shape[1], P // scale.shape[0]
     x = np.empty((n, P, B), f4)
     for i in range(n):
         for p in range(P):
-            write_outputs(score[i, p], v[i, p // of_v], -scale[p // of_scale], is_sigmoid, x[i, p])
+            write_outputs(score[i, p], v[i, p // of_v], scale[p // of_scale], is_sigmoid, x[i, p])
     return x
 
 
