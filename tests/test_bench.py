@@ -1,0 +1,62 @@
+"""What the benchmark times is what it says: the published estimate, and the floor's parts."""
+
+import sys
+
+import numpy as np
+import pytest
+from processes import ROOT
+
+from glr.losses import cross_entropy
+from glr.network import new_network, sigmoid, threshold
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import rivals
+
+SIZES, R, B = [4, 3, 2], 5, 6
+
+
+@pytest.mark.parametrize("activation", [sigmoid, threshold])
+def test_published_gradient_is_the_mean_of_loss_times_input_times_score(activation):
+    """Sample by sample, with the same draws."""
+    layers = new_network(SIZES, activation, np.random.default_rng(0)).layers
+    batch = rivals.random_batch(SIZES, B)
+    found = rivals.published_gradient(layers, activation, batch, R, np.random.default_rng(1))
+    rng = np.random.default_rng(1)
+    noise = [rng.laplace(0, 1, (R * B, n)).astype(np.float32) for n in SIZES[1:]]
+    expected = [[np.zeros_like(part) for part in layer] for layer in layers]
+    for i in range(R * B):
+        xs = [batch.x[:, i % B]]
+        for (W, b), r in zip(layers, noise, strict=True):
+            xs.append(W.T @ xs[-1] + b + r[i])
+            if len(xs) < len(SIZES):
+                xs[-1] = activation(xs[-1])
+        loss = cross_entropy(xs[-1][:, None], batch.y[i % B : i % B + 1])[0]
+        for mean, x, r in zip(expected, xs[:-1], noise, strict=True):
+            mean[0] += loss * np.outer(x, np.sign(r[i])) / (R * B)
+            mean[1] += loss * np.sign(r[i]) / (R * B)
+    for layer, means in zip(found, expected, strict=True):
+        for part, mean in zip(layer, means, strict=True):
+            np.testing.assert_allclose(part, mean, rtol=1e-4, atol=1e-6)
+
+
+def test_published_step_in_pytorch_runs_where_it_is_installed():
+    pytest.importorskip("torch")
+    rivals.published_pytorch_step(SIZES, sigmoid, R, B)()
+
+
+@pytest.mark.parametrize("activation", [sigmoid, threshold])
+def test_the_floor_s_parts_run(activation):
+    for part in rivals.floor_parts(SIZES, activation, R, B).values():
+        part()
+
+
+def test_the_floor_s_compiled_part_gives_the_loops_what_they_take(monkeypatch):
+    """The loops do not look whether an index is within an array."""
+    if rivals.compiled is None:
+        pytest.skip("Numba is not installed")
+    found = []
+    monkeypatch.setattr(rivals.compiled, "noisy_rows", lambda *rows: found.append(rows))
+    rivals.floor_parts(SIZES, sigmoid, R, B)["compiled noise and activations"]()
+    for (words, v, scale, is_sigmoid), n in zip(found, SIZES[1:], strict=True):
+        assert (words.dtype, words.shape) == (np.int32, (R, n, B))
+        assert (v.shape, scale.shape, is_sigmoid) == ((n, 1, B), (1, B), n == SIZES[1])
