@@ -14,7 +14,7 @@ every layer's gradient of the expected loss is an expectation of the loss times 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ from glr.passes import (
 )
 
 BLOCK_FLOATS = 2**20  # of noise per layer and block, 4 MB: smaller blocks cost more calls
-KEPT_FLOATS = 2**23  # of activations and scores kept for all blocks (32 MB); beyond, replayed
+KEPT_FLOATS = 2**23  # of activations in a group of passes: 32 MB, and as much of scores
 
 
 class Gradient(NamedTuple):
@@ -54,6 +54,10 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
     streams : one generator per layer, so that the noise is the same for any size of block. The
         sums are, too: they are taken over pieces of PIECE replicates, of which a block has a
         whole number, and added up from the first piece to the last.
+
+    The weight of a pass needs the losses of its sample's others, so the passes are kept until then.
+    If R is too large for that, the estimate is the mean over groups of passes, each with a
+    control variate of its own: memory does not grow with R, and no pass is walked twice.
 
     Raises GLRError if there is no other pass for the control variate.
     """
@@ -74,7 +78,30 @@ def _gradient_of_noisy_layers(
     glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
 ) -> Gradient:
     """Equation (1) for the layers whose σ is not zero; zeros for the others."""
-    losses, blocks = _losses_and_blocks(glr, layers, batch, streams)
+    groups = group_sizes(glr, layers, batch.y.size)
+    if len(groups) == 1:
+        return _gradient_of_group(glr, layers, batch, streams)
+    mean, risk = [Layer(*map(np.zeros_like, layer)) for layer in layers], 0.0
+    for R in groups:
+        group = _gradient_of_group(replace(glr, replicates=R), layers, batch, streams)
+        share = R / glr.replicates
+        for total, part in zip(mean, group.layers, strict=True):
+            _add(list(total), [np.float32(share) * gradient for gradient in part])
+        risk += share * group.risk
+    return Gradient(mean, risk)
+
+
+def group_sizes(glr: GLR, layers: list[Layer], B: int) -> list[int]:
+    """The replicates in as many groups of nearly equal size as it takes to keep one of them."""
+    neurons = sum(b.size for _, b in layers[:-1]) + glr.output_draws * layers[-1].b.size
+    groups = -(-glr.replicates // max(PIECE, KEPT_FLOATS // (neurons * B)))
+    return [(glr.replicates + g) // groups for g in range(groups)]
+
+
+def _gradient_of_group(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Gradient:
+    """Equation (1) for the layers whose σ is not zero, from passes that are all kept."""
+    blocks = _blocks(glr, layers, batch, streams)
+    losses = np.concatenate([passes.losses for passes in blocks])
     weights = pass_weights(glr, losses, layers)
     sums: list[list[Array]] = [[] for _ in layers]
     start = 0
@@ -177,29 +204,12 @@ def layer_gradient(layer: Layer, x: Array, sums: list[Array]) -> Layer:
     return Layer(*sums)
 
 
-def _losses_and_blocks(
-    glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
-) -> tuple[Array, Iterable[Passes]]:
-    """All losses (R, K, B), and the forward passes in blocks of replicates.
-
-    The losses come first because every weight needs all losses of its sample. Where the passes
-    are too many to keep, they are forgotten, and replayed from the generators' states.
-    """
+def _blocks(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> list[Passes]:
+    """The forward passes, in blocks of replicates."""
     floats = glr.output_draws * max(b.size for _, b in layers)
     block_size = PIECE * max(1, BLOCK_FLOATS // (PIECE * floats * batch.y.size))
     parts = [glr]
     if glr.replicates > block_size:
         starts = range(0, glr.replicates, block_size)
         parts = [replace(glr, replicates=min(block_size, glr.replicates - r)) for r in starts]
-
-    def walk() -> Iterator[Passes]:
-        return (forward_passes(part, layers, batch, streams) for part in parts)
-
-    if glr.replicates * floats * batch.y.size <= KEPT_FLOATS:
-        blocks = list(walk())
-        return np.concatenate([passes.losses for passes in blocks]), blocks
-    states = [stream.bit_generator.state for stream in streams]
-    losses = np.concatenate([passes.losses for passes in walk()])
-    for stream, state in zip(streams, states, strict=True):
-        stream.bit_generator.state = state
-    return losses, walk()
+    return [forward_passes(part, layers, batch, streams) for part in parts]

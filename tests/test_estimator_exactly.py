@@ -21,7 +21,7 @@ from problems import (
 
 from glr import estimator, passes
 from glr.errors import GLRError
-from glr.estimator import Batch, glr_gradient
+from glr.estimator import Batch, glr_gradient, group_sizes
 from glr.losses import cross_entropy, zero_one
 from glr.passes import PIECE, forward_passes
 
@@ -133,12 +133,9 @@ BLOCKED_PROBLEMS = {
 EVERYTHING = 2**40
 
 
-@pytest.mark.parametrize("kept_floats", [0, EVERYTHING], ids=["replayed", "kept"])
 @pytest.mark.parametrize("n_pieces", [0, 2, 5])
 @pytest.mark.parametrize("name", BLOCKED_PROBLEMS)
-def test_blocks_of_any_size_give_the_same_gradient_bit_for_bit(
-    name, n_pieces, kept_floats, monkeypatch
-):
+def test_blocks_of_any_size_give_the_same_gradient_bit_for_bit(name, n_pieces, monkeypatch):
     """One piece at a time, two with a remainder, or all at once; odd numbers throughout.
 
     The second of two gradients from the same streams also tells where the first left them.
@@ -146,18 +143,15 @@ def test_blocks_of_any_size_give_the_same_gradient_bit_for_bit(
     problem, settings = BLOCKED_PROBLEMS[name]
     glr = glr_of(problem, **({"replicates": 75, "output_draws": 3} | settings))
     piece_floats = PIECE * glr.output_draws * max(problem.sizes[1:]) * N_SAMPLES
-    found, block = gradients_and_block(
-        problem, glr, n_pieces * piece_floats, kept_floats, monkeypatch
-    )
-    wanted, _ = gradients_and_block(problem, glr, EVERYTHING, EVERYTHING, monkeypatch)
+    found, block = gradients_and_block(problem, glr, n_pieces * piece_floats, monkeypatch)
+    wanted, _ = gradients_and_block(problem, glr, EVERYTHING, monkeypatch)
     assert np.array_equal(found, wanted)
     assert block == {0: 32, 2: 64, 5: 75}[n_pieces]
 
 
-def gradients_and_block(problem, glr, block_floats, kept_floats, monkeypatch, copies=1):
+def gradients_and_block(problem, glr, block_floats, monkeypatch, copies=1):
     """Two gradients, and the replicates of the largest block that they were walked in."""
     monkeypatch.setattr(estimator, "BLOCK_FLOATS", block_floats)
-    monkeypatch.setattr(estimator, "KEPT_FLOATS", kept_floats)
     walked = []
     with monkeypatch.context() as patch:
 
@@ -170,13 +164,40 @@ def gradients_and_block(problem, glr, block_floats, kept_floats, monkeypatch, co
     return found, max(walked)
 
 
+@pytest.mark.parametrize("name", BLOCKED_PROBLEMS)
+def test_passes_too_many_to_keep_give_the_mean_over_their_groups(name, monkeypatch):
+    """75 replicates, of which 32 are kept: three groups of 25, from the same streams."""
+    problem, settings = BLOCKED_PROBLEMS[name]
+    glr = glr_of(problem, **({"replicates": 75, "output_draws": 3} | settings))
+    of_group = estimates(problem, replace(glr, replicates=25), 3, 1)
+    monkeypatch.setattr(estimator, "KEPT_FLOATS", 1)
+    (found,) = estimates(problem, glr, 1, 1)
+    assert relative_difference(found, of_group.mean(axis=0)) < 1e-5
+    assert found[-1] == pytest.approx(of_group.mean(axis=0)[-1], rel=1e-6)
+
+
+@pytest.mark.parametrize("replicates", [1, 2, 32, 33, 99, 1500, 10_001])
+@pytest.mark.parametrize("kept", [1, 40])
+def test_groups_of_passes_fit_the_memory_and_have_no_pass_alone(replicates, kept, monkeypatch):
+    """Every pass has 8 + 3·5 activations of 6 samples; a group is of 32 at least."""
+    problem = Problem((7, 8, 5))
+    glr = glr_of(problem, replicates=replicates, output_draws=3)
+    monkeypatch.setattr(estimator, "KEPT_FLOATS", kept * (8 + 3 * 5) * 6)
+    sizes = group_sizes(glr, layers_of(problem), 6)
+    assert sum(sizes) == replicates
+    assert max(sizes) <= max(32, kept)
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == 1 or min(sizes) >= 16
+    assert len(sizes) == -(-replicates // max(32, kept))
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "threshold"])
 def test_blocks_of_any_size_give_the_same_gradient_of_the_paper_s_network(activation, monkeypatch):
     """Where matrix products take the fast ways that they have for large sizes."""
     problem = Problem((784, 50, 10), activation)
     glr = glr_of(problem, replicates=75, conditional_score=activation == "threshold")
     found = [
-        gradients_and_block(problem, glr, block_floats, EVERYTHING, monkeypatch, copies=43)
+        gradients_and_block(problem, glr, block_floats, monkeypatch, copies=43)
         for block_floats in (1, 500_000, EVERYTHING)
     ]
     assert [block for _, block in found] == [32, 64, 75]
