@@ -5,9 +5,9 @@
     GLR_DATA_DIR=data python benchmarks/bench.py    with real MNIST, for part 5
 
 Parts: 1 the published algorithm, 2 backpropagation, 3 the floor, 4 precision per second,
-5 time to the published accuracy, 6 growth. All are ratios of medians, the two sides measured in
-turns within one run. In parts 1 to 4 ours is also timed compiled, if Numba is installed. Written to
-benchmarks/results/: bench.csv, bench.md and bench.png.
+5 time to the published accuracy, 6 growth, 7 what each choice made for speed saves. All are ratios
+of medians, the two sides measured in turns within one run. In parts 1 to 4 ours is also timed
+compiled, if Numba is installed. Written to benchmarks/results/: bench.csv, bench.md and bench.png.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
 import numpy as np
+from choices import choices
 from measures import Comparison, medians, write_results
 from rivals import (
     LOOPS,
@@ -146,6 +147,7 @@ def own_process_ms(step: str) -> float:
     """Median milliseconds of a step of rivals.py in a new process; 0 if it is not installed."""
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]; from rivals import *; "
+        "from glr.machine import prepare_for_small_arrays; "
         f"from measures import medians; step = {step}; "
         "print(medians({'it': step}, 5)['it'] if step else 0)"
     )
@@ -181,7 +183,8 @@ def against_floor(repeats: int) -> list[Comparison]:
                 times = medians(steps | floor_parts(sizes, activation, R, 128), repeats)
                 elements = times["noise"] + times["activations"]
                 elements = min(elements, times.get("compiled noise and activations", elements))
-                floor = elements + times["products"]
+                later = min(times[f"later products {how}"] for how in ("in one", "by pass"))
+                floor = elements + times["first products"] + later
                 other = f"floor (noise and activations {elements / floor:.0%}, the rest products)"
                 case = f"{name_of(sizes)} {activation.__name__}, R {R}, B 128"
                 found += comparisons(3, case, times, {other: floor})
@@ -306,6 +309,25 @@ def memory_growth() -> list[Comparison]:
     ]
 
 
+def savings(repeats: int) -> list[Comparison]:
+    """Part 7: the choices that glr/ made for speed, each beside the plain way.
+
+    The first is glr/machine.py's settings, by a whole step in processes with and without them.
+    """
+    found = []
+    for R in (10, 100):
+        step = f"glr_step({PAPER}, sigmoid, {R}, 128)"
+        with_settings = f"prepare_for_small_arrays() or {step}"
+        case = f"a step at R {R} with memory reused and one core (glr/machine.py)"
+        times = [(own_process_ms(with_settings), own_process_ms(step)) for _ in range(PROCESSES)]
+        ours, theirs = (median(ms) for ms in zip(*times, strict=True))
+        found.append(Comparison(7, case, "as Python starts", ours, theirs))
+    for choice in choices():
+        times = medians({"ours": choice.ours, "other": choice.theirs}, repeats)
+        found.append(Comparison(7, choice.what, choice.other, times["ours"], times["other"]))
+    return found
+
+
 PARTS: dict[int, Callable[[int], list[Comparison]]] = {
     1: against_published,
     2: against_backpropagation,
@@ -313,6 +335,7 @@ PARTS: dict[int, Callable[[int], list[Comparison]]] = {
     4: precision_per_second,
     5: time_to_published_accuracy,
     6: growth,
+    7: savings,
 }
 
 

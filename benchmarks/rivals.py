@@ -42,7 +42,10 @@ def random_batch(sizes: list[int], B: int) -> Batch:
 def sgd(layers: list[Layer], gradient: list[Layer]) -> None:
     """One step of SGD with an L2 penalty, in place: the same for all but Keras and PyTorch."""
     for layer, estimate in zip(layers, gradient, strict=True):
-        layer.W[:] -= RATE * (estimate.W + DECAY * layer.W)
+        descent = DECAY * layer.W
+        descent += estimate.W
+        descent *= RATE
+        layer.W[:] -= descent
         layer.b[:] -= RATE * estimate.b
 
 
@@ -219,14 +222,16 @@ def floor_parts(sizes: list[int], activation: Activation, R: int, B: int) -> dic
     """What no step of ours can do without, each alone and at its best, into memory it has.
 
     The random numbers (logistic noise; 16-bit words for threshold neurons), the activations, and
-    the products: two for the first layer, and two per replicate for each of the others. Where
-    Numba is installed, also the noise and sigmoids of the compiled loops.
+    the products: two for the first layer, and two per replicate for each of the others, in one or
+    a pass at a time. Where Numba is installed, also the noise and sigmoids of the compiled loops.
     """
     rng = np.random.Generator(np.random.SFC64(0))
     hidden = [(R, n, B) for n in sizes[1:-1]]
     is_threshold = activation is threshold
-    products = [_product(n_in, n_out, B) for n_in, n_out in pairwise(sizes[:2])] * 2
-    products += 2 * [_product(n_in, n_out, B * R) for n_in, n_out in pairwise(sizes[1:])]
+    first = _product(sizes[1], (sizes[0], B))
+    later = list(pairwise(sizes[1:]))
+    in_one = [_product(n_out, (n_in, R * B)) for n_in, n_out in later]
+    by_pass = [_product(n_out, (R, n_in, B)) for n_in, n_out in later]
     values = [rng.standard_normal(shape, dtype=np.float32) for shape in hidden]
     bits = [rng.integers(0, 2**16, shape, np.uint16) for shape in hidden]
     outs = [np.empty_like(v) for v in values]
@@ -247,18 +252,24 @@ def floor_parts(sizes: list[int], activation: Activation, R: int, B: int) -> dic
             v = np.zeros((n, 1, B), np.float32)
             compiled.noisy_rows(words, v, scale, n != sizes[-1])
 
-    def matrix_products() -> None:
-        for multiply in products:
-            multiply()
+    def twice(products: list[Step]) -> Step:
+        return lambda: [multiply() for multiply in products * 2]
 
-    parts = {"noise": noise, "activations": activations, "products": matrix_products}
+    parts = {
+        "noise": noise,
+        "activations": activations,
+        "first products": twice([first]),
+        "later products in one": twice(in_one),
+        "later products by pass": twice(by_pass),
+    }
     if compiled is not None and not is_threshold:
         parts["compiled noise and activations"] = compiled_noise
     return parts
 
 
-def _product(n_in: int, n_out: int, columns: int) -> Step:
-    """One (n_out × n_in)·(n_in × columns) product into memory that it has."""
-    W, x = np.ones((n_out, n_in), np.float32), np.ones((n_in, columns), np.float32)
-    out = np.empty((n_out, columns), np.float32)
+def _product(n_out: int, of_x: tuple[int, ...]) -> Step:
+    """Products W·x with x of shape (…, n_in, columns), into memory that they have."""
+    *passes, n_in, n_columns = of_x
+    W, x = np.ones((n_out, n_in), np.float32), np.ones(of_x, np.float32)
+    out = np.empty((*passes, n_out, n_columns), np.float32)
     return lambda: np.matmul(W, x, out=out)

@@ -25,7 +25,6 @@ from glr.network import Layer
 from glr.noise import Array
 from glr.passes import (
     GLR,
-    PIECE,
     Batch,
     Loops,
     Noise,
@@ -34,11 +33,13 @@ from glr.passes import (
     columns,
     forward_passes,
     is_local,
+    piece_size,
     pieces,
 )
 
 BLOCK_FLOATS = 2**20  # of noise per layer and block, 4 MB: smaller blocks cost more calls
 KEPT_FLOATS = 2**23  # of activations in a group of passes: 32 MB, and as much of scores
+SMALLEST_GROUP = 32  # passes; those of fewer would have a noisy control variate
 
 
 class Gradient(NamedTuple):
@@ -52,8 +53,8 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
     """Estimate equation (1) for every layer, averaged over the batch.
 
     streams : one generator per layer, so that the noise is the same for any size of block. The
-        sums are, too: they are taken over pieces of PIECE replicates, of which a block has a
-        whole number, and added up from the first piece to the last.
+        sums are, too: they are taken over pieces of replicates (piece_size), of which a block has
+        a whole number, and added up from the first piece to the last.
 
     The weight of a pass needs the losses of its sample's others, so the passes are kept until then.
     If R is too large for that, the estimate is the mean over groups of passes, each with a
@@ -94,7 +95,7 @@ def _gradient_of_noisy_layers(
 def group_sizes(glr: GLR, layers: list[Layer], B: int) -> list[int]:
     """The replicates in as many groups of nearly equal size as it takes to keep one of them."""
     neurons = sum(b.size for _, b in layers[:-1]) + glr.output_draws * layers[-1].b.size
-    groups = -(-glr.replicates // max(PIECE, KEPT_FLOATS // (neurons * B)))
+    groups = -(-glr.replicates // max(SMALLEST_GROUP, KEPT_FLOATS // (neurons * B)))
     return [(glr.replicates + g) // groups for g in range(groups)]
 
 
@@ -180,11 +181,11 @@ def _piece_sums(
         return
     weights = weights / noise.scale
     if x.ndim == 2:
-        for delta in loops.weighted_sums(weights, noise.score, PIECE):
+        for delta in loops.weighted_sums(weights, noise.score, piece_size(x.shape[-1])):
             yield [delta]
         return
     deltas = loops.weighted_sums(weights, noise.score, 1)
-    for r in pieces(len(weights)):
+    for r in pieces(len(weights), x.shape[-1]):
         delta = columns(deltas[r])
         yield [columns(x[r]) @ delta.T, delta.sum(axis=1)]
 
@@ -206,8 +207,9 @@ def layer_gradient(layer: Layer, x: Array, sums: list[Array]) -> Layer:
 
 def _blocks(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> list[Passes]:
     """The forward passes, in blocks of replicates."""
-    floats = glr.output_draws * max(b.size for _, b in layers)
-    block_size = PIECE * max(1, BLOCK_FLOATS // (PIECE * floats * batch.y.size))
+    B = batch.y.size
+    floats_of_piece = piece_size(B) * glr.output_draws * max(b.size for _, b in layers) * B
+    block_size = piece_size(B) * max(1, BLOCK_FLOATS // floats_of_piece)
     parts = [glr]
     if glr.replicates > block_size:
         starts = range(0, glr.replicates, block_size)

@@ -46,10 +46,10 @@ def random_words(
 ) -> NDArray:
     """Independent uniform unsigned integers of `dtype` (16 or 32 bits), of the given shape.
 
-    They are cut from the generator's 64-bit words: two to five times faster than
-    `rng.random` and `rng.integers`, and random numbers are most of a step's time. Every index
-    of the first axis (a replicate) starts on a fresh word, so that drawing the replicates in
-    blocks gives the same numbers as drawing them at once.
+    They are cut from the generator's 64-bit words, which is faster than `rng.random` and
+    `rng.integers` (benchmarks/results/bench.md, part 7). Every index of the first axis (a
+    replicate) starts on a fresh word, so that drawing the replicates in blocks gives the same
+    numbers as drawing them at once.
     """
     replicates, size = shape[0], math.prod(shape[1:])
     words = -(-size * np.dtype(dtype).itemsize // 8)
@@ -72,7 +72,7 @@ def empty_neurons_first(shape: tuple[int, ...]) -> Array:
     """An empty float32 array (…, n, B) that lies in memory as (n, …, B).
 
     So all columns of a layer are one matrix (n × columns) without a copy, and reductions over
-    the neurons add whole rows: twice as fast as (…, n, B) in memory.
+    the neurons add whole rows (what that saves: benchmarks/results/bench.md, part 7).
     """
     *passes, n, B = shape
     return neurons_last_but_one(np.empty((n, *passes, B), np.float32))

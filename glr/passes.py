@@ -27,7 +27,7 @@ from glr.noise import (
 )
 
 MOVED_FLOATS = 2**18  # of output logits after local changes at a time: 1 MB, as caches have
-PIECE = 32  # replicates in one product or sum, so that blocks of any size give the same bits
+PIECE_COLUMNS = 1280  # passes × samples in one product, see piece_size
 
 
 class Loops(NamedTuple):
@@ -207,15 +207,25 @@ def logits_of(layer: Layer, x: Array) -> Array:
     x_columns = columns(x)
     v = np.empty((b.size, x_columns.shape[1]), np.float32)
     of_pass = x_columns.shape[1] // len(x)
-    for r in pieces(len(x)):
+    for r in pieces(len(x), x.shape[-1]):
         piece = slice(r.start * of_pass, r.stop * of_pass)
         np.add(layer.W.T @ x_columns[:, piece], b, out=v[:, piece])
     return neurons_last_but_one(v.reshape(-1, *x.shape[:-2], x.shape[-1]))
 
 
-def pieces(replicates: int) -> list[slice]:
-    """The replicates, PIECE at a time."""
-    return [slice(r, r + PIECE) for r in range(0, replicates, PIECE)]
+def piece_size(B: int) -> int:
+    """The replicates of B samples that one product or sum is taken over.
+
+    It depends on nothing else, so that blocks of any number of pieces give the same bits. So
+    few columns stay in the cache, and of small layers BLAS need not make copies
+    (what that saves: benchmarks/results/bench.md, part 7).
+    """
+    return max(1, PIECE_COLUMNS // B)
+
+
+def pieces(replicates: int, B: int) -> list[slice]:
+    """The replicates, a piece at a time."""
+    return [slice(r, r + piece_size(B)) for r in range(0, replicates, piece_size(B))]
 
 
 def _identity(v: Array) -> Array:

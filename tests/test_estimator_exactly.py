@@ -23,7 +23,7 @@ from glr import estimator, passes
 from glr.errors import GLRError
 from glr.estimator import Batch, glr_gradient, group_sizes
 from glr.losses import cross_entropy, zero_one
-from glr.passes import PIECE, forward_passes
+from glr.passes import forward_passes
 
 
 def one_gradient(problem, glr, copies=20, seed=7):
@@ -142,7 +142,8 @@ def test_blocks_of_any_size_give_the_same_gradient_bit_for_bit(name, n_pieces, m
     """
     problem, settings = BLOCKED_PROBLEMS[name]
     glr = glr_of(problem, **({"replicates": 75, "output_draws": 3} | settings))
-    piece_floats = PIECE * glr.output_draws * max(problem.sizes[1:]) * N_SAMPLES
+    monkeypatch.setattr(passes, "PIECE_COLUMNS", 32 * N_SAMPLES)
+    piece_floats = 32 * glr.output_draws * max(problem.sizes[1:]) * N_SAMPLES
     found, block = gradients_and_block(problem, glr, n_pieces * piece_floats, monkeypatch)
     wanted, _ = gradients_and_block(problem, glr, EVERYTHING, monkeypatch)
     assert np.array_equal(found, wanted)
@@ -200,7 +201,7 @@ def test_blocks_of_any_size_give_the_same_gradient_of_the_paper_s_network(activa
         gradients_and_block(problem, glr, block_floats, monkeypatch, copies=43)
         for block_floats in (1, 500_000, EVERYTHING)
     ]
-    assert [block for _, block in found] == [32, 64, 75]
+    assert [block for _, block in found] == [9, 72, 75]
     for gradients, _ in found[:2]:
         assert np.array_equal(gradients, found[2][0])
 
@@ -211,8 +212,7 @@ def test_pieces_of_other_sizes_give_the_same_gradient_but_for_rounding(name, mon
     glr = glr_of(problem, **({"replicates": 75, "output_draws": 3} | settings))
     found = []
     for piece in (1, 32, 100):
-        for module in (estimator, passes):
-            monkeypatch.setattr(module, "PIECE", piece)
+        monkeypatch.setattr(passes, "PIECE_COLUMNS", piece * N_SAMPLES)
         found.append(estimates(problem, glr, 2, 1))
     for a in found[:2]:
         for one, other in zip(a, found[2], strict=True):

@@ -1,0 +1,112 @@
+"""What each choice made for speed saves: the way of glr/ beside the plain way, alone.
+
+Sizes are those of the hidden layer of 784-50-10 at R 10, B 128, or of its output layer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from rivals import Step, plain_glr, random_batch
+
+from glr.losses import cross_entropy
+from glr.network import new_network, sigmoid, threshold
+from glr.noise import empty_neurons_first, logistic, random_words, uniform
+from glr.passes import Logits, binary_neurons, columns, logits_of, noisy_neurons
+
+SIZES, R, B = [784, 50, 10], 10, 128
+
+
+class Choice(NamedTuple):
+    """What is computed; our way; and another one, with what it is called."""
+
+    what: str
+    ours: Step
+    other: str
+    theirs: Step
+
+
+def choices() -> list[Choice]:
+    """Every choice whose gain a comment in glr/ speaks of."""
+    return [*random_number_choices(), *neuron_choices(), *layout_choices()]
+
+
+def random_number_choices() -> list[Choice]:
+    """Random numbers, most of the bill at large R."""
+    rng, hidden = np.random.Generator(np.random.SFC64(0)), (R, SIZES[1], B)
+    return [
+        Choice(
+            "uniforms from words of the generator (noise.uniform)",
+            lambda: uniform(rng, hidden),
+            "Generator.random",
+            lambda: rng.random(hidden, np.float32),
+        ),
+        Choice(
+            "16-bit words (noise.random_words)",
+            lambda: random_words(rng, hidden, np.uint16),
+            "Generator.integers",
+            lambda: rng.integers(0, 2**16, hidden, np.uint16),
+        ),
+        Choice(
+            "logistic noise and its score (noise.logistic)",
+            lambda: logistic.draw(rng, hidden),
+            "Gaussian noise, which is its score",
+            lambda: rng.standard_normal(hidden, np.float32),
+        ),
+    ]
+
+
+def neuron_choices() -> list[Choice]:
+    """Activations, and threshold neurons as Bernoulli bits."""
+    rng, hidden = np.random.Generator(np.random.SFC64(0)), (R, SIZES[1], B)
+    glr = plain_glr(threshold, 2, R)
+    v = rng.standard_normal(hidden, np.float32)
+    logits = Logits(v[0], np.ones((1, 1), np.float32))
+    return [
+        Choice(
+            "sigmoid as (1 + tanh(v/2))/2 (network.sigmoid)",
+            lambda: sigmoid(v),
+            "1/(1 + exp(−v))",
+            lambda: 1 / (1 + np.exp(-v)),
+        ),
+        Choice(
+            "threshold neurons drawn as bits (passes.binary_neurons)",
+            lambda: binary_neurons(glr, logits, hidden, rng),
+            "drawn as noise that is compared with 0",
+            lambda: noisy_neurons(logistic, threshold, logits, hidden, rng),
+        ),
+    ]
+
+
+def layout_choices() -> list[Choice]:
+    """Neurons first in memory, products in pieces, and the replicates' sum before the first."""
+    rng = np.random.default_rng(0)
+    layers = new_network(SIZES, sigmoid, rng).layers
+    batch = random_batch(SIZES, B)
+    x, z, score = (empty_neurons_first(shape) for shape in ((100, 50, B), (R, 10, B), (R, 50, B)))
+    for array in (x, z, score):
+        array[:] = rng.standard_normal(array.shape, np.float32)
+    z_by_pass = np.ascontiguousarray(z)
+    copies = np.concatenate([batch.x] * R, axis=1)
+    W, b = layers[1]
+    return [
+        Choice(
+            "cross-entropy of neurons first in memory (noise.empty_neurons_first)",
+            lambda: cross_entropy(z, batch.y),
+            "of passes first",
+            lambda: cross_entropy(z_by_pass, batch.y),
+        ),
+        Choice(
+            "output logits of 100 passes in pieces (passes.piece_size)",
+            lambda: logits_of(layers[1], x),
+            "in one product",
+            lambda: W.T @ columns(x) + b[:, None],
+        ),
+        Choice(
+            "first layer's product after the sum over R (estimator.layer_gradient)",
+            lambda: batch.x @ np.einsum("rnb->nb", score).T,
+            "with R copies of the batch",
+            lambda: copies @ columns(score).T,
+        ),
+    ]
