@@ -22,7 +22,7 @@ DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers trai
 GLOBAL = "--no-local-differences --replicates 16 --output-draws 4"  # about the same time a step
 VARIANTS = (
     ("LRS.py", ""),
-    ("LRS.py", "--replicates 1 --no-control-variate"),
+    ("LRS.py", "--replicates 1"),
     ("LRS.py", "--replicates 4"),
     ("LRS.py", "--output-draws 4"),
     ("LRS.py", GLOBAL),

@@ -62,7 +62,8 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
 
     Raises GLRError if there is no other pass for the control variate.
     """
-    if glr.control_variate and glr.replicates < 2:
+    is_local_alone = all(is_local(glr, layers, t) for t in range(len(layers)))
+    if glr.control_variate and glr.replicates < 2 and not is_local_alone:
         raise GLRError("the control variate needs 2 replicates or more; or switch it off")
     if not glr.layerwise:
         return _gradient_of_noisy_layers(glr, layers, batch, streams)

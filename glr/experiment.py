@@ -83,7 +83,8 @@ def layer_sigmas(sigma: tuple[float, ...], n_layers: int) -> tuple[float, ...]:
 def glr_method(constants: SimpleNamespace) -> GLR:
     """The estimator that the constants describe."""
     c = constants
-    if c.REPLICATES < 2 and (c.CONTROL_VARIATE or c.STANDARDISED_LOSS):
+    is_compared = c.CONTROL_VARIATE and not (c.LOCAL_DIFFERENCES and len(c.HIDDEN) < 2)
+    if c.REPLICATES < 2 and (is_compared or c.STANDARDISED_LOSS):
         raise GLRError(
             f"REPLICATES = {c.REPLICATES}: the control variate and the standardised loss compare "
             "replicates; use 2 or more, or switch both off"
@@ -176,7 +177,8 @@ def train_by_backpropagation(constants: SimpleNamespace) -> Run:
 def trained(run: Run, data: Dataset, constants: SimpleNamespace, rng: np.random.Generator) -> Run:
     """The run after its last step. It is shown, and kept in checkpoints on the way.
 
-    Raises StoppedError at Ctrl-C and at the system's request to stop (SIGTERM).
+    Raises StoppedError at Ctrl-C, at the system's request to stop (SIGTERM), and when the
+    terminal is closed (SIGHUP).
     """
     path, plan = checkpoint_path(constants), plan_of(constants)
     origin = {**recorded_constants(constants), "training data": fingerprint(data)}
@@ -227,17 +229,19 @@ def stop_note(path: Path, run: Run, constants: SimpleNamespace) -> str:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that gathers SIGINT (Ctrl-C) and SIGTERM, so that a step is finished before them.
+    """A list that gathers SIGINT (Ctrl-C), SIGTERM and SIGHUP, so that a step is finished first.
 
-    A second signal of the same kind acts at once, as ever.
+    A second signal of the same kind acts at once, as ever. Under nohup, SIGHUP stays ignored.
     """
-    received: list[int] = []
+    received, numbers = [], [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # Windows has none
 
     def note(number: int, _frame: object) -> None:
         received.append(number)
         signal.signal(number, usual[number])
 
-    usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    usual = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:

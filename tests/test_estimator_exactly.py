@@ -292,11 +292,25 @@ def test_local_differences_are_the_same_a_neuron_at_a_time(name, monkeypatch):
     assert np.array_equal(estimates(problem, glr, 2, 5), at_once)
 
 
-def test_a_control_variate_without_another_pass_is_refused():
-    problem = Problem((3, 4, 3))
-    glr = glr_of(problem, replicates=1, control_variate=True)
+@pytest.mark.parametrize(
+    ("sizes", "local"), [((3, 4, 3), False), ((3, 4, 4, 3), True)], ids=["none local", "one not"]
+)
+def test_a_control_variate_without_another_pass_is_refused(sizes, local):
+    problem = Problem(sizes, sigma=(0.8, 0.7, 0.6)[: len(sizes) - 1])
+    glr = glr_of(problem, replicates=1, control_variate=True, local_differences=local)
     with pytest.raises(GLRError, match="needs 2 replicates"):
         glr_gradient(glr, layers_of(problem), Batch(*samples_of(problem)), streams_of(problem, 1))
+
+
+def test_one_pass_is_enough_where_every_score_has_its_local_difference():
+    problem = Problem((3, 4, 3))
+    settings = {"replicates": 1, "output_draws": 1, "local_differences": True}
+    with_it, without = (
+        one_gradient(problem, glr_of(problem, control_variate=on, **settings))
+        for on in (True, False)
+    )
+    assert np.array_equal(with_it, without)
+    assert np.all(with_it != 0)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "threshold"])

@@ -94,14 +94,12 @@ def test_samples_are_old_or_new_wherever_their_writer_is_killed(tmp_path):
     [
         ("LRTZ.py", ("--steps", 100_000, "--noise", "gaussian"), signal.SIGINT),
         ("LRS.py", ("--steps", 100_000, "--replicates", 16, "--hidden", 20, 12), signal.SIGTERM),
+        ("LRT.py", ("--steps", 100_000), signal.SIGHUP),
     ],
 )
 def test_a_stopped_run_says_so_within_a_second_and_keeps_its_state(script, words, number, tmp_path):
     words = (*words, "--models-dir", tmp_path)
-    process = subprocess.Popen(
-        command(script, *words), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout.readline().startswith("step 500/100000")
+    process = hanging_up(signal.SIG_DFL, command(script, *words))
     start = time.perf_counter()
     process.send_signal(number)
     _, complaint = process.communicate()
@@ -114,6 +112,29 @@ def test_a_stopped_run_says_so_within_a_second_and_keeps_its_state(script, words
     assert "--resume continues" in line
     (checkpoint,) = tmp_path.iterdir()
     assert checkpoint.suffix == ".checkpoint"
+
+
+def hanging_up(action, words):
+    """A run that has begun, and takes SIGHUP so, whatever this process does."""
+    process = subprocess.Popen(
+        words,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, action),  # noqa: PLW1509  (no threads)
+    )
+    assert process.stdout.readline().startswith("step 500/100000")
+    return process
+
+
+def test_a_run_under_nohup_outlives_its_terminal(tmp_path):
+    words = command("LRS.py", "--steps", 100_000, "--models-dir", tmp_path)
+    process = hanging_up(signal.SIG_IGN, words)
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.readline().startswith("step 1000/100000")
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("script", ["LRTZ.py", "BP.py"])
