@@ -188,10 +188,11 @@ def write_descent(
 ) -> None:
     """Write what the optimizer descends: ∂W + weight_decay·W, ∂W centralised if planned; ∂b."""
     for total, found, layer in zip(into, gradient, layers, strict=True):
-        total.W[:] = found.W + np.float32(plan.weight_decay) * layer.W
+        np.multiply(layer.W, np.float32(plan.weight_decay), out=total.W)
+        np.add(total.W, found.W, out=total.W)
         total.b[:] = found.b
     if plan.centralised:
-        into[0].W[:] -= gradient[0].W.mean(axis=0)
+        np.subtract(into[0].W, gradient[0].W.mean(axis=0), out=into[0].W)
 
 
 def test_figures(network: Network, data: Dataset, loss: Loss) -> tuple[float, float]:
