@@ -31,6 +31,7 @@ from glr.robustness import (
     rows_of,
     table_lines,
     what_controls_say,
+    what_published_cells_say,
 )
 from glr.samples import Samples, load_samples, samples_path
 
@@ -94,7 +95,8 @@ def report(rows: list[Row], constants: SimpleNamespace) -> None:
         "Matched controls": table_lines(rows, dataset, controls) if controls else [],
         "Other attacks, targets and ε": other_conditions(rows),
     }
-    says = what_controls_say(rows)
+    sayings = (what_published_cells_say(rows, dataset), what_controls_say(rows))
+    says = "\n\n".join(filter(None, sayings))
     tables = {title: lines for title, lines in tables.items() if lines}
     for title, lines in tables.items():
         print(f"\n{title}\n\n{plain_table(lines)}")

@@ -216,3 +216,25 @@ def what_controls_say(rows: list[Row]) -> str:
         f"FGSM accuracy against plain backpropagation, in points: {glr or 'no GLR row'}; "
         f"controls by backpropagation: {own or 'none trained'}."
     )
+
+
+def what_published_cells_say(rows: list[Row], dataset: str) -> str:
+    """How many published cells of the GLR rows our means surpass, and which they do not."""
+    names = [name for name in present(rows)[0] if name != "BP"]
+    compared = [
+        (name, condition, cell(rows, name, condition), published_cell(dataset, name, condition))
+        for name in names
+        for condition in PUBLISHED["columns"]
+    ]
+    compared = [cells for cells in compared if cells[2] and cells[3]]
+    if not compared:
+        return ""
+    below = [cells for cells in compared if fmean(cells[2]) <= float(cells[3])]
+    listed = ", ".join(
+        f"{name} {condition} {mean_and_spread(ours)} ({published})"
+        for name, condition, ours, published in below
+    )
+    return (
+        f"Above the published figure: {len(compared) - len(below)} of the {len(compared)} cells of "
+        f"the GLR rows{f'; not: {listed}' if below else ''}."
+    )

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -45,6 +46,7 @@ from glr.robustness import (
     read_csv,
     table_lines,
     what_controls_say,
+    what_published_cells_say,
 )
 
 SCRIPTS = ROOT / "Train&Test"
@@ -251,7 +253,7 @@ def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[st
         seconds.setdefault(task.path.stem.rsplit("_seed", 1)[0], []).append(run)
     note = (
         f"Test accuracy in percent, noise-free, mean ± sd over {constants.SEEDS} seeds; "
-        "published in brackets; FGSM transferred from a ReLU network, ε = 0.1; seconds on "
+        "published: Peng et al. (2022); FGSM transferred from a ReLU network, ε = 0.1; seconds on "
         'one core. Written by `python "Train&Test/study.py"`; more in '
         "[docs/results.md](docs/results.md)."
     )
@@ -265,19 +267,14 @@ def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[st
 
 def readme_lines(rows: dict[str, list[Row]], seconds: dict[str, list[float]]) -> list[list[str]]:
     """The cells of README's table, a header first."""
-    header = ["script"]
-    for dataset in rows:
-        header += [f"{dataset}: clean", "FGSM", "seconds"]
-    lines = [header]
-    for model in ("LRS", "LRT", "LRSZ", "LRTZ", "BP"):
-        line = [f"[{model}.py](Train%26Test/{model}.py)"]
-        for dataset, measured_rows in rows.items():
+    lines = [["data", "script", "clean", "published", "FGSM", "published", "seconds"]]
+    for dataset, measured_rows in rows.items():
+        for model in ("LRS", "LRT", "LRSZ", "LRTZ", "BP"):
+            line = [dataset, f"[{model}.py](Train%26Test/{model}.py)"]
             for condition in ("clean", "fgsm"):
-                ours = mean_and_spread(cell(measured_rows, model, condition))
-                published = published_cell(dataset, model, condition)
-                line.append(f"{ours} ({published})" if published else ours)
-            line.append(f"{statistics.fmean(seconds[f'{model}_{dataset}']):.0f}")
-        lines.append(line)
+                line.append(mean_and_spread(cell(measured_rows, model, condition)))
+                line.append(published_cell(dataset, model, condition) or "–")
+            lines.append([*line, f"{statistics.fmean(seconds[f'{model}_{dataset}']):.0f}"])
     return lines
 
 
@@ -290,29 +287,31 @@ def dataset_page(dataset: str, rows: list[Row]) -> str:
     parts = [
         f"### {dataset}",
         markdown_table(table_lines(rows, dataset, main)),
+        what_published_cells_say(rows, dataset),
         "Matched controls, by backpropagation:",
         markdown_table(table_lines(rows, dataset, controls)),
         what_controls_say(rows),
         markdown_table(worst),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def measured(
     name: str, rows: dict[str, list[Row]], seconds: dict[str, list[float]], seeds: int
 ) -> str:
-    """What a script's docstring says of its accuracy and time."""
+    """What a script's docstring says of its accuracy and time, in lines as long as code may be."""
     parts = [
         f"{dataset} {mean_and_spread(cell(measured_rows, name, 'clean'))} % in "
         f"{statistics.fmean(seconds[f'{name}_{dataset}']):.0f} s"
         for dataset, measured_rows in rows.items()
     ]
-    return f"Measured over {seeds} seeds: {', '.join(parts)}."
+    return textwrap.fill(f"Measured over {seeds} seeds: {', '.join(parts)}.", 100)
 
 
-def write_measured(script: Path, line: str) -> None:
-    """Replace the line of a script's docstring that begins with "Measured"."""
-    text = re.sub(r"^Measured.*$", line, script.read_text(encoding="utf-8"), flags=re.MULTILINE)
+def write_measured(script: Path, paragraph: str) -> None:
+    """Replace the paragraph of a script's docstring that begins with "Measured"."""
+    earlier = re.compile(r"^Measured.*(?:\n(?!\"\"\").+)*", re.MULTILINE)
+    text = earlier.sub(paragraph, script.read_text(encoding="utf-8"), count=1)
     write_whole(script, lambda file: file.write(text.encode()))
 
 

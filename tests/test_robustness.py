@@ -21,6 +21,7 @@ from glr.robustness import (
     models_found,
     table_lines,
     what_controls_say,
+    what_published_cells_say,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -304,3 +305,16 @@ def test_what_controls_say_is_arithmetic():
         for name, share in (("BP", 0.3), ("LRS", 0.55), ("BP-L2", 0.5))
     ]
     assert "LRS +25.0; controls by backpropagation: BP-L2 +20.0" in what_controls_say(rows)
+
+
+def test_what_published_cells_say_names_those_that_are_not_surpassed():
+    """Published on MNIST: LRTZ 90.22 clean, LRS 45.91 under FGSM; BP's cells do not count."""
+    rows = [Row("LRTZ", seed, "clean", 0, share, 10) for seed, share in ((0, 0.89), (1, 0.91))]
+    rows += [Row("LRS", 0, "fgsm", 0.1, 0.5, 10), Row("BP", 0, "clean", 0, 0.1, 10)]
+    says = what_published_cells_say(rows, "mnist")
+    assert says == (
+        "Above the published figure: 1 of the 2 cells of the GLR rows; "
+        "not: LRTZ clean 90.00 ± 1.41 (90.22)."
+    )
+    assert what_published_cells_say(rows, "digits") == ""
+    assert what_published_cells_say(rows[2:], "mnist").endswith("1 of the 1 cells of the GLR rows.")

@@ -14,6 +14,7 @@ from glr.constants import ROOT
 from glr.errors import GLRError
 from glr.robustness import Row, csv_text, read_csv
 
+NAMES = ("LRS", "LRT", "LRSZ", "LRTZ")
 NETWORKS = {"LRS": ("LRS.py", "--steps 40 --replicates 4"), "short": ("LRT.py", "--steps 20")}
 
 
@@ -130,11 +131,28 @@ def test_text_between_marks_is_replaced_and_nothing_else(tmp_path):
     assert page.read_text() == "head\n<!-- a -->\nnew\n<!-- b -->\ntail\n"
 
 
-def test_the_measured_line_of_a_script_is_replaced(tmp_path):
+@pytest.mark.parametrize("earlier", ["Measured: old.", "Measured: old\nand older."])
+@pytest.mark.parametrize("later", ["", "\n\n    python LRS.py\n"])
+def test_the_measured_paragraph_of_a_script_is_replaced(earlier, later, tmp_path):
     script = tmp_path / "LRS.py"
-    script.write_text('"""LRS.\n\nMeasured: old.\n"""\nSTEPS = 1\n')
-    study.write_measured(script, "Measured over 5 seeds: 96 %.")
-    assert script.read_text() == '"""LRS.\n\nMeasured over 5 seeds: 96 %.\n"""\nSTEPS = 1\n'
+    script.write_text(f'"""LRS.\n\n{earlier}\n{later}"""\nSTEPS = 1\n')
+    study.write_measured(script, "Measured over 5 seeds:\n96 %.")
+    assert script.read_text() == (
+        f'"""LRS.\n\nMeasured over 5 seeds:\n96 %.\n{later}"""\nSTEPS = 1\n'
+    )
+
+
+def test_readme_s_table_has_every_script_on_every_data_set():
+    rows = {"digits": [], "mnist": [Row("LRT", s, "clean", 0, 0.97, 10) for s in (0, 1)]}
+    seconds = {
+        f"{name}_{data}": [2.0, 3.2] for name in (*NAMES, "BP") for data in ("digits", "mnist")
+    }
+    header, *lines = study.readme_lines(rows, seconds)
+    assert len(lines) == 10
+    assert {len(line) for line in lines} == {len(header)}
+    script = "[LRT.py](Train%26Test/LRT.py)"
+    assert lines[1] == ["digits", script, "–", "–", "–", "–", "3"]
+    assert lines[6] == ["mnist", script, "97.00 ± 0.00", "95.33", "–", "54.35", "3"]
 
 
 def test_results_are_read_as_they_were_written(tmp_path):
