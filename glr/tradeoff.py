@@ -131,7 +131,7 @@ def draw_tradeoffs(path: Path, by_dataset: dict[str, Curves]) -> None:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].legend(fontsize=8, frameon=False)
-    figure.suptitle("The larger the penalty, the more robust; stars: published", fontsize=10)
+    figure.suptitle("The penalty grows from right to left; stars: published", fontsize=10)
     save_figure(path, figure)
 
 
