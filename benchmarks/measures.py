@@ -108,8 +108,8 @@ def draw_ratios(path: Path, found: list[Comparison]) -> None:
     axes.set(
         xscale="log",
         xlim=(min(ratios) / 3, max(ratios) * 6),
-        xlabel="the other's time / ours: to the right of 1, ours is faster (part 6: growth); "
-        "paler: compiled",
+        xlabel="the other's time / ours: to the right of 1, ours is faster\n"
+        "(part 6: growth; paler: compiled)",
     )
     axes.set_yticks(range(len(labels)), labels)
     axes.axvline(1, color="black", lw=0.8)
