@@ -87,14 +87,11 @@ def losses_of(loss: Loss, z: Array, y: np.ndarray) -> Array:
 
 
 def loss_differences(output: Output, W: Array, change: Array, growth: Array | None) -> Array:
-    """The losses less what they are after each neuron's change alone, (R, K, n, B)."""
+    """The losses less what they are after each change alone, over the draws that share it."""
     if not has_loop(output.loss) or growth is not None:
         return passes.loss_differences(output, W, change, growth)
-    R, K, n_out, B = output.z.shape
-    moved = by_neuron(output.z), labels(output.y, n_out), W, by_neuron(change)
-    differences = by_pass(moved_loss_rows(*moved, output.loss is zero_one), (R, K, len(W), B))
-    np.subtract(output.losses[:, :, None], differences, out=differences)
-    return differences
+    moved = by_neuron(output.z), labels(output.y, output.z.shape[-2]), W, by_neuron(change)
+    return by_pass(difference_rows(*moved, output.loss is zero_one), change.shape)
 
 
 def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:
@@ -204,13 +201,17 @@ def loss_rows(z: Array, y: np.ndarray, is_zero_one: bool) -> Array:
 
 
 @compiled
-def moved_loss_rows(z: Array, y: np.ndarray, W: Array, change: Array, is_zero_one: bool) -> Array:
-    """The losses of logits z + W_i·change, for each neuron i: (n, P, B)."""
+def difference_rows(z: Array, y: np.ndarray, W: Array, change: Array, is_zero_one: bool) -> Array:
+    """The losses (P, B) of logits z less those of z + W_i·change, for each neuron i.
+
+    They are averaged over the passes that share a change (n, C, B): (n, C, B).
+    """
     n_out, P, B = z.shape
     n, of_change = len(W), P // change.shape[1]
-    losses, moved = np.empty((n, P, B), f4), np.empty((n_out, B), f4)
+    differences, moved = np.zeros(change.shape, f4), np.empty((n_out, B), f4)
     own, largest, own_W = np.empty(B, f4), np.empty(B, f4), np.empty(B, f4)
-    own_z = label_rows(z, y)
+    own_z, losses, after = label_rows(z, y), loss_rows(z, y, is_zero_one), np.empty(B, f4)
+    share = f4(1) / f4(of_change)
     for i in range(n):
         for b in range(B):
             own_W[b] = W[i, y[b]]
@@ -224,8 +225,11 @@ def moved_loss_rows(z: Array, y: np.ndarray, W: Array, change: Array, is_zero_on
                     largest[b] = max(largest[b], moved_row[b])
             for b in range(B):
                 own[b] = own_row[b] + own_W[b] * change_row[b]
-            write_losses(moved, own, largest, is_zero_one, losses[i, p])
-    return losses
+            write_losses(moved, own, largest, is_zero_one, after)
+            total, before = differences[i, p // of_change], losses[p]
+            for b in range(B):
+                total[b] += (before[b] - after[b]) * share
+    return differences
 
 
 @compiled

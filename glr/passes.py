@@ -313,13 +313,14 @@ def local_scores(loops: Loops, output: Output, neurons: Neurons, W: Array) -> Ar
         return score * loops.loss_differences(output, W, change, growth)
     if output.weight_noise is not None:
         growth = noise_growth(neurons.x, opposite)
-    return score * loops.loss_differences(output, W, change[:, None], growth).mean(axis=1)
+    return score * loops.loss_differences(output, W, change[:, None], growth)[:, 0]
 
 
 def loss_differences(output: Output, W: Array, change: Array, growth: Array | None) -> Array:
-    """The losses less what they are after each neuron's change alone, (R, K, n, B).
+    """The losses less what they are after each neuron's change alone, shaped as the change.
 
-    change : of the outputs, (R, K, n, B), or (R, 1, n, B) where the draws share it
+    change : of the outputs, (R, K, n, B), or (R, 1, n, B) where the draws share it: then the
+        differences are averaged over the draws
     growth : by what part of it the weight noise grows with each change (R, n, B), or None
     """
     (R, K, n_out, B), n = output.z.shape, len(W)
@@ -335,7 +336,7 @@ def loss_differences(output: Output, W: Array, change: Array, growth: Array | No
             moved += growth[r][i] * neurons_first(output.weight_noise[r])[:, :, None]
         after = losses_of(output.loss, moved.transpose(1, 2, 0, 3), output.y)
         differences[r][:, i] = output.losses[r][:, None] - after
-    return differences
+    return differences if change.shape[1] == K else differences.mean(axis=1, keepdims=True)
 
 
 def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:
