@@ -54,7 +54,7 @@ def penalised_networks(
 
 def penalised_name(name: str, penalty: float) -> str:
     """LRS-0.001."""
-    return f"{name}-{penalty:f}".rstrip("0")
+    return f"{name}-{penalty:g}"
 
 
 def measured_rows(runs: list[Task], constants: SimpleNamespace, dataset: str) -> list[Row]:

@@ -17,10 +17,10 @@ CURVES = {
 
 
 def test_every_network_is_trained_at_every_penalty():
-    networks = tradeoff.penalised_networks({"BP+": ("BP.py", "--sigma 1")}, (1e-4, 0.05))
+    networks = tradeoff.penalised_networks({"BP+": ("BP.py", "--sigma 1")}, (1e-4, 1e-7))
     assert networks == {
         "BP+-0.0001": ("BP.py", "--sigma 1 --weight-decay 0.0001"),
-        "BP+-0.05": ("BP.py", "--sigma 1 --weight-decay 0.05"),
+        "BP+-1e-07": ("BP.py", "--sigma 1 --weight-decay 1e-07"),
     }
 
 
