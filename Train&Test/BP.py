@@ -33,6 +33,7 @@ ACTIVATION = sigmoid  # of the hidden neurons: sigmoid, tanh or relu
 LOSS = cross_entropy  # the only one here: it is differentiated
 NOISE = logistic  # law of the noise in every neuron: gaussian, laplace or logistic
 SIGMA = (0.0,)  # its standard deviation: 0 for none, else as in the GLR scripts (BP+)
+PERTURB = "logits"  # where the noise goes: "logits" (the paper) or "weights"
 OPTIMIZER = adam  # sgd, adagrad or adam
 BATCH_SIZE = 128  # samples per step
 STEPS = 10000  # minibatch steps

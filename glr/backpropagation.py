@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,26 +49,36 @@ def silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def keras_network(network: Network, sigma: Sequence[float], law: str, seed: int):
+class TrainingNoise(NamedTuple):
+    """Noise in training: layer t's standard deviation sigma[t] (0 is none), law, place and seed.
+
+    perturb : "logits" or "weights", as in glr.passes.GLR
+    """
+
+    sigma: Sequence[float]
+    law: str = "logistic"
+    perturb: str = "logits"
+    seed: int = 0
+
+
+def keras_network(network: Network, noise: TrainingNoise | None = None):
     """The network as a Keras model (N, n_in) → logits (N, n_out), with its parameters.
 
     A threshold is flat, so its backward pass is replaced by the sigmoid's (BPDA: Athalye et al.
-    2018), which serves attacks only. In training mode, noise of the named law
-    and standard deviation sigma[t] is added to layer t's logits (the paper's BP+); 0 is none.
+    2018), which serves attacks only. The noise (the paper's BP+) is there in training mode alone.
     """
     keras, _ = import_keras()
     name = network.activation.__name__
     if name not in ("sigmoid", "tanh", "relu", "threshold"):
         raise GLRError(f"ACTIVATION = {name}: Keras has no gradient of it; use sigmoid")
     activation = threshold_with_sigmoid_gradient() if name == "threshold" else name
-    parts = [keras.Input((network.sizes[0],))]
+    inputs = x = keras.Input((network.sizes[0],))
     for t, (W, _) in enumerate(network.layers):
-        parts.append(keras.layers.Dense(W.shape[1]))
-        if sigma[t] > 0:
-            parts.append(noise_layer(sigma[t], law, seed + t))
-        if t < len(network.layers) - 1:
-            parts.append(keras.layers.Activation(activation))
-    model = keras.Sequential(parts)
+        v = keras.layers.Dense(W.shape[1])(x)
+        if noise is not None and noise.sigma[t] > 0:
+            v = noise_layer(noise, t)(v, x)
+        x = keras.layers.Activation(activation)(v)
+    model = keras.Model(inputs, v)
     set_keras_weights(model, network.layers)
     return model
 
@@ -92,10 +103,15 @@ def set_keras_weights(model, layers: list[Layer]) -> None:
         variable.assign(value)
 
 
-def noise_layer(sigma: float, law: str, seed: int):
-    """A Keras layer that adds noise of standard deviation sigma in training, none otherwise."""
+def noise_layer(noise: TrainingNoise, t: int):
+    """A Keras layer that adds the noise of layer t to its logits in training, none otherwise.
+
+    It takes the logits v (N, n) and the input x (N, n_in) that they are of, which sets the scale
+    of noise on the weights: σ√(1 + ‖x‖²) (Kingma et al. 2015).
+    """
     keras, _ = import_keras()
     ops, random = keras.ops, keras.random
+    sigma, law, perturb, seed = noise.sigma[t], noise.law, noise.perturb, noise.seed + t
     generator = random.SeedGenerator(seed)
 
     def unit_noise(shape):
@@ -108,21 +124,24 @@ def noise_layer(sigma: float, law: str, seed: int):
             return -LAPLACE_SCALE * ops.sign(c) * ops.log(1 - ops.abs(c))
         raise GLRError(f"NOISE = {law}: backpropagation knows gaussian, laplace and logistic")
 
+    def scale(x):
+        if perturb == "logits":
+            return sigma
+        return sigma * ops.sqrt(1 + ops.sum(ops.square(x), axis=-1, keepdims=True))
+
     class Noise(keras.layers.Layer):
-        def call(self, v, training=False):
-            return v + sigma * unit_noise(ops.shape(v)) if training else v
+        def call(self, v, x, training=False):
+            return v + scale(x) * unit_noise(ops.shape(v)) if training else v
 
     return Noise()
 
 
-def backpropagation_estimator(
-    network: Network, sigma: Sequence[float], law: str, seed: int
-) -> Estimator:
+def backpropagation_estimator(network: Network, noise: TrainingNoise) -> Estimator:
     """The mean cross-entropy's gradient by Keras, as a function of layers and batch."""
     if network.activation is threshold:
         raise GLRError("ACTIVATION = threshold: has no gradient to propagate; use sigmoid")
     keras, tf = import_keras()
-    model = keras_network(network, sigma, law, seed)
+    model = keras_network(network, noise)
     mean_cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     shapes = [tuple(variable.shape) for variable in model.trainable_variables]

@@ -161,7 +161,10 @@ def depth_note(constants: SimpleNamespace) -> str:
 
 def train_by_backpropagation(constants: SimpleNamespace) -> Run:
     """Train a network by backpropagation as the constants say, and show it."""
-    from glr.backpropagation import backpropagation_estimator  # noqa: PLC0415  (TensorFlow)
+    from glr.backpropagation import (  # noqa: PLC0415  (TensorFlow)
+        TrainingNoise,
+        backpropagation_estimator,
+    )
 
     if constants.LOSS is not cross_entropy:
         raise GLRError(f"LOSS = {name_of(constants.LOSS)}: BP.py differentiates cross_entropy only")
@@ -170,8 +173,8 @@ def train_by_backpropagation(constants: SimpleNamespace) -> Run:
     rng = run_generator(constants.SEED)
     network = new_network(layer_sizes(data, constants.HIDDEN), constants.ACTIVATION, rng)
     sigma = layer_sigmas(constants.SIGMA, len(constants.HIDDEN) + 1)
-    estimator = backpropagation_estimator(network, sigma, constants.NOISE.name, constants.SEED)
-    return trained(Run(network, estimator), data, constants, rng)
+    noise = TrainingNoise(sigma, constants.NOISE.name, constants.PERTURB, constants.SEED)
+    return trained(Run(network, backpropagation_estimator(network, noise)), data, constants, rng)
 
 
 def trained(run: Run, data: Dataset, constants: SimpleNamespace, rng: np.random.Generator) -> Run:
@@ -187,16 +190,18 @@ def trained(run: Run, data: Dataset, constants: SimpleNamespace, rng: np.random.
     if path.exists() and constants.RESUME is not False:
         restore_checkpoint(path, run, origin, plan)
     print(start_note(path, run, constants), end="", file=sys.stderr)
+    is_kept = run.step > 0
     try:
         with stop_signals() as signals:
             for _ in shown(train(run, data, plan, rng), run, constants):
                 is_last = run.step == constants.STEPS
                 if signals or is_last or run.step % constants.CHECKPOINT_EVERY == 0:
                     save_checkpoint(path, run, origin)
+                    is_kept = True
                 if signals:
                     raise StoppedError(stop_note(path, run, constants), signals[0])
     except DivergenceError as error:
-        kept = f". An earlier state is in {path}" if path.exists() else ""
+        kept = f". An earlier state is in {path}" if is_kept else ""
         raise DivergenceError(f"{error}{kept}") from error
     return run
 

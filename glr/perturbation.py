@@ -44,6 +44,7 @@ SURROGATE = {  # how the surrogate is trained: the published code's separate ReL
     "LOSS": cross_entropy,
     "NOISE": logistic,
     "SIGMA": (0.0,),
+    "PERTURB": "logits",
     "OPTIMIZER": adam,
     "BATCH_SIZE": 128,
     "STEPS": 5000,
@@ -142,7 +143,7 @@ def perturbed(
     rng = run_generator(constants.SEED)
     if constants.ATTACK == "square":
         return square_attack(network, batch, epsilon, constants.QUERIES, rng)
-    model = keras_network(network, (0.0,) * len(network.layers), "logistic", constants.SEED)
+    model = keras_network(network)
     if constants.ATTACK == "fgsm":
         return fgsm(x, y, keras_input_gradient(model), epsilon)
     if constants.ATTACK == "pgd":
@@ -154,7 +155,7 @@ def perturbed(
 
 def zero_share_of(network: Network, x: np.ndarray, y: np.ndarray) -> float:
     """The share of samples at which the gradient that an attack follows is exactly zero."""
-    model = keras_network(network, (0.0,) * len(network.layers), "logistic", 0)
+    model = keras_network(network)
     return zero_gradient_share(keras_input_gradient(model)(x, y))
 
 

@@ -247,6 +247,9 @@ def test_divergence_keeps_the_last_good_state_which_another_step_size_continues(
     arrays, metadata = saved(path)
     assert metadata["step"] == last
     assert np.isfinite(arrays["parameters"]).all()
+    ran = run("LRSZ.py", *words, "--learning-rate", 60, "--checkpoint-every", 400)
+    assert ran.returncode == 3
+    assert "An earlier state" not in ran.stderr, "that is another run's"
     ran = run("LRSZ.py", *words, "--learning-rate", 0.5, "--resume")
     assert ran.returncode == 0, ran.stderr
     assert f"continues after step {last}, " in ran.stderr
