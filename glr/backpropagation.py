@@ -111,10 +111,9 @@ def noise_layer(noise: TrainingNoise, t: int):
     """
     keras, _ = import_keras()
     ops, random = keras.ops, keras.random
-    sigma, law, perturb, seed = noise.sigma[t], noise.law, noise.perturb, noise.seed + t
-    generator = random.SeedGenerator(seed)
+    sigma, law, perturb = noise.sigma[t], noise.law, noise.perturb
 
-    def unit_noise(shape):
+    def unit_noise(shape, generator):
         if law == "gaussian":
             return random.normal(shape, seed=generator)
         c = random.uniform(shape, -1 + 1e-6, 1 - 1e-6, seed=generator)
@@ -130,8 +129,13 @@ def noise_layer(noise: TrainingNoise, t: int):
         return sigma * ops.sqrt(1 + ops.sum(ops.square(x), axis=-1, keepdims=True))
 
     class Noise(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            # An attribute: only so does the model know its state, and every step draw new noise.
+            self.generator = random.SeedGenerator(noise.seed + t)
+
         def call(self, v, x, training=False):
-            return v + scale(x) * unit_noise(ops.shape(v)) if training else v
+            return v + scale(x) * unit_noise(ops.shape(v), self.generator) if training else v
 
     return Noise()
 

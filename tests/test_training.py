@@ -114,47 +114,6 @@ def test_training_follows_the_plan(centralised):
     np.testing.assert_allclose(found_b, b, rtol=1e-5)
 
 
-def test_backpropagation_gradient_is_the_numerical_one():
-    pytest.importorskip("tensorflow")
-    from glr.backpropagation import TrainingNoise, backpropagation_estimator  # noqa: PLC0415
-
-    network = new_network([4, 3, 2], sigmoid, generator())
-    batch = Batch(generator(1).normal(size=(4, 6)).astype(np.float32), np.array([0, 1, 1, 0, 1, 0]))
-    estimator = backpropagation_estimator(network, TrainingNoise((0, 0)))
-    gradient = estimator.gradient(network.layers, batch)
-
-    def risk(parameters):
-        z = logits(layer_views(parameters, network.sizes), sigmoid, batch.x)
-        return cross_entropy(z, batch.y).mean()
-
-    exact = network.parameters.astype(float)
-    flat = np.concatenate([part.ravel() for layer in gradient.layers for part in layer])
-    for i, found in enumerate(flat):
-        step = np.zeros_like(exact)
-        step[i] = 1e-5
-        slope = (risk(exact + step) - risk(exact - step)) / 2e-5
-        assert found == pytest.approx(slope, abs=1e-4)
-    assert gradient.risk == pytest.approx(risk(exact), abs=1e-5)
-
-
-@pytest.mark.parametrize("perturb", ["logits", "weights"])
-@pytest.mark.parametrize("law", ["gaussian", "logistic", "laplace"])
-def test_backpropagation_noise_has_the_stated_law_and_scale(law, perturb):
-    """Mean and variance within 5 standard errors; the fourth moment tells the laws apart."""
-    pytest.importorskip("tensorflow")
-    from glr.backpropagation import TrainingNoise, noise_layer  # noqa: PLC0415
-
-    zeros, x = np.zeros((400_000, 1), np.float32), np.full((400_000, 3), 2, np.float32)
-    scale = 0.7 if perturb == "logits" else 0.7 * np.sqrt(1 + 3 * 2**2)
-    layer = noise_layer(TrainingNoise((0.1, 0.7), law, perturb), 1)
-    r = np.asarray(layer(zeros, x, training=True)) / scale
-    kurtosis = {"gaussian": 3.0, "logistic": 4.2, "laplace": 6.0}[law]
-    assert abs(r.mean()) < 5 / np.sqrt(r.size)
-    assert abs(r.var() - 1) < 5 * np.sqrt((kurtosis - 1) / r.size)
-    assert np.mean(r**4) == pytest.approx(kurtosis, rel=0.06)
-    np.testing.assert_array_equal(layer(zeros, x, training=False), zeros)
-
-
 def test_a_saved_model_is_loaded_as_it_was(tmp_path):
     network = new_network([4, 3, 2], threshold, generator())
     path = tmp_path / "m.npz"

@@ -1,0 +1,85 @@
+"""Backpropagation, the matched control: its gradient, its noise, its state."""
+
+import numpy as np
+import pytest
+from exact_means import pathwise_mean
+from problems import (
+    PACKAGE_LAWS,
+    Problem,
+    assert_equal_means,
+    assert_powerful,
+    flat,
+    mean_of,
+    parameters_of,
+    samples_of,
+)
+
+from glr.backpropagation import TrainingNoise, backpropagation_estimator, noise_layer
+from glr.estimator import Batch
+from glr.losses import cross_entropy
+from glr.network import Network, layer_views, logits, new_network, sigmoid
+
+
+def test_backpropagation_gradient_is_the_numerical_one():
+    network = new_network([4, 3, 2], sigmoid, np.random.default_rng(0))
+    x = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
+    batch = Batch(x, np.array([0, 1, 1, 0, 1, 0]))
+    estimator = backpropagation_estimator(network, TrainingNoise((0, 0)))
+    gradient = estimator.gradient(network.layers, batch)
+
+    def risk(parameters):
+        z = logits(layer_views(parameters, network.sizes), sigmoid, batch.x)
+        return cross_entropy(z, batch.y).mean()
+
+    exact = network.parameters.astype(float)
+    for i, found in enumerate(flat(gradient)[:-1]):
+        step = np.zeros_like(exact)
+        step[i] = 1e-5
+        slope = (risk(exact + step) - risk(exact - step)) / 2e-5
+        assert found == pytest.approx(slope, abs=1e-4)
+    assert gradient.risk == pytest.approx(risk(exact), abs=1e-5)
+
+
+@pytest.mark.parametrize("perturb", ["logits", "weights"])
+@pytest.mark.parametrize("law", PACKAGE_LAWS)
+def test_backpropagation_noise_has_the_stated_law_and_scale(law, perturb):
+    """Mean and variance within 5 standard errors; the fourth moment tells the laws apart."""
+    zeros, x = np.zeros((400_000, 1), np.float32), np.full((400_000, 3), 2, np.float32)
+    scale = 0.7 if perturb == "logits" else 0.7 * np.sqrt(1 + 3 * 2**2)
+    layer = noise_layer(TrainingNoise((0.1, 0.7), law, perturb), 1)
+    r = np.asarray(layer(zeros, x, training=True)) / scale
+    kurtosis = {"gaussian": 3.0, "logistic": 4.2, "laplace": 6.0}[law]
+    assert abs(r.mean()) < 5 / np.sqrt(r.size)
+    assert abs(r.var() - 1) < 5 * np.sqrt((kurtosis - 1) / r.size)
+    assert np.mean(r**4) == pytest.approx(kurtosis, rel=0.06)
+    np.testing.assert_array_equal(layer(zeros, x, training=False), zeros)
+
+
+@pytest.mark.parametrize("perturb", ["logits", "weights"])
+@pytest.mark.parametrize("law", PACKAGE_LAWS)
+def test_noisy_backpropagation_has_the_gradient_that_glr_estimates(law, perturb):
+    """Its mean over the noise, step after step: the control differs in the estimate alone."""
+    problem = Problem((3, 4, 3), law=law, perturb=perturb)
+    network = Network(parameters_of(problem), list(problem.sizes), sigmoid)
+    x, y = samples_of(problem)
+    batch = Batch(np.tile(x, 1500), np.tile(y, 1500))
+    noise = TrainingNoise(problem.sigma, law, perturb, seed=1)
+    gradient = backpropagation_estimator(network, noise).gradient
+    mean = mean_of(np.array([flat(gradient(network.layers, batch)) for _ in range(100)]))
+    assert_powerful(mean, problem.sizes)
+    assert_equal_means(mean, pathwise_mean(problem))
+
+
+def test_every_step_has_noise_of_its_own_and_a_restored_state_repeats_it():
+    problem = Problem((3, 4, 3))
+    network = Network(parameters_of(problem), list(problem.sizes), sigmoid)
+    estimator = backpropagation_estimator(network, TrainingNoise(problem.sigma))
+
+    def gradient():
+        return tuple(flat(estimator.gradient(network.layers, Batch(*samples_of(problem)))))
+
+    first, state = gradient(), estimator.state()
+    later = [gradient() for _ in range(3)]
+    assert len({first, *later}) == 4
+    estimator.restore(state)
+    assert [gradient() for _ in range(3)] == later
