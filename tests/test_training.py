@@ -8,7 +8,7 @@ from scipy.special import expit, log_softmax
 
 from glr.data import Dataset
 from glr.errors import GLRError
-from glr.estimator import Batch, Gradient
+from glr.estimator import Gradient
 from glr.files import write_whole
 from glr.losses import cross_entropy, zero_one
 from glr.models import load_model, save_model
