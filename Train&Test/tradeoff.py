@@ -1,9 +1,9 @@
-"""Train the networks with larger and larger penalties: what robustness costs in clean accuracy.
+"""Train the networks with more penalty or more noise: what robustness costs in clean accuracy.
 
-    python tradeoff.py                              MNIST and Fashion-MNIST, if found; 20 minutes
-    python tradeoff.py --seeds 1 --datasets mnist
+    python tradeoff.py                              MNIST and Fashion-MNIST, if found; an hour
+    python tradeoff.py --seeds 1 --datasets mnist --penalties 1e-4 1e-3
 
-Every penalty is reported: none is chosen by the test set. Finished runs are not repeated. Written:
+Every setting is reported: none is chosen by the test set. Finished runs are not repeated. Written:
 docs/results.md and docs/tradeoff.png; the models go to models/tradeoff/.
 """
 
@@ -16,8 +16,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 from glr.constants import script_constants
 from glr.errors import GLRError
 from glr.experiment import one_line_errors
-from glr.study import FGSM, datasets_found, run_robustness_script, tasks, train_missing
-from glr.tradeoff import curves_of, measured_rows, penalised_networks, write_tradeoffs
+from glr.study import (
+    CORRUPTIONS,
+    FGSM,
+    LBFGS,
+    datasets_found,
+    run_robustness_script,
+    tasks,
+    train_missing,
+)
+from glr.tradeoff import Measured, Setting, measured_rows, networks_at, write_tradeoffs
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("mnist", "fashion_mnist")  # the ones of these that are found are used
@@ -25,6 +33,8 @@ SEEDS = 3  # seeds 0 … SEEDS − 1 of every network
 PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
 PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2)  # values of WEIGHT_DECAY, the scripts' own first
+WEIGHT_SIGMAS = (0.2, 0.4, 0.6, 0.8, 1.2)  # σ of noise on the weights of the hidden neurons
+WEIGHT_NOISE = "--perturb weights --sigma {} 0.1"  # the flags for it
 # The networks: name, script, and flags that differ from the script's constants.
 NETWORKS = {
     "LRS": ("LRS.py", ""),
@@ -33,7 +43,7 @@ NETWORKS = {
     "LRTZ": ("LRTZ.py", ""),
     "BP+L2C": (  # backpropagation of what LRS trains, as in study.py
         "BP.py",
-        "--sigma 1 0.5 --centralised-gradient --learning-rate 0.01",
+        "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient --learning-rate 0.01",
     ),
 }
 # --------------------------------------------------------------------------------------------
@@ -50,14 +60,19 @@ def main() -> None:
         )
     places = {**vars(constants), "MODELS_DIR": constants.MODELS_DIR / "tradeoff"}
     own = SimpleNamespace(**places)
-    runs = tasks(own, penalised_networks(NETWORKS, constants.PENALTIES), datasets)
+    settings = [Setting("penalty", p, f"--weight-decay {p:g}") for p in constants.PENALTIES]
+    settings += [
+        Setting("weight noise", s, WEIGHT_NOISE.format(s)) for s in constants.WEIGHT_SIGMAS
+    ]
+    runs = tasks(own, networks_at(NETWORKS, settings), datasets)
     train_missing(runs, own)
-    curves = {}
+    measured = []
     for dataset in datasets:
-        run_robustness_script(FGSM, constants, dataset)
+        for words in (FGSM, LBFGS, CORRUPTIONS):
+            run_robustness_script(words, constants, dataset)
         rows = measured_rows(runs, constants, dataset)
-        curves[dataset] = curves_of(rows, list(NETWORKS), constants.PENALTIES)
-    write_tradeoffs(curves)
+        measured.append(Measured(dataset, list(NETWORKS), settings, rows))
+    write_tradeoffs(measured)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ KINDS: dict[str, Kind] = {
     "PGD_STEPS": _whole(1),
     "PENALTY": POSITIVE,
     "PENALTIES": POSITIVE._replace(many=True),
+    "WEIGHT_SIGMAS": POSITIVE._replace(many=True),
     "QUERIES": _whole(1),
     "DATASETS": Kind(
         str, lambda v: isinstance(v, str) and v != "", "names of data sets", many=True

@@ -1,17 +1,22 @@
-"""What robustness costs: clean accuracy against FGSM accuracy as the L2 penalty grows."""
+"""What robustness costs: clean accuracy against FGSM accuracy as a penalty or the noise grows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 from glr.constants import ROOT
+from glr.corruptions import CORRUPTIONS
 from glr.data import load_dataset
+from glr.machine import prepare_for_small_arrays
 from glr.plots import new_figure, save_figure
 from glr.robustness import (
+    PUBLISHED,
     PUBLISHED_EPSILON,
     Row,
     cell,
@@ -28,120 +33,155 @@ TRADEOFF_MARKS = (
     '<!-- tradeoff: written by "Train&Test/tradeoff.py" -->',
     "<!-- end of tradeoff -->",
 )
+SAMPLES = (f"fgsm_eps{PUBLISHED_EPSILON:g}", "lbfgs", *CORRUPTIONS)  # of the published columns
+DRAWN = ("clean", "fgsm")  # the two accuracies that are set against each other
+STYLES = ("o-", "s:", "^--")  # of the lines, one for each thing that is made larger
 
 
-class Point(NamedTuple):
-    """Clean and FGSM accuracies in percent, seed by seed, of a network at one penalty."""
+class Setting(NamedTuple):
+    """What is made larger ("penalty"), its value, and the flags of a script that make it so."""
 
-    penalty: float
-    clean: list[float]
-    fgsm: list[float]
+    what: str
+    value: float
+    flags: str
+
+    def __str__(self) -> str:
+        """Penalty 0.001."""
+        return f"{self.what} {self.value:g}"
 
 
-Curves = dict[str, list[Point]]  # by network
+class Measured(NamedTuple):
+    """The accuracies of a data set's networks, each at every setting."""
+
+    dataset: str
+    networks: list[str]
+    settings: list[Setting]
+    rows: list[Row]
+
+    def reached(self, name: str, setting: Setting, condition: str) -> list[float]:
+        """A network's accuracies at a setting, in percent, seed by seed."""
+        return cell(self.rows, name_at(name, setting), condition)
 
 
-def penalised_networks(
-    networks: Mapping[str, tuple[str, str]], penalties: tuple[float, ...]
+def networks_at(
+    networks: Mapping[str, tuple[str, str]], settings: Sequence[Setting]
 ) -> dict[str, tuple[str, str]]:
-    """Every network at every penalty, as glr.study.tasks takes them."""
+    """Every network at every setting, as glr.study.tasks takes them."""
     return {
-        penalised_name(name, penalty): (script, f"{flags} --weight-decay {penalty:g}")
+        name_at(name, setting): (script, f"{flags} {setting.flags}")
         for name, (script, flags) in networks.items()
-        for penalty in penalties
+        for setting in settings
     }
 
 
-def penalised_name(name: str, penalty: float) -> str:
-    """LRS-0.001."""
-    return f"{name}-{penalty:g}"
+def name_at(name: str, setting: Setting) -> str:
+    """LRS-penalty-0.001."""
+    return f"{name}-{setting.what.replace(' ', '-')}-{setting.value:g}"
 
 
 def measured_rows(runs: list[Task], constants: SimpleNamespace, dataset: str) -> list[Row]:
-    """The accuracies of a data set's runs on the test set and on generate_adv.py's FGSM samples."""
+    """The accuracies of a data set's runs on the test set and on the samples made of it."""
+    prepare_for_small_arrays()
     data = load_dataset(dataset, constants.DATA_DIR)
-    path = samples_path(constants.DATA_DIR, data.name, f"fgsm_eps{PUBLISHED_EPSILON:g}")
-    samples = [load_samples(path, data)]
-    paths = [task.path for task in runs if dataset in task.flags]
-    return [row for path in paths for row in rows_of(load_model_for(path, data), data, samples)]
+    paths = [samples_path(constants.DATA_DIR, data.name, name) for name in SAMPLES]
+    samples = [load_samples(path, data) for path in paths]
+    own = [task.path for task in runs if dataset in task.flags]
+    bar = tqdm(own, desc=f"evaluating on {dataset}", unit="model", disable=None)
+    return [row for path in bar for row in rows_of(load_model_for(path, data), data, samples)]
 
 
-def curves_of(rows: list[Row], names: list[str], penalties: tuple[float, ...]) -> Curves:
-    """Each network's points, the smallest penalty first."""
-    found: Curves = {}
-    for name in names:
-        for penalty in sorted(penalties):
-            cells = [
-                cell(rows, penalised_name(name, penalty), condition)
-                for condition in ("clean", "fgsm")
-            ]
-            found.setdefault(name, []).append(Point(penalty, *cells))
-    return found
+def published(dataset: str, name: str, conditions: Sequence[str]) -> list[float]:
+    """The published accuracies of a network in percent; none if it has none."""
+    cells = [published_cell(dataset, name, condition) for condition in conditions]
+    return [float(cell) for cell in cells] if all(cells) else []
 
 
-def published_point(dataset: str, name: str) -> tuple[float, float] | None:
-    """The published clean and FGSM accuracy of a network, if it has them."""
-    clean, fgsm = (published_cell(dataset, name, c) for c in ("clean", "fgsm"))
-    return (float(clean), float(fgsm)) if clean else None
+def tradeoff_lines(measured: Measured) -> list[list[str]]:
+    """A row per setting, with cells "clean / FGSM"; the published accuracies last."""
+    lines = [["", *measured.networks]]
+    for setting in measured.settings:
+        cells = [
+            " / ".join(mean_and_spread(measured.reached(name, setting, c)) for c in DRAWN)
+            for name in measured.networks
+        ]
+        lines.append([str(setting), *cells])
+    known = [published(measured.dataset, name, DRAWN) for name in measured.networks]
+    return [*lines, ["published", *(" / ".join(f"{a:.2f}" for a in p) or "–" for p in known)]]
 
 
-def tradeoff_lines(curves: Curves, dataset: str) -> list[list[str]]:
-    """A row per penalty, with cells "clean / FGSM"; the published accuracies last."""
-    lines = [["penalty", *curves]]
-    for points in zip(*curves.values(), strict=True):
-        cells = [f"{mean_and_spread(p.clean)} / {mean_and_spread(p.fgsm)}" for p in points]
-        lines.append([f"{points[0].penalty:g}", *cells])
-    published = [published_point(dataset, name) for name in curves]
-    return [*lines, ["published", *(f"{p[0]:.2f} / {p[1]:.2f}" if p else "–" for p in published)]]
-
-
-def what_surpasses(curves: Curves, dataset: str) -> str:
-    """At which penalties the means surpass the published clean and FGSM accuracies at once.
+def what_surpasses(measured: Measured, conditions: Sequence[str]) -> str:
+    """At which settings a network's means surpass its published accuracies, all at once.
 
     Nothing for a data set that has no published accuracies.
     """
     parts = []
-    for name, points in curves.items():
-        published = published_point(dataset, name)
-        if published is None:
+    for name in measured.networks:
+        goal = published(measured.dataset, name, conditions)
+        if not goal:
             continue
         above = [
-            f"{point.penalty:g}"
-            for point in points
-            if fmean(point.clean) > published[0] and fmean(point.fgsm) > published[1]
+            str(setting)
+            for setting in measured.settings
+            if all(
+                fmean(measured.reached(name, setting, condition)) > least
+                for condition, least in zip(conditions, goal, strict=True)
+            )
         ]
-        parts.append(f"{name} at {' and '.join(above) or 'no penalty of these'}")
-    says = f"Above the published clean and FGSM accuracies at once: {', '.join(parts)}."
-    return says if parts else ""
+        parts.append(f"{name} at {', '.join(above) or 'none of these'}")
+    return "; ".join(parts)
 
 
-def draw_tradeoffs(path: Path, by_dataset: dict[str, Curves]) -> None:
+def draw_tradeoffs(path: Path, by_dataset: Sequence[Measured]) -> None:
     """FGSM accuracy against clean accuracy, a panel per data set; the published ones as stars."""
-    figure = new_figure(5.2 * len(by_dataset), 4.4)
+    figure = new_figure(5.6 * len(by_dataset), 4.8)
     panels = figure.subplots(1, len(by_dataset), squeeze=False)[0]
-    for axes, (dataset, curves) in zip(panels, by_dataset.items(), strict=True):
-        for i, (name, points) in enumerate(curves.items()):
-            published = published_point(dataset, name)
-            style = {"color": f"C{i}"} if published else {"color": "black", "ls": "--"}
-            clean, fgsm = ([fmean(point[k]) for point in points] for k in (1, 2))
-            axes.plot(clean, fgsm, marker="o", ms=3, label=name, **style)
-            if published:
-                axes.plot(*published, marker="*", ms=11, **style)
-        axes.set(title=dataset, xlabel="clean accuracy (%)", ylabel="FGSM accuracy, ε 0.1 (%)")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+    for axes, measured in zip(panels, by_dataset, strict=True):
+        draw_tradeoff(axes, measured)
     panels[0].legend(fontsize=8, frameon=False)
-    figure.suptitle("The penalty grows from right to left; stars: published", fontsize=10)
+    figure.suptitle("Penalty and noise grow from right to left; stars: published", fontsize=10)
     save_figure(path, figure)
 
 
-def write_tradeoffs(by_dataset: dict[str, Curves]) -> None:
+def draw_tradeoff(axes, measured: Measured) -> None:
+    """A line for each network, and for each thing that the settings make larger."""
+    whats = dict.fromkeys(setting.what for setting in measured.settings)
+    styles = dict(zip(whats, STYLES, strict=False))
+    for i, name in enumerate(measured.networks):
+        star = published(measured.dataset, name, DRAWN)
+        colour = f"C{i}" if star else "black"
+        axes.plot([], [], color=colour, label=name)
+        for what, style in styles.items():
+            points = [
+                [fmean(measured.reached(name, setting, condition)) for condition in DRAWN]
+                for setting in measured.settings
+                if setting.what == what
+            ]
+            axes.plot(*zip(*points, strict=True), style, color=colour, ms=3)
+        if star:
+            axes.plot(*star, "*", color=colour, ms=11)
+    for what, style in styles.items():
+        axes.plot([], [], style, color="grey", ms=3, label=what)
+    axes.set(
+        title=measured.dataset,
+        xlabel="clean accuracy (%)",
+        ylabel=f"FGSM accuracy, ε {PUBLISHED_EPSILON:g} (%)",
+    )
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def write_tradeoffs(by_dataset: Sequence[Measured]) -> None:
     """Write docs/tradeoff.png and its tables in docs/results.md."""
     draw_tradeoffs(ROOT / "docs" / "tradeoff.png", by_dataset)
     parts = []
-    for dataset, curves in by_dataset.items():
-        table = markdown_table(tradeoff_lines(curves, dataset))
-        parts += [f"On {dataset}:", table, what_surpasses(curves, dataset)]
+    for measured in by_dataset:
+        parts += [f"On {measured.dataset}:", markdown_table(tradeoff_lines(measured))]
+        for what, conditions in (
+            ("clean and FGSM accuracies", DRAWN),
+            ("accuracies in all seven columns", PUBLISHED["columns"]),
+        ):
+            says = what_surpasses(measured, conditions)
+            parts.append(f"Above the published {what} at once: {says}." if says else "")
     block = "\n\n".join(filter(None, parts))
     print(block)
     write_between(ROOT / "docs" / "results.md", *TRADEOFF_MARKS, f"\n{block}\n")

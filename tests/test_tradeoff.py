@@ -6,51 +6,65 @@ import pytest
 
 from glr import study, tradeoff
 from glr.constants import ROOT
-from glr.robustness import Row
-from glr.tradeoff import Point
+from glr.robustness import PUBLISHED, Row
+from glr.tradeoff import Measured, Setting
 
-CURVES = {
-    "LRTZ": [Point(1e-4, [97.0], [60.0]), Point(1e-3, [90.0, 92.0], [62.0, 64.0])],
-    "LRS": [Point(1e-4, [97.0], [45.0]), Point(1e-3, [95.0], [70.0])],
-    "BP+L2C": [Point(1e-4, [97.0], [70.0]), Point(1e-3, [96.0], [80.0])],
-}
+LOW, HIGH = Setting("penalty", 1e-4, "--weight-decay 1e-4"), Setting("weight noise", 0.5, "--x")
+BOTH = ("clean", "fgsm")
 
 
-def test_every_network_is_trained_at_every_penalty():
-    networks = tradeoff.penalised_networks({"BP+": ("BP.py", "--sigma 1")}, (1e-4, 1e-7))
+def rows_at(name, setting, *accuracies):
+    """Rows of seeds 0, 1, … with these (clean, FGSM) accuracies in percent."""
+    return [
+        Row(tradeoff.name_at(name, setting), seed, condition, epsilon, percent / 100, 100)
+        for seed, both in enumerate(accuracies)
+        for condition, epsilon, percent in zip(BOTH, (0, 0.1), both, strict=True)
+    ]
+
+
+def measured_on(dataset):
+    """Published on MNIST, clean and FGSM: LRTZ 90.22, 61.36; LRS 95.54, 45.91."""
+    rows = [
+        *rows_at("LRTZ", LOW, (97, 60)),
+        *rows_at("LRTZ", HIGH, (90, 62), (92, 64)),
+        *rows_at("LRS", LOW, (97, 45)),
+        *rows_at("LRS", HIGH, (95, 70)),
+        *rows_at("BP+L2C", LOW, (97, 70)),
+        *rows_at("BP+L2C", HIGH, (96, 80)),
+    ]
+    return Measured(dataset, ["LRTZ", "LRS", "BP+L2C"], [LOW, HIGH], rows)
+
+
+def test_every_network_is_trained_at_every_setting():
+    networks = tradeoff.networks_at({"BP+": ("BP.py", "--sigma 1")}, [LOW, HIGH])
     assert networks == {
-        "BP+-0.0001": ("BP.py", "--sigma 1 --weight-decay 0.0001"),
-        "BP+-1e-07": ("BP.py", "--sigma 1 --weight-decay 1e-07"),
+        "BP+-penalty-0.0001": ("BP.py", "--sigma 1 --weight-decay 1e-4"),
+        "BP+-weight-noise-0.5": ("BP.py", "--sigma 1 --x"),
     }
 
 
-def test_points_are_of_their_own_network_and_penalty():
-    rows = [
-        Row(name, seed, condition, epsilon, share + seed / 100, 100)
-        for name, share in (("LRS-0.01", 0.5), ("LRS-0.001", 0.7), ("LRSZ-0.001", 0.1))
-        for seed in (0, 1)
-        for condition, epsilon in (("clean", 0), ("fgsm", 0.1))
-    ]
-    (first, last) = tradeoff.curves_of(rows, ["LRS"], (0.01, 0.001))["LRS"]
-    assert (first.penalty, last.penalty) == (0.001, 0.01)
-    assert first.clean == first.fgsm == pytest.approx([70, 71])
-    assert last.clean == last.fgsm == pytest.approx([50, 51])
+def test_accuracies_are_of_their_own_network_and_setting():
+    measured = measured_on("mnist")
+    assert measured.reached("LRTZ", HIGH, "fgsm") == pytest.approx([62, 64])
+    assert measured.reached("LRS", HIGH, "clean") == pytest.approx([95])
+    assert measured.reached("LRT", HIGH, "clean") == []
 
 
-def test_a_penalty_surpasses_the_published_point_only_in_both_accuracies():
-    """Published on MNIST, clean and FGSM: LRTZ 90.22, 61.36; LRS 95.54, 45.91."""
-    assert tradeoff.what_surpasses(CURVES, "mnist") == (
-        "Above the published clean and FGSM accuracies at once: "
-        "LRTZ at 0.001, LRS at no penalty of these."
+def test_a_setting_surpasses_the_published_accuracies_only_in_all_at_once():
+    assert tradeoff.what_surpasses(measured_on("mnist"), BOTH) == (
+        "LRTZ at weight noise 0.5; LRS at none of these"
     )
-    assert tradeoff.what_surpasses(CURVES, "digits") == ""
+    assert tradeoff.what_surpasses(measured_on("mnist"), ["clean"]) == (
+        "LRTZ at penalty 0.0001, weight noise 0.5; LRS at penalty 0.0001"
+    )
+    assert tradeoff.what_surpasses(measured_on("digits"), BOTH) == ""
 
 
-def test_the_table_has_a_line_per_penalty_and_the_published_last():
-    header, first, second, published = tradeoff.tradeoff_lines(CURVES, "mnist")
-    assert header == ["penalty", "LRTZ", "LRS", "BP+L2C"]
-    assert first == ["0.0001", "97.00 / 60.00", "97.00 / 45.00", "97.00 / 70.00"]
-    assert second[1] == "91.00 ± 1.41 / 63.00 ± 1.41"
+def test_the_table_has_a_line_per_setting_and_the_published_last():
+    header, first, second, published = tradeoff.tradeoff_lines(measured_on("mnist"))
+    assert header == ["", "LRTZ", "LRS", "BP+L2C"]
+    assert first == [str(LOW), "97.00 / 60.00", "97.00 / 45.00", "97.00 / 70.00"]
+    assert second[:2] == ["weight noise 0.5", "91.00 ± 1.41 / 63.00 ± 1.41"]
     assert published == ["published", "90.22 / 61.36", "95.54 / 45.91", "–"]
 
 
@@ -62,21 +76,23 @@ def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):
     page.write_text("\n".join(["head", *tradeoff.TRADEOFF_MARKS, "tail", ""]))
     places = {"DATA_DIR": tmp_path / "data", "MODELS_DIR": tmp_path / "models"}
     chosen = SimpleNamespace(SEEDS=1, PROCESSES=2, DASK="", **places)
-    networks = tradeoff.penalised_networks({"LRT": ("LRT.py", "--steps 30")}, (1e-4, 1e-3))
+    settings = [LOW, Setting("weight noise", 0.5, "--perturb weights --sigma 0.5 0.1")]
+    networks = tradeoff.networks_at({"LRT": ("LRT.py", "--steps 30")}, settings)
     runs = study.tasks(chosen, networks, ["digits", "mnist"])
     study.train_missing(runs[::2], chosen)
-    study.run_robustness_script(study.FGSM, chosen, "digits")
+    for words in (study.FGSM, study.LBFGS, study.CORRUPTIONS):
+        study.run_robustness_script(words, chosen, "digits")
     rows = tradeoff.measured_rows(runs, chosen, "digits")
-    assert [(row.model, row.condition) for row in rows] == [
-        (name, condition) for name in networks for condition in ("clean", "fgsm")
-    ]
-    curves = tradeoff.curves_of(rows, ["LRT"], (1e-4, 1e-3))
-    tradeoff.write_tradeoffs({"digits": curves, "mnist": curves})
+    assert {row.model for row in rows} == set(networks)
+    assert {row.condition for row in rows} == set(PUBLISHED["columns"])
+    tradeoff.write_tradeoffs(
+        [Measured(dataset, ["LRT"], settings, rows) for dataset in ("digits", "mnist")]
+    )
     text = page.read_text()
     assert text.startswith("head\n")
     assert text.endswith("\ntail\n")
-    assert "On digits:\n\n| penalty | LRT |" in text
-    assert "LRT at no penalty of these." in text
+    assert "On digits:\n\n|  | LRT |\n" in text
+    assert "clean and FGSM accuracies at once: LRT at none of these." in text
     assert (tmp_path / "docs" / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
 
 
