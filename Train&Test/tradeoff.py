@@ -33,8 +33,8 @@ SEEDS = 3  # seeds 0 … SEEDS − 1 of every network
 PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
 PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2)  # values of WEIGHT_DECAY, the scripts' own first
-WEIGHT_SIGMAS = (0.2, 0.4, 0.6, 0.8, 1.2)  # σ of noise on the weights of the hidden neurons
-WEIGHT_NOISE = "--perturb weights --sigma {} 0.1"  # the flags for it
+WEIGHT_SIGMAS = (0.2, 0.3, 0.35, 0.5, 0.7, 1.2)  # σ of noise on the hidden neurons' weights
+WEIGHT_NOISE = "--perturb weights --sigma {} 0.1 --learning-rate 0.03"  # the flags for it
 # The networks: name, script, and flags that differ from the script's constants.
 NETWORKS = {
     "LRS": ("LRS.py", ""),
