@@ -52,7 +52,7 @@ def noisy_neurons(
         return passes.noisy_neurons(law, activation, logits, shape, rng)
     words = random_words(rng, shape, np.uint32).view(i4).reshape(-1, *shape[-2:])
     v, is_sigmoid = by_neuron(logits.v), activation is sigmoid
-    (scale,) = by_neuron(np.broadcast_to(logits.scale, (*logits.scale.shape[:-1], shape[-1])))
+    (scale,) = by_neuron(logits.scale)
 
     def outputs(rows: Array) -> Array:
         noisy = by_pass(rows, shape)
@@ -82,7 +82,7 @@ def losses_of(loss: Loss, z: Array, y: np.ndarray) -> Array:
     """The losses (…, B) of logits z (…, n_out, B): cross-entropy and 0-1 loss."""
     if not has_loop(loss):
         return passes.losses_of(loss, z, y)
-    losses = loss_rows(by_neuron(z), labels(y, z.shape[-2]), loss is zero_one)
+    losses = loss_rows(by_neuron(z), np.asarray(y, np.int64), loss is zero_one)
     return losses.reshape(z.shape[:-2] + z.shape[-1:])
 
 
@@ -90,8 +90,8 @@ def loss_differences(output: Output, W: Array, change: Array, growth: Array | No
     """The losses less what they are after each change alone, over the draws that share it."""
     if not has_loop(output.loss) or growth is not None:
         return passes.loss_differences(output, W, change, growth)
-    moved = by_neuron(output.z), labels(output.y, output.z.shape[-2]), W, by_neuron(change)
-    return by_pass(difference_rows(*moved, output.loss is zero_one), change.shape)
+    z, y, changes = by_neuron(output.z), np.asarray(output.y, np.int64), by_neuron(change)
+    return by_pass(difference_rows(z, y, W, changes, output.loss is zero_one), change.shape)
 
 
 def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:
@@ -104,13 +104,6 @@ def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:
 def has_loop(loss: Loss) -> bool:
     """Whether there is a compiled loop for the loss."""
     return loss is cross_entropy or loss is zero_one
-
-
-def labels(y: np.ndarray, n_out: int) -> np.ndarray:
-    """The labels as the loops take them, which do not look whether there is such a class."""
-    if y.min() < 0 or y.max() >= n_out:
-        raise IndexError(f"labels {y.min()} to {y.max()} for {n_out} classes")
-    return np.ascontiguousarray(y, np.int64)
 
 
 def by_neuron(x: np.ndarray) -> np.ndarray:
@@ -247,8 +240,11 @@ def sum_rows(weights: Array, score: Array, passes: int) -> Array:
 
 @compiled
 def label_rows(z: Array, y: np.ndarray) -> Array:
-    """The logits (P, B) of the labels."""
-    _, P, B = z.shape
+    """The logits (P, B) of the labels; IndexError if there is no such class."""
+    n_out, P, B = z.shape
+    for b in range(B):
+        if y[b] < 0 or y[b] >= n_out:  # the loops themselves would read beside the array
+            raise IndexError("a label names no class of the logits")
     own = np.empty((P, B), f4)
     for p in range(P):
         for b in range(B):

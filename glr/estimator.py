@@ -138,14 +138,15 @@ def pass_weights(glr: GLR, losses: Array, layers: list[Layer]) -> list[Array]:
     R, K, B = losses.shape
     all_passes = losses.reshape(R * K, B)
     of_hidden = all_passes if K == 1 else losses.mean(axis=1)
+    unit = standard_deviation_and_share_right(all_passes) if glr.standardised_loss else None
     found, known = [], {}  # layers of a kind have the same weights: they are found once
     for t in range(len(layers)):
         passes = all_passes if t == len(layers) - 1 else of_hidden
         kind = is_local(glr, layers, t), len(passes)
         if kind not in known:
             weights = np.ones_like(passes) if kind[0] else centred(glr, passes)
-            if glr.standardised_loss:
-                weights = weights / standard_deviation_and_share_right(all_passes)
+            if unit is not None:
+                weights = weights / unit
             known[kind] = weights / weights.size
         found.append(known[kind])
     return [*found[:-1], found[-1].reshape(R, K, B)]
