@@ -123,7 +123,7 @@ def test_logits_that_are_no_number_have_no_cross_entropy(bad):
 @pytest.mark.parametrize("label", [-1, 3])
 @pytest.mark.parametrize("loss", [cross_entropy, zero_one])
 def test_label_without_a_class_is_refused(loss, label):
-    with pytest.raises(IndexError, match="3 classes"):
+    with pytest.raises(IndexError, match="names no class"):
         compiled.losses_of(loss, np.zeros((1, 1, 3, 2), np.float32), np.array([0, label]))
 
 
