@@ -324,18 +324,19 @@ def loss_differences(output: Output, W: Array, change: Array, growth: Array | No
     growth : by what part of it the weight noise grows with each change (R, n, B), or None
     """
     (R, K, n_out, B), n = output.z.shape, len(W)
-    rows = np.ascontiguousarray(W.T)[:, None, :, None]
+    rows = np.ascontiguousarray(W.T)[:, None, None, :, None]
     differences = empty_neurons_first((R, K, n, B))
-    step = max(1, MOVED_FLOATS // (n_out * K * B))
-    for r, start in product(range(R), range(0, n, step)):
-        i = slice(start, start + step)
-        # n_out × K × neurons × B, so that the loss reduces whole rows of memory
-        moved = rows[:, :, i] * change[r][:, i]
-        moved = moved + neurons_first(output.z[r])[:, :, None]
+    at_once = max(1, MOVED_FLOATS // (n_out * K * B))  # neurons, of one pass or of several
+    passes, neurons = max(1, at_once // n), min(at_once, n)
+    for first_pass, first in product(range(0, R, passes), range(0, n, neurons)):
+        r, i = slice(first_pass, first_pass + passes), slice(first, first + neurons)
+        # n_out × R × K × neurons × B, so that the loss reduces whole rows of memory
+        moved = rows[:, :, :, i] * change[r, :, i]
+        moved = moved + neurons_first(output.z[r])[:, :, :, None]
         if growth is not None:
-            moved += growth[r][i] * neurons_first(output.weight_noise[r])[:, :, None]
-        after = losses_of(output.loss, moved.transpose(1, 2, 0, 3), output.y)
-        differences[r][:, i] = output.losses[r][:, None] - after
+            moved += growth[r, None, i] * neurons_first(output.weight_noise[r])[:, :, :, None]
+        after = losses_of(output.loss, moved.transpose(1, 2, 3, 0, 4), output.y)
+        differences[r, :, i] = output.losses[r][:, :, None] - after
     return differences if change.shape[1] == K else differences.mean(axis=1, keepdims=True)
 
 

@@ -120,15 +120,23 @@ def what_surpasses(measured: Measured, conditions: Sequence[str]) -> str:
         if not goal:
             continue
         above = [
-            str(setting)
+            setting
             for setting in measured.settings
             if all(
                 fmean(measured.reached(name, setting, condition)) > least
                 for condition, least in zip(conditions, goal, strict=True)
             )
         ]
-        parts.append(f"{name} at {', '.join(above) or 'none of these'}")
+        parts.append(f"{name} at {listed(above) or 'none of these'}")
     return "; ".join(parts)
+
+
+def listed(settings: Sequence[Setting]) -> str:
+    """Penalty 0.001, 0.01 and weight noise 0.5."""
+    values: dict[str, list[str]] = {}
+    for setting in settings:
+        values.setdefault(setting.what, []).append(f"{setting.value:g}")
+    return " and ".join(f"{what} {', '.join(found)}" for what, found in values.items())
 
 
 def draw_tradeoffs(path: Path, by_dataset: Sequence[Measured]) -> None:

@@ -55,9 +55,12 @@ def test_a_setting_surpasses_the_published_accuracies_only_in_all_at_once():
         "LRTZ at weight noise 0.5; LRS at none of these"
     )
     assert tradeoff.what_surpasses(measured_on("mnist"), ["clean"]) == (
-        "LRTZ at penalty 0.0001, weight noise 0.5; LRS at penalty 0.0001"
+        "LRTZ at penalty 0.0001 and weight noise 0.5; LRS at penalty 0.0001"
     )
     assert tradeoff.what_surpasses(measured_on("digits"), BOTH) == ""
+    assert tradeoff.listed([LOW, LOW._replace(value=0.01), HIGH]) == (
+        "penalty 0.0001, 0.01 and weight noise 0.5"
+    )
 
 
 def test_the_table_has_a_line_per_setting_and_the_published_last():
