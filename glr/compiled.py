@@ -52,7 +52,7 @@ def noisy_neurons(
         return passes.noisy_neurons(law, activation, logits, shape, rng)
     words = random_words(rng, shape, np.uint32).view(i4).reshape(-1, *shape[-2:])
     v, is_sigmoid = by_neuron(logits.v), activation is sigmoid
-    (scale,) = by_neuron(logits.scale)
+    (scale,) = by_neuron(logits.scale)  # (passes, 1 or B)
 
     def outputs(rows: Array) -> Array:
         noisy = by_pass(rows, shape)
@@ -124,7 +124,7 @@ def noisy_rows(words: np.ndarray, v: Array, scale: Array, is_sigmoid: bool) -> t
     words : (P, n, B), signed, as they are drawn
     """
     P, n, B = words.shape
-    of_v, of_scale = P // v.shape[1], P // scale.shape[0]
+    of_v, of_scale, scale = P // v.shape[1], P // len(scale), over_samples(scale, B)
     x, score = np.empty((n, P, B), f4), np.empty((n, P, B), f4)
     for i in range(n):
         for p in range(P):
@@ -139,12 +139,20 @@ def noisy_rows(words: np.ndarray, v: Array, scale: Array, is_sigmoid: bool) -> t
 def output_rows(score: Array, v: Array, scale: Array, is_sigmoid: bool) -> Array:
     """Outputs of logits v with the logistic noise of these scores, times scale."""
     n, P, B = score.shape
-    of_v, of_scale = P // v.shape[1], P // scale.shape[0]
+    of_v, of_scale, scale = P // v.shape[1], P // len(scale), over_samples(scale, B)
     x = np.empty((n, P, B), f4)
     for i in range(n):
         for p in range(P):
             write_outputs(score[i, p], v[i, p // of_v], scale[p // of_scale], is_sigmoid, x[i, p])
     return x
+
+
+@compiled
+def over_samples(scale: Array, B: int) -> Array:
+    """A scale (passes, 1 or B) for every sample (passes, B)."""
+    wide = np.empty((len(scale), B), f4)
+    wide[:] = scale
+    return wide
 
 
 @compiled

@@ -235,7 +235,7 @@ def _identity(v: Array) -> Array:
 def noise_scale(glr: GLR, t: int, x: Array) -> Array:
     """Standard deviation of layer t's logit noise, (…, 1, B): σ, or σ√(1 + ‖x‖²)."""
     if glr.perturb == "logits":
-        return np.full((1, x.shape[-1]), glr.sigma[t], np.float32)
+        return np.full((1, 1), glr.sigma[t], np.float32)
     return np.float32(glr.sigma[t]) * np.sqrt(1 + np.square(x).sum(axis=-2, keepdims=True))
 
 
