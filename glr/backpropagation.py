@@ -77,7 +77,8 @@ def keras_network(network: Network, noise: TrainingNoise | None = None):
         v = keras.layers.Dense(W.shape[1])(x)
         if noise is not None and noise.sigma[t] > 0:
             v = noise_layer(noise, t)(v, x)
-        x = keras.layers.Activation(activation)(v)
+        if t < len(network.layers) - 1:
+            x = keras.layers.Activation(activation)(v)
     model = keras.Model(inputs, v)
     set_keras_weights(model, network.layers)
     return model

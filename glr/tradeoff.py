@@ -93,7 +93,7 @@ def measured_rows(runs: list[Task], constants: SimpleNamespace, dataset: str) ->
 def published(dataset: str, name: str, conditions: Sequence[str]) -> list[float]:
     """The published accuracies of a network in percent; none if it has none."""
     cells = [published_cell(dataset, name, condition) for condition in conditions]
-    return [float(cell) for cell in cells] if all(cells) else []
+    return [*map(float, cells)] if all(cells) else []
 
 
 def tradeoff_lines(measured: Measured) -> list[list[str]]:
