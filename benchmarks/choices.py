@@ -5,11 +5,14 @@ Sizes are those of the hidden layer of 784-50-10 at R 10, B 128, or of its outpu
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
-from rivals import Step, plain_glr, random_batch
+from rivals import Step, glr_step, plain_glr, random_batch
 
+from glr import estimator
 from glr.losses import cross_entropy
 from glr.network import new_network, sigmoid, threshold
 from glr.noise import empty_neurons_first, logistic, random_words, uniform
@@ -29,7 +32,7 @@ class Choice(NamedTuple):
 
 def choices() -> list[Choice]:
     """Every choice whose gain a comment in glr/ speaks of."""
-    return [*random_number_choices(), *neuron_choices(), *layout_choices()]
+    return [*random_number_choices(), *neuron_choices(), *layout_choices(), *core_choices()]
 
 
 def random_number_choices() -> list[Choice]:
@@ -110,3 +113,20 @@ def layout_choices() -> list[Choice]:
             lambda: copies @ columns(score).T,
         ),
     ]
+
+
+def core_choices() -> list[Choice]:
+    """Two cores for large steps, of wide layers or of many replicates."""
+    return [halves_choice([784, 500, 500, 10], R), halves_choice(SIZES, 1000)]
+
+
+def halves_choice(sizes: list[int], replicates: int) -> Choice:
+    """A step that is large enough to be done in halves, and the same in one."""
+    step, name = glr_step(sizes, sigmoid, replicates, B), "-".join(map(str, sizes))
+
+    def in_one() -> None:
+        with patch.object(estimator, "HALVED_COST", math.inf):
+            step()
+
+    what = f"a step of {name} at R {replicates} in halves (estimator.step_cost)"
+    return Choice(what, step, "in one", in_one)

@@ -7,14 +7,16 @@ data: the time of a step does not depend on the values.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 from measures import COMPILED
+from threadpoolctl import ThreadpoolController
 
 from glr.backpropagation import import_keras
-from glr.estimator import GLR, Batch, glr_gradient
+from glr.estimator import GLR, HALVED_COST, Batch, glr_gradient, step_cost
 from glr.losses import cross_entropy
 from glr.network import Activation, Layer, Network, new_network, sigmoid, threshold
 from glr.noise import logistic, random_words
@@ -30,6 +32,7 @@ LOOPS = {"": NUMPY_LOOPS}  # after what their times are called
 if compiled is not None:
     LOOPS[COMPILED] = compiled.LOOPS
 RATE, DECAY = np.float32(0.01), np.float32(1e-4)
+OTHER_CORE = ThreadPoolExecutor(1)
 
 
 def random_batch(sizes: list[int], B: int) -> Batch:
@@ -184,6 +187,17 @@ def numpy_backpropagation_step(sizes: list[int], B: int) -> Step:
     return step
 
 
+def numpy_backpropagation_step_on_two_cores(sizes: list[int], B: int) -> Step:
+    """The same with each product shared out to two cores by BLAS."""
+    step, blas = numpy_backpropagation_step(sizes, B), ThreadpoolController()
+
+    def step_on_two_cores() -> None:
+        with blas.limit(limits=2):
+            step()
+
+    return step_on_two_cores
+
+
 def keras_step(sizes: list[int], B: int) -> Step:
     """Backpropagation by Keras: train_on_batch with SGD."""
     keras, _ = import_keras()
@@ -214,6 +228,26 @@ def pytorch_step(sizes: list[int], B: int) -> Step | None:
         optimizer.zero_grad()
         loss(model(x), y).backward()
         optimizer.step()
+
+    return step
+
+
+def floor_steps(sizes: list[int], activation: Activation, R: int, B: int) -> dict[str, Step]:
+    """floor_parts; with half the samples on each of two cores, where our step is shared out so."""
+    layers = new_network(sizes, activation, np.random.default_rng(0)).layers
+    if step_cost(plain_glr(activation, len(layers), R), layers, B) < HALVED_COST:
+        return floor_parts(sizes, activation, R, B)
+    first, second = (floor_parts(sizes, activation, R, B // 2) for _ in range(2))
+    return {name: at_once(first[name], second[name]) for name in first}
+
+
+def at_once(one: Step, other: Step) -> Step:
+    """Both steps, on two cores."""
+
+    def step() -> None:
+        waiting = OTHER_CORE.submit(other)
+        one()
+        waiting.result()
 
     return step
 

@@ -37,7 +37,11 @@ from glr.passes import Logits, Loops, Neurons, Output
 f4, i4 = np.float32, np.int32
 SCORE_STEP = f4(UNIFORM_STEP / LOGISTIC_SCALE)
 BETA, BOUND = f4(LOGISTIC_SCALE), f4(1 / LOGISTIC_SCALE)
-compiled = njit(error_model="numpy", cache=True)  # 1/0 is ∞, as in NumPy, and needs no branch
+compiled = njit(
+    error_model="numpy",  # 1/0 is ∞, as in NumPy, and needs no branch
+    nogil=True,  # the other half of a large step computes meanwhile
+    cache=True,
+)
 
 
 def noisy_neurons(

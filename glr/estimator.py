@@ -14,13 +14,14 @@ every layer's gradient of the expected loss is an expectation of the loss times 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from glr.errors import GLRError
+from glr.machine import results_of_threads
 from glr.network import Layer
 from glr.noise import Array
 from glr.passes import (
@@ -40,6 +41,7 @@ from glr.passes import (
 BLOCK_FLOATS = 2**20  # of noise per layer and block, 4 MB: smaller blocks cost more calls
 KEPT_FLOATS = 2**23  # of activations in a group of passes: 32 MB, and as much of scores
 SMALLEST_GROUP = 32  # passes; those of fewer would have a noisy control variate
+HALVED_COST = 2**20  # of a step, see step_cost: some 5 ms; cheaper ones lose by threads
 
 
 class Gradient(NamedTuple):
@@ -80,17 +82,69 @@ def _gradient_of_noisy_layers(
     glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
 ) -> Gradient:
     """Equation (1) for the layers whose σ is not zero; zeros for the others."""
-    groups = group_sizes(glr, layers, batch.y.size)
+    B = batch.y.size
+    sizes = group_sizes(glr, layers, B)
+    groups = [glr] if len(sizes) == 1 else [replace(glr, replicates=R) for R in sizes]
+    if B < 2 or step_cost(glr, layers, B) < HALVED_COST:
+        return _gradient_of_groups(groups, layers, batch, streams)
+    return _gradient_of_halves(groups, layers, batch, streams)
+
+
+def _gradient_of_halves(
+    groups: list[GLR], layers: list[Layer], batch: Batch, streams: Streams
+) -> Gradient:
+    """Equation (1), the mean over the halves of the batch, which two cores share out.
+
+    Each half has generators of its own: no bit depends on how many cores there are.
+    """
+    first = batch.y.size // 2
+    halves = [Batch(batch.x[:, half], batch.y[half]) for half in (slice(first), slice(first, None))]
+    own_streams = [[_offspring(stream) for stream in streams] for _ in halves]
+
+    def gradient(half: tuple[Batch, Streams]) -> Gradient:
+        return _gradient_of_groups(groups, layers, *half)
+
+    share = first / batch.y.size
+    gradients = results_of_threads(gradient, zip(halves, own_streams, strict=True))
+    return _mean(gradients, [share, 1 - share])
+
+
+def step_cost(glr: GLR, layers: list[Layer], B: int) -> float:
+    """What a step costs, in units of one neuron's noise and output.
+
+    A logit after a local change costs an eighth of that, a multiplication in a product 1/256.
+    """
+    sizes = [b.size for _, b in layers]
+    neurons = sum(sizes[:-1]) + glr.output_draws * sizes[-1]
+    local = sum(sizes[-2:]) * glr.output_draws * sizes[-1] if glr.local_differences else 0
+    products = sum(W.size for W, _ in layers[1:])
+    return glr.replicates * B * (neurons + local / 8 + products / 256)
+
+
+def _offspring(stream: np.random.Generator) -> np.random.Generator:
+    """A generator of the stream's kind, seeded by 128 bits of it."""
+    return np.random.Generator(type(stream.bit_generator)(stream.bit_generator.random_raw(2)))
+
+
+def _gradient_of_groups(
+    groups: list[GLR], layers: list[Layer], batch: Batch, streams: Streams
+) -> Gradient:
+    """Equation (1), the mean over groups of passes."""
     if len(groups) == 1:
-        return _gradient_of_group(glr, layers, batch, streams)
-    mean, risk = [Layer(*map(np.zeros_like, layer)) for layer in layers], 0.0
-    for R in groups:
-        group = _gradient_of_group(replace(glr, replicates=R), layers, batch, streams)
-        share = R / glr.replicates
-        for total, part in zip(mean, group.layers, strict=True):
-            _add(list(total), [np.float32(share) * gradient for gradient in part])
-        risk += share * group.risk
-    return Gradient(mean, risk)
+        return _gradient_of_group(groups[0], layers, batch, streams)
+    replicates = [glr.replicates for glr in groups]
+    shares = [R / sum(replicates) for R in replicates]
+    return _mean((_gradient_of_group(glr, layers, batch, streams) for glr in groups), shares)
+
+
+def _mean(gradients: Iterable[Gradient], shares: Iterable[float]) -> Gradient:
+    """The weighted mean of gradients of the same network, added up in their order."""
+    total: list[Array] = []
+    risk = 0.0
+    for gradient, share in zip(gradients, shares, strict=True):
+        _add(total, [np.float32(share) * part for layer in gradient.layers for part in layer])
+        risk += share * gradient.risk
+    return Gradient([Layer(W, b) for W, b in zip(total[::2], total[1::2], strict=True)], risk)
 
 
 def group_sizes(glr: GLR, layers: list[Layer], B: int) -> list[int]:

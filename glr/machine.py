@@ -1,12 +1,17 @@
-"""Settings of the process that make small NumPy steps fast, and products reproducible."""
+"""What the machine is asked for: memory that is reused, one core for small work, more for large."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-import numpy as np  # noqa: F401  (only a BLAS that is loaded can be limited)
+import numpy as np
 from threadpoolctl import threadpool_limits
+
+Part, Result = TypeVar("Part"), TypeVar("Result")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt's parameters, from glibc's malloc.h
 KEEP_BYTES = 2**30
@@ -26,3 +31,22 @@ def prepare_for_small_arrays() -> None:
         if mallopt is not None:
             mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)
             mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
+
+
+def results_of_threads(function: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
+    """function(part) of every part, in their order, each in a thread of its own.
+
+    NumPy and the compiled loops hold no lock while they compute, so the threads share out the
+    cores. What one of them raises is raised here; np.errstate is the caller's in all.
+    """
+    state = np.geterr()
+
+    def result(part: Part) -> Result:
+        with np.errstate(**state):
+            return function(part)
+
+    first, *others = parts
+    with ThreadPoolExecutor(max(1, len(others))) as pool:
+        waiting = [pool.submit(result, part) for part in others]
+        found = result(first)
+        return [found, *(thread.result() for thread in waiting)]

@@ -50,6 +50,18 @@ def test_the_floor_s_parts_run(activation):
         part()
 
 
+@pytest.mark.parametrize(("R", "samples"), [(10, [128]), (1000, [64, 64])])
+def test_the_floor_has_as_many_cores_as_our_step(R, samples, monkeypatch):
+    ran = []
+
+    def part(sizes, activation, replicates, B):
+        return {"all": lambda: ran.append(B)}
+
+    monkeypatch.setattr(rivals, "floor_parts", part)
+    rivals.floor_steps([784, 50, 10], sigmoid, R, 128)["all"]()
+    assert ran == samples
+
+
 def test_the_floor_s_compiled_part_gives_the_loops_what_they_take(monkeypatch):
     """The loops do not look whether an index is within an array."""
     if rivals.compiled is None:

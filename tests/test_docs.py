@@ -57,6 +57,7 @@ def test_constants_named_in_the_method_page_are_in_the_scripts():
         "PIECE_COLUMNS",
         "BLOCK_FLOATS",
         "KEPT_FLOATS",
+        "HALVED_COST",
     }
     assert len(named) > 8
     assert named <= set(known)

@@ -37,6 +37,7 @@ from problems import (
 )
 from scipy import stats
 
+from glr import estimator
 from glr.estimator import Batch, glr_gradient
 from glr.network import layer_views
 
@@ -51,6 +52,14 @@ def test_sigmoid_network_has_the_pathwise_gradient(law, perturb, settings):
     mean = mean_of(estimates(problem, glr_of(problem, **settings)))
     assert_powerful(mean, problem.sizes)
     assert_powerful(pathwise_mean(problem), problem.sizes)
+    assert_equal_means(mean, pathwise_mean(problem))
+
+
+def test_step_in_halves_has_the_pathwise_gradient(monkeypatch):
+    monkeypatch.setattr(estimator, "HALVED_COST", 0)
+    problem = Problem((3, 4, 3))
+    mean = mean_of(estimates(problem, glr_of(problem, **REDUCED)))
+    assert_powerful(mean, problem.sizes)
     assert_equal_means(mean, pathwise_mean(problem))
 
 

@@ -192,6 +192,48 @@ def test_groups_of_passes_fit_the_memory_and_have_no_pass_alone(replicates, kept
     assert len(sizes) == -(-replicates // max(32, kept))
 
 
+@pytest.mark.parametrize("name", [name for name in BLOCKED_PROBLEMS if name != "layerwise"])
+@pytest.mark.parametrize("copies", [1, 3])
+def test_large_step_is_the_mean_over_the_halves_of_the_batch(name, copies, monkeypatch):
+    """Each with generators of its own, which are seeded by the streams; 6 or 18 samples, less 1."""
+    problem, settings = BLOCKED_PROBLEMS[name]
+    glr = glr_of(problem, **({"replicates": 75, "output_draws": 3} | settings))
+    x, y = (np.tile(part, copies)[..., 1:] for part in samples_of(problem))
+    layers, streams, first = layers_of(problem), streams_of(problem, 5), len(y) // 2
+    expected = []
+    for half in (slice(first), slice(first, None)):
+        seeds = [stream.bit_generator.random_raw(2) for stream in streams]
+        own = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+        share = y[half].size / y.size
+        expected.append(share * flat(glr_gradient(glr, layers, Batch(x[:, half], y[half]), own)))
+    monkeypatch.setattr(estimator, "HALVED_COST", 0)
+    found = flat(glr_gradient(glr, layers, Batch(x, y), streams_of(problem, 5)))
+    np.testing.assert_allclose(found, sum(expected), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_threads_change_no_bit(compiled, monkeypatch):
+    """The halves of a step of several groups, at once and one after the other."""
+    problem = Problem((3, 4, 3))
+    loops = pytest.importorskip("glr.compiled").LOOPS if compiled else passes.NUMPY_LOOPS
+    glr = glr_of(problem, replicates=75, local_differences=True, loops=loops)
+    monkeypatch.setattr(estimator, "HALVED_COST", 0)
+    monkeypatch.setattr(estimator, "KEPT_FLOATS", 1)
+    at_once = estimates(problem, glr, 3)
+    monkeypatch.setattr(estimator, "results_of_threads", lambda f, parts: [f(p) for p in parts])
+    assert np.array_equal(estimates(problem, glr, 3), at_once)
+
+
+def test_cost_of_a_step_is_in_the_neurons_the_changed_logits_and_the_later_products():
+    layers = layers_of(Problem((784, 50, 20, 10)))
+    glr = glr_of(Problem((3, 4, 3)), replicates=7, output_draws=2)
+    neurons, products = 50 + 20 + 2 * 10, (50 * 20 + 20 * 10) / 256
+    assert estimator.step_cost(glr, layers, 5) == 7 * 5 * (neurons + products)
+    local = replace(glr, local_differences=True)
+    changed = (20 + 10) * 2 * 10 / 8
+    assert estimator.step_cost(local, layers, 5) == 7 * 5 * (neurons + products + changed)
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "threshold"])
 def test_blocks_of_any_size_give_the_same_gradient_of_the_paper_s_network(activation, monkeypatch):
     """Where matrix products take the fast ways that they have for large sizes."""
