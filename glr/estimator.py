@@ -57,6 +57,7 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
     streams : one generator per layer, so that the noise is the same for any size of block. The
         sums are, too: they are taken over pieces of replicates (piece_size), of which a block has
         a whole number, and added up from the first piece to the last.
+        The halves of a large step (step_cost) have generators of their own, seeded by these.
 
     The weight of a pass needs the losses of its sample's others, so the passes are kept until then.
     If R is too large for that, the estimate is the mean over groups of passes, each with a
