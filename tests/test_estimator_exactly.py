@@ -211,6 +211,16 @@ def test_large_step_is_the_mean_over_the_halves_of_the_batch(name, copies, monke
     np.testing.assert_allclose(found, sum(expected), rtol=1e-5, atol=1e-6)
 
 
+def test_a_sample_alone_has_no_halves(monkeypatch):
+    problem = Problem((3, 4, 3))
+    x, y = samples_of(problem)
+    alone, layers = Batch(x[:, :1], y[:1]), layers_of(problem)
+    expected = flat(glr_gradient(glr_of(problem), layers, alone, streams_of(problem, 5)))
+    monkeypatch.setattr(estimator, "HALVED_COST", 0)
+    found = flat(glr_gradient(glr_of(problem), layers, alone, streams_of(problem, 5)))
+    assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_threads_change_no_bit(compiled, monkeypatch):
     """The halves of a step of several groups, at once and one after the other."""
