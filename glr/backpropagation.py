@@ -50,15 +50,15 @@ def silent_stderr() -> Iterator[None]:
 
 
 class TrainingNoise(NamedTuple):
-    """Noise in training: layer t's standard deviation sigma[t] (0 is none), law, place and seed.
+    """Noise in training: layer t's standard deviation sigma[t] (0 is none) and seed, law, place.
 
     perturb : "logits" or "weights", as in glr.passes.GLR
     """
 
     sigma: Sequence[float]
+    seeds: Sequence[int]
     law: str = "logistic"
     perturb: str = "logits"
-    seed: int = 0
 
 
 def keras_network(network: Network, noise: TrainingNoise | None = None):
@@ -133,7 +133,7 @@ def noise_layer(noise: TrainingNoise, t: int):
         def __init__(self):
             super().__init__()
             # An attribute: only so does the model know its state, and every step draw new noise.
-            self.generator = random.SeedGenerator(noise.seed + t)
+            self.generator = random.SeedGenerator(noise.seeds[t])
 
         def call(self, v, x, training=False):
             return v + scale(x) * unit_noise(ops.shape(v), self.generator) if training else v

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from glr.backpropagation import TrainingNoise, backpropagation_estimator
 from glr.checkpoint import fingerprint, restore_checkpoint, save_checkpoint
 from glr.constants import as_typed, name_of
 from glr.data import Dataset, dataset_label, hold_out, load_dataset, n_classes
@@ -161,20 +162,21 @@ def depth_note(constants: SimpleNamespace) -> str:
 
 def train_by_backpropagation(constants: SimpleNamespace) -> Run:
     """Train a network by backpropagation as the constants say, and show it."""
-    from glr.backpropagation import (  # noqa: PLC0415  (TensorFlow)
-        TrainingNoise,
-        backpropagation_estimator,
-    )
-
     if constants.LOSS is not cross_entropy:
         raise GLRError(f"LOSS = {name_of(constants.LOSS)}: BP.py differentiates cross_entropy only")
     prepare_for_small_arrays()
     data = load_data(constants)
     rng = run_generator(constants.SEED)
     network = new_network(layer_sizes(data, constants.HIDDEN), constants.ACTIVATION, rng)
-    sigma = layer_sigmas(constants.SIGMA, len(constants.HIDDEN) + 1)
-    noise = TrainingNoise(sigma, constants.NOISE.name, constants.PERTURB, constants.SEED)
+    noise = training_noise(constants, rng)
     return trained(Run(network, backpropagation_estimator(network, noise)), data, constants, rng)
+
+
+def training_noise(constants: SimpleNamespace, rng: np.random.Generator) -> TrainingNoise:
+    """The noise that the constants describe, each layer's from a stream of its own."""
+    sigma = layer_sigmas(constants.SIGMA, len(constants.HIDDEN) + 1)
+    seeds = [int(stream.integers(2**31)) for stream in rng.spawn(len(sigma))]
+    return TrainingNoise(sigma, seeds, constants.NOISE.name, constants.PERTURB)
 
 
 def trained(run: Run, data: Dataset, constants: SimpleNamespace, rng: np.random.Generator) -> Run:

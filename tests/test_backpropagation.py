@@ -1,5 +1,7 @@
 """Backpropagation, the matched control: its gradient, its noise, its state."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from exact_means import pathwise_mean
@@ -16,15 +18,17 @@ from problems import (
 
 from glr.backpropagation import TrainingNoise, backpropagation_estimator, noise_layer
 from glr.estimator import Batch
+from glr.experiment import run_generator, training_noise
 from glr.losses import cross_entropy
 from glr.network import Network, layer_views, logits, new_network, sigmoid
+from glr.noise import gaussian
 
 
 def test_backpropagation_gradient_is_the_numerical_one():
     network = new_network([4, 3, 2], sigmoid, np.random.default_rng(0))
     x = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
     batch = Batch(x, np.array([0, 1, 1, 0, 1, 0]))
-    estimator = backpropagation_estimator(network, TrainingNoise((0, 0)))
+    estimator = backpropagation_estimator(network, TrainingNoise((0, 0), (0, 0)))
     gradient = estimator.gradient(network.layers, batch)
 
     def risk(parameters):
@@ -46,7 +50,7 @@ def test_backpropagation_noise_has_the_stated_law_and_scale(law, perturb):
     """Mean and variance within 5 standard errors; the fourth moment tells the laws apart."""
     zeros, x = np.zeros((400_000, 1), np.float32), np.full((400_000, 3), 2, np.float32)
     scale = 0.7 if perturb == "logits" else 0.7 * np.sqrt(1 + 3 * 2**2)
-    layer = noise_layer(TrainingNoise((0.1, 0.7), law, perturb), 1)
+    layer = noise_layer(TrainingNoise((0.1, 0.7), (0, 1), law, perturb), 1)
     r = np.asarray(layer(zeros, x, training=True)) / scale
     kurtosis = {"gaussian": 3.0, "logistic": 4.2, "laplace": 6.0}[law]
     assert abs(r.mean()) < 5 / np.sqrt(r.size)
@@ -63,7 +67,7 @@ def test_noisy_backpropagation_has_the_gradient_that_glr_estimates(law, perturb)
     network = Network(parameters_of(problem), list(problem.sizes), sigmoid)
     x, y = samples_of(problem)
     batch = Batch(np.tile(x, 1500), np.tile(y, 1500))
-    noise = TrainingNoise(problem.sigma, law, perturb, seed=1)
+    noise = TrainingNoise(problem.sigma, (1, 2), law, perturb)
     gradient = backpropagation_estimator(network, noise).gradient
     mean = mean_of(np.array([flat(gradient(network.layers, batch)) for _ in range(100)]))
     assert_powerful(mean, problem.sizes)
@@ -73,7 +77,7 @@ def test_noisy_backpropagation_has_the_gradient_that_glr_estimates(law, perturb)
 def test_every_step_has_noise_of_its_own_and_a_restored_state_repeats_it():
     problem = Problem((3, 4, 3))
     network = Network(parameters_of(problem), list(problem.sizes), sigmoid)
-    estimator = backpropagation_estimator(network, TrainingNoise(problem.sigma))
+    estimator = backpropagation_estimator(network, TrainingNoise(problem.sigma, (1, 2)))
 
     def gradient():
         return tuple(flat(estimator.gradient(network.layers, Batch(*samples_of(problem)))))
@@ -83,3 +87,12 @@ def test_every_step_has_noise_of_its_own_and_a_restored_state_repeats_it():
     assert len({first, *later}) == 4
     estimator.restore(state)
     assert [gradient() for _ in range(3)] == later
+
+
+def test_no_two_layers_or_runs_share_the_seed_of_their_noise():
+    constants = SimpleNamespace(SIGMA=(1.0, 0.5), HIDDEN=(4, 3), NOISE=gaussian, PERTURB="weights")
+    noises = [training_noise(constants, run_generator(seed)) for seed in range(5)]
+    assert len({seed for noise in noises for seed in noise.seeds}) == 5 * 3
+    assert noises[0] == training_noise(constants, run_generator(0))
+    assert noises[0].sigma == (1.0, 1.0, 0.5)
+    assert (noises[0].law, noises[0].perturb) == ("gaussian", "weights")
