@@ -9,8 +9,8 @@ Measured over 5 seeds: digits 96.78 ± 0.46 % in 16 s, mnist 96.89 ± 0.12 % in 
     python LRTZ.py -h                                every constant below, as a flag
 
 Threshold neurons give 1 or 0, the 0-1 loss 1 for an error: both derivatives are zero wherever
-they exist. The loss is divided by its standard deviation over a sample's passes
-(docs/method.md says why).
+they exist. Each sample's loss is divided by √(q(1 − q)) + q, q being its chance to be right
+(docs/method.md, 9).
 """
 
 import sys
@@ -37,9 +37,9 @@ SIGMA = (1.0, 0.5)  # its standard deviation: one for all, two (hidden, output),
 PERTURB = "logits"  # where the noise goes: "logits" (the paper) or "weights"
 REPLICATES = 4  # R, noisy forward passes per sample; 16 for more than one hidden layer
 OUTPUT_DRAWS = 4  # K, draws of the output layer's noise in each of them
-CONTROL_VARIATE = True  # subtract the mean loss of the sample's other passes (where not local)
+CONTROL_VARIATE = True  # in layers that are not local: subtract the mean loss of other passes
 CONDITIONAL_SCORE = True  # use E[score | output]: for threshold neurons only
-STANDARDISED_LOSS = True  # divide each sample's loss by its standard deviation
+STANDARDISED_LOSS = True  # of the 0-1 loss: divide each sample's by √(q(1 − q)) + q
 LOCAL_DIFFERENCES = True  # multiply each score by what the neuron's own noise did to the loss
 LAYERWISE = False  # make one layer noisy at a time
 COMPILED = False  # inner loops by Numba (pip install numba): faster, other last bits

@@ -49,6 +49,9 @@ def silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+KERAS_LAWS = ("gaussian", "laplace", "logistic")  # that noise_layer can draw
+
+
 class TrainingNoise(NamedTuple):
     """Noise in training: layer t's standard deviation sigma[t] (0 is none) and seed, law, place.
 
@@ -113,6 +116,8 @@ def noise_layer(noise: TrainingNoise, t: int):
     keras, _ = import_keras()
     ops, random = keras.ops, keras.random
     sigma, law, perturb = noise.sigma[t], noise.law, noise.perturb
+    if law not in KERAS_LAWS:
+        raise GLRError(f"NOISE = {law}: backpropagation knows {', '.join(KERAS_LAWS)} only")
 
     def unit_noise(shape, generator):
         if law == "gaussian":
@@ -120,9 +125,7 @@ def noise_layer(noise: TrainingNoise, t: int):
         c = random.uniform(shape, -1 + 1e-6, 1 - 1e-6, seed=generator)
         if law == "logistic":
             return LOGISTIC_SCALE * ops.log((1 + c) / (1 - c))
-        if law == "laplace":
-            return -LAPLACE_SCALE * ops.sign(c) * ops.log(1 - ops.abs(c))
-        raise GLRError(f"NOISE = {law}: backpropagation knows gaussian, laplace and logistic")
+        return -LAPLACE_SCALE * ops.sign(c) * ops.log(1 - ops.abs(c))
 
     def scale(x):
         if perturb == "logits":

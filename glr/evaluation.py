@@ -32,6 +32,7 @@ from glr.robustness import (
     table_lines,
     what_controls_say,
     what_published_cells_say,
+    what_the_estimate_changes,
 )
 from glr.samples import Samples, load_samples, samples_path
 
@@ -92,10 +93,14 @@ def report(rows: list[Row], constants: SimpleNamespace) -> None:
         f"Accuracy on {dataset} in percent, noise-free; corruptions: mean of five severities": (
             table_lines(rows, dataset, main)
         ),
-        "Matched controls": table_lines(rows, dataset, controls) if controls else [],
+        "Controls": table_lines(rows, dataset, controls) if controls else [],
         "Other attacks, targets and ε": other_conditions(rows),
     }
-    sayings = (what_published_cells_say(rows, dataset), what_controls_say(rows))
+    sayings = (
+        what_published_cells_say(rows, dataset),
+        what_controls_say(rows),
+        what_the_estimate_changes(rows),
+    )
     says = "\n\n".join(filter(None, sayings))
     tables = {title: lines for title, lines in tables.items() if lines}
     for title, lines in tables.items():

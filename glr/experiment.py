@@ -84,12 +84,15 @@ def layer_sigmas(sigma: tuple[float, ...], n_layers: int) -> tuple[float, ...]:
 def glr_method(constants: SimpleNamespace) -> GLR:
     """The estimator that the constants describe."""
     c = constants
-    is_compared = c.CONTROL_VARIATE and not (c.LOCAL_DIFFERENCES and len(c.HIDDEN) < 2)
-    if c.REPLICATES < 2 and (is_compared or c.STANDARDISED_LOSS):
+    has_layer_not_local = not c.LOCAL_DIFFERENCES or len(c.HIDDEN) > 1
+    has_control_variate = c.CONTROL_VARIATE and has_layer_not_local
+    if c.REPLICATES < 2 and (has_control_variate or c.STANDARDISED_LOSS):
         raise GLRError(
             f"REPLICATES = {c.REPLICATES}: the control variate and the standardised loss compare "
             "replicates; use 2 or more, or switch both off"
         )
+    if c.STANDARDISED_LOSS and c.LOSS is cross_entropy:
+        raise GLRError("STANDARDISED_LOSS = True: is for a loss of 0 or 1; set it to False")
     if min(c.SIGMA) <= 0:
         raise GLRError(f"SIGMA = {as_typed(c.SIGMA)}: GLR needs noise in every layer; use σ > 0")
     if c.CONDITIONAL_SCORE and c.ACTIVATION is not threshold:
@@ -271,7 +274,7 @@ def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
 
 
 def evaluated_on(constants: SimpleNamespace) -> str:
-    """What stands in the place of the test set."""
+    """Which samples the reports are of: held-out ones, "validation", or those of the "test" set."""
     return "validation" if constants.VALIDATION else "test"
 
 

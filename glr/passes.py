@@ -42,8 +42,7 @@ class Loops(NamedTuple):
 
 @dataclass(frozen=True)
 class GLR:
-    """What is estimated and how. The published estimator is `GLR(φ, loss, laplace, …)` with
-    replicates R, output_draws 1 and every variance reduction off.
+    """What is estimated and how; glr.comparison.published_estimator gives the published one.
 
     activation, loss : plain callables, see glr.network and glr.losses; smooth or not
     noise : the law, at unit standard deviation
@@ -118,8 +117,8 @@ class Logits(NamedTuple):
 class Neurons(NamedTuple):
     """Outputs x of a layer's neurons and the scores of their noise, (R, [K,] n, B).
 
-    opposite() : what the outputs would be had the noise gone the other way, and the score of x
-        times its probability, given that it is one of these two. A function, since few are asked.
+    opposite() : what the outputs would be had the noise gone the other way, and s(x)·P(x | x or
+        its opposite): half the score of noise, ±f(v) of a bit. A function, since few are asked.
     """
 
     x: Array

@@ -34,7 +34,7 @@ from glr.network import Network, accuracy, relu, threshold
 from glr.noise import logistic
 from glr.optimizers import adam
 from glr.pictures import draw_attack, draw_corruptions
-from glr.robustness import load_model_for
+from glr.robustness import EPSILON_ATTACKS, load_model_for
 from glr.samples import Samples, samples_path, save_samples
 
 SURROGATE = {  # how the surrogate is trained: the published code's separate ReLU network
@@ -91,8 +91,10 @@ def write_attacks(constants: SimpleNamespace) -> None:
     n = constants.IMAGES or len(data.x_test)
     x, y = data.x_test[:n], data.y_test[:n]
     network, target = attacked_model(constants, data)
-    zero_share = zero_share_of(network, x, y) if constants.ATTACK != "square" else 0.0
-    for epsilon in constants.EPSILON if constants.ATTACK != "lbfgs" else (None,):
+    follows_gradient = constants.ATTACK != "square"
+    labels = attack_labels(constants, network, y)
+    zero_share = zero_share_of(network, x, labels) if follows_gradient else 0.0
+    for epsilon in constants.EPSILON if constants.ATTACK in EPSILON_ATTACKS else (None,):
         x_adv = perturbed(constants, network, (x, y), epsilon)
         metadata = attack_metadata(constants, target, epsilon, zero_share)
         name = sample_name(constants.ATTACK, target, epsilon)
@@ -102,7 +104,7 @@ def write_attacks(constants: SimpleNamespace) -> None:
             draw_attack(path.with_suffix(".png"), x, x_adv, y)
         before, after = (100 * accuracy(network.logits(a), y) for a in (x, x_adv))
         print(f"{name}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
-    for note in gradient_notes(network, zero_share) if constants.ATTACK != "square" else ():
+    for note in gradient_notes(network, zero_share) if follows_gradient else ():
         print(note, file=sys.stderr)
 
 
@@ -140,23 +142,30 @@ def perturbed(
 ) -> np.ndarray:
     """The batch's inputs after the attack that the constants name."""
     x, y = batch
-    rng = run_generator(constants.SEED)
     if constants.ATTACK == "square":
+        rng = run_generator(constants.SEED)
         return square_attack(network, batch, epsilon, constants.QUERIES, rng)
     model = keras_network(network)
     if constants.ATTACK == "fgsm":
         return fgsm(x, y, keras_input_gradient(model), epsilon)
     if constants.ATTACK == "pgd":
         return pgd(x, y, keras_input_gradient(model), epsilon, steps=constants.PGD_STEPS)
-    targets = random_targets(y, network.sizes[-1], rng)
+    targets = attack_labels(constants, network, y)
     progress = partial(tqdm, desc="lbfgs", unit="group", disable=None)
     return lbfgs(x, targets, keras_loss_and_gradient(model), constants.PENALTY, progress)
 
 
-def zero_share_of(network: Network, x: np.ndarray, y: np.ndarray) -> float:
-    """The share of samples at which the gradient that an attack follows is exactly zero."""
+def attack_labels(constants: SimpleNamespace, network: Network, y: np.ndarray) -> np.ndarray:
+    """The labels that the attack leads away from, the true ones; or to, L-BFGS's random targets."""
+    if constants.ATTACK != "lbfgs":
+        return y
+    return random_targets(y, network.sizes[-1], run_generator(constants.SEED))
+
+
+def zero_share_of(network: Network, x: np.ndarray, labels: np.ndarray) -> float:
+    """The share of samples at which the cross-entropy's gradient is exactly zero."""
     model = keras_network(network)
-    return zero_gradient_share(keras_input_gradient(model)(x, y))
+    return zero_gradient_share(keras_input_gradient(model)(x, labels))
 
 
 def gradient_notes(network: Network, zero_share: float) -> list[str]:

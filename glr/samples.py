@@ -7,12 +7,14 @@ or (S × N × n_in) for S severities; `y` (N,), the labels; and `metadata`, a JS
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from glr.data import Dataset
+from glr.corruptions import CORRUPTIONS
+from glr.data import SHIPPED, Dataset
 from glr.errors import GLRError
 from glr.files import write_whole
 from glr.npz import json_object, npz_arrays
@@ -48,7 +50,7 @@ def load_samples(path: Path, data: Dataset) -> Samples:
     Raises GLRError, in one line, for a file that is missing, damaged, of other data, outside
     [0, 1], or whose perturbations exceed the ε in its metadata.
     """
-    advice = how_to_make(path.stem)
+    advice = f"run python {how_to_make(path.stem, data.name)} again"
     arrays = npz_arrays(path, "file of samples", "x|x_adv|y|metadata", MAX_BYTES, advice)
     try:
         x, y, x_adv = arrays["x"], arrays["y"], arrays["x_adv"]
@@ -62,11 +64,19 @@ def load_samples(path: Path, data: Dataset) -> Samples:
     return samples
 
 
-def how_to_make(name: str) -> str:
-    """What to run for a file of samples."""
-    corruptions = ("gaussian_noise", "impulse_noise", "glass_blur", "contrast")
-    script = "noise_generate_adv.py" if name in corruptions else "generate_adv.py"
-    return f"run python {script} again"
+def how_to_make(name: str, dataset: str) -> str:
+    """The command that writes the file of samples called name: glr.perturbation.sample_name."""
+    source = dataset if dataset in SHIPPED else f"{dataset}.npz"
+    if name in CORRUPTIONS:
+        return f"noise_generate_adv.py --dataset {source} --corruptions {name}"
+    words = f"generate_adv.py --dataset {source}"
+    known = re.fullmatch(r"(fgsm|pgd|lbfgs|square)(_(.+)-seed(\d+))?(_eps(.+))?", name)
+    if known is None:
+        return words
+    attack, _, network, seed, _, epsilon = known.groups()
+    words += f" --attack {attack}"
+    words += f" --target models/{network}_{dataset}_seed{seed}.npz" if network else ""
+    return words + (f" --epsilon {epsilon}" if epsilon else "")
 
 
 def fault(samples: Samples, data: Dataset) -> str:

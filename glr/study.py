@@ -47,6 +47,7 @@ from glr.robustness import (
     table_lines,
     what_controls_say,
     what_published_cells_say,
+    what_the_estimate_changes,
 )
 
 SCRIPTS = ROOT / "Train&Test"
@@ -288,9 +289,10 @@ def dataset_page(dataset: str, rows: list[Row]) -> str:
         f"### {dataset}",
         markdown_table(table_lines(rows, dataset, main)),
         what_published_cells_say(rows, dataset),
-        "Matched controls, by backpropagation:",
+        "Controls, and the published estimator with its constants:",
         markdown_table(table_lines(rows, dataset, controls)),
         what_controls_say(rows),
+        what_the_estimate_changes(rows),
         markdown_table(worst),
     ]
     return "\n\n".join(filter(None, parts))

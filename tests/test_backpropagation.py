@@ -17,6 +17,7 @@ from problems import (
 )
 
 from glr.backpropagation import TrainingNoise, backpropagation_estimator, noise_layer
+from glr.errors import GLRError
 from glr.estimator import Batch
 from glr.experiment import run_generator, training_noise
 from glr.losses import cross_entropy
@@ -57,6 +58,13 @@ def test_backpropagation_noise_has_the_stated_law_and_scale(law, perturb):
     assert abs(r.var() - 1) < 5 * np.sqrt((kurtosis - 1) / r.size)
     assert np.mean(r**4) == pytest.approx(kurtosis, rel=0.06)
     np.testing.assert_array_equal(layer(zeros, x, training=False), zeros)
+
+
+def test_a_law_that_keras_cannot_draw_is_refused_in_one_line():
+    network = new_network([4, 3, 2], sigmoid, np.random.default_rng(0))
+    noise = TrainingNoise((1.0, 1.0), (0, 1), law="mixture")
+    with pytest.raises(GLRError, match=r"^NOISE = mixture: .* only$"):
+        backpropagation_estimator(network, noise)
 
 
 @pytest.mark.parametrize("perturb", ["logits", "weights"])

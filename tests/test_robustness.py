@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_ind
 
 from glr.data import load_dataset
 from glr.models import save_model
@@ -19,10 +20,13 @@ from glr.robustness import (
     cell,
     mean_and_spread,
     models_found,
+    other_conditions,
     table_lines,
     what_controls_say,
     what_published_cells_say,
+    what_the_estimate_changes,
 )
+from glr.samples import how_to_make
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = load_dataset("digits", ROOT / "data")
@@ -120,7 +124,7 @@ def test_results_are_the_models_own_accuracies(chain):
 
 def test_the_printed_table_has_models_conditions_and_controls(chain):
     printed = chain[3]["testAdv.py"]
-    for word in ("clean", "fgsm", "glass_blur", "LRS", "LRT", "Matched controls", "BP-L2", "±"):
+    for word in ("clean", "fgsm", "glass_blur", "LRS", "LRT", "Controls", "BP-L2", "±"):
         assert word in printed
     assert "in points: LRS" in printed
 
@@ -225,7 +229,25 @@ def test_truncated_samples_are_refused_with_what_to_run(chain, tmp_path):
     env = tampered(chain, tmp_path)
     path = tmp_path / "data/digits/adversarial/fgsm_eps0.1.npz"
     path.write_bytes(path.read_bytes()[:-1000])
-    assert_refused(run("testAdv.py", env=env), "generate_adv.py", tmp_path)
+    command = "run python generate_adv.py --dataset digits --attack fgsm --epsilon 0.1 again"
+    assert_refused(run("testAdv.py", env=env), command, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("lbfgs", "generate_adv.py --dataset mnist --attack lbfgs"),
+        ("glass_blur", "noise_generate_adv.py --dataset mnist --corruptions glass_blur"),
+        (
+            "pgd_BP+L2C-seed1_eps0.05",
+            "generate_adv.py --dataset mnist --attack pgd "
+            "--target models/BP+L2C_mnist_seed1.npz --epsilon 0.05",
+        ),
+        ("mine", "generate_adv.py --dataset mnist"),
+    ],
+)
+def test_how_to_make_a_file_of_samples(name, command):
+    assert how_to_make(name, "mnist") == command
 
 
 def test_missing_samples_and_models_are_named_with_what_to_run(chain, tmp_path):
@@ -285,11 +307,15 @@ def test_cells_are_means_over_severities_then_over_seeds():
         for seed in (0, 1)
         for severity in range(1, 6)
     ]
-    rows += [Row("LRS", 0, "fgsm", epsilon, epsilon, 100) for epsilon in (0.05, 0.1)]
+    rows += [Row("LRS", 0, "fgsm", epsilon, epsilon, 100) for epsilon in (0.05, 0.1, 1.0)]
     assert cell(rows, "LRS", "contrast") == pytest.approx([53, 63])
     assert mean_and_spread(cell(rows, "LRS", "contrast")) == "58.00 ± 7.07"
     assert cell(rows, "LRS", "fgsm") == pytest.approx([10])
     assert mean_and_spread(cell(rows, "LRS", "lbfgs")) == "–"
+    assert other_conditions(rows) == [
+        ["model", "fgsm ε 0.05", "fgsm ε 1"],
+        ["LRS", "5.00", "100.00"],
+    ]
 
 
 def test_published_cells_stand_below_ours():
@@ -305,6 +331,18 @@ def test_what_controls_say_is_arithmetic():
         for name, share in (("BP", 0.3), ("LRS", 0.55), ("BP-L2", 0.5))
     ]
     assert "LRS +25.0; controls by backpropagation: BP-L2 +20.0" in what_controls_say(rows)
+
+
+def test_what_the_estimate_changes_is_the_difference_and_welch_s_p():
+    accuracies = {"LRS": (0.91, 0.92, 0.93), "BP+L2C": (0.92, 0.94, 0.96)}
+    rows = [
+        Row(name, seed, "clean", 0, share, 100)
+        for name, shares in accuracies.items()
+        for seed, share in enumerate(shares)
+    ]
+    p = ttest_ind((91, 92, 93), (92, 94, 96), equal_var=False).pvalue
+    assert what_the_estimate_changes(rows).endswith(f" clean -2.00 ({p:.2g}).")
+    assert what_the_estimate_changes(rows[:1] + rows[3:4]) == ""
 
 
 def test_what_published_cells_say_names_those_that_are_not_surpassed():
