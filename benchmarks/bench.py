@@ -1,19 +1,20 @@
 """Time one training step, side by side with the published algorithm, backpropagation and a floor.
 
-    python benchmarks/bench.py                      everything; some minutes
+    python benchmarks/bench.py                      everything; a quarter of an hour
     python benchmarks/bench.py --parts 1 2 --repeats 5
     GLR_DATA_DIR=data python benchmarks/bench.py    with real MNIST, for part 5
 
 Parts: 1 the published algorithm, 2 backpropagation, 3 the floor, 4 precision per second,
 5 time to the published accuracy, 6 growth, 7 what each choice made for speed saves. All are ratios
-of medians, the two sides measured in turns within one run. In parts 1 to 4 ours is also timed
-compiled, if Numba is installed. Written to benchmarks/results/: bench.csv, bench.md and bench.png.
+of medians, the two sides measured in turns within one run, but for part 5, which is one training
+run each. In parts 1 to 4 ours is also timed compiled, if Numba is installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import inspect
 import math
 import os
 import subprocess
@@ -45,7 +46,7 @@ from rivals import (
 )
 
 from glr.comparison import half_trained_network, published_estimator, relative_variance
-from glr.constants import ROOT
+from glr.constants import ROOT, OneLineParser
 from glr.data import Dataset, load_dataset
 from glr.estimator import Batch
 from glr.experiment import one_line_errors
@@ -87,9 +88,11 @@ PUBLISHED_RUNS = {
         "--no-standardised-loss --no-conditional-score",
     ),
 }
+RESULTS = Path(__file__).resolve().parent / "results"
 REPEATS = 15  # turns of each step, of 50 ms or two calls; the median call counts
 PUBLISHED_STEPS = {"NumPy": "published_step", "PyTorch": "published_pytorch_step"}
 PROCESSES = 3  # in which each published step is timed; the median one counts
+TURNS = 5  # of 50 ms or two calls, in each such process
 # --------------------------------------------------------------------------------------------
 
 
@@ -150,7 +153,7 @@ def own_process_ms(step: str) -> float:
         "import sys; sys.path[:0] = sys.argv[1:3]; from rivals import *; "
         "from glr.machine import prepare_for_small_arrays; "
         f"from measures import medians; step = {step}; "
-        "print(medians({'it': step}, 5)['it'] if step else 0)"
+        f"print(medians({{'it': step}}, {TURNS})['it'] if step else 0)"
     )
     words = [sys.executable, "-c", code, str(ROOT), str(ROOT / "benchmarks")]
     ran = subprocess.run(words, check=True, text=True, capture_output=True)
@@ -201,16 +204,20 @@ def against_floor(repeats: int) -> list[Comparison]:
     return found
 
 
+def data_dir() -> Path:
+    """The data folder, as for the scripts."""
+    return Path(os.environ.get("GLR_DATA_DIR", ROOT / "data"))
+
+
 def benchmark_data() -> Dataset:
     """MNIST where it is found, else the digits."""
-    data_dir = Path(os.environ.get("GLR_DATA_DIR", ROOT / "data"))
-    return load_dataset("mnist" if (data_dir / "mnist").is_dir() else "digits", data_dir)
+    return load_dataset("mnist" if (data_dir() / "mnist").is_dir() else "digits", data_dir())
 
 
 def precision_per_second(repeats: int) -> list[Comparison]:
-    """Part 4: relative variance × step time; ours at the scripts' constants, published at R 10.
+    """Part 4: step time × relative variance: the time to a gradient of relative variance 1.
 
-    "ms" are milliseconds times relative variance: the time to a gradient of relative variance 1.
+    Ours is at the scripts' constants, the published estimator at R 10.
     """
     found, data = [], benchmark_data()
     for name, glr in script_methods().items():
@@ -232,24 +239,23 @@ def precision_per_second(repeats: int) -> list[Comparison]:
     return found
 
 
-def time_to_published_accuracy(repeats: int) -> list[Comparison]:
-    """Part 5: seconds until the published clean accuracy on MNIST, the scripts' constants, seed 0.
+def time_to_published_accuracy(_repeats: int) -> list[Comparison]:
+    """Part 5: milliseconds to the published clean accuracy on MNIST, default constants, seed 0.
 
     The others are backpropagation (BP.py), and the published estimator with its constants, whose
-    steps are counted here, and timed as in part 1. One run each.
+    steps are counted here and timed in NumPy, in a process of their own. One run each.
     """
-    data_dir = Path(os.environ.get("GLR_DATA_DIR", ROOT / "data"))
-    if not (data_dir / "mnist").is_dir():
+    if not (data_dir() / "mnist").is_dir():
         print("5  left out: no MNIST; set GLR_DATA_DIR to a folder that has mnist/")
         return []
-    found, backpropagation = [], history("BP.py", "", data_dir)
+    found, backpropagation = [], history("BP.py", "")
     for name, (activation, R, B, flags) in PUBLISHED_RUNS.items():
         goal = PUBLISHED["mnist"][name][0]
-        ours = first_reached(goal, history(f"{name}.py", "", data_dir))["seconds"]
+        ours = first_reached(goal, history(f"{name}.py", ""))["seconds"]
         other = first_reached(goal, backpropagation)["seconds"]
         case = f"{name} to {goal} % on MNIST"
         found.append(Comparison(5, case, "BP.py to the same", 1e3 * ours, 1e3 * other))
-        rows = history(f"{name}.py", flags, data_dir)
+        rows = history(f"{name}.py", flags)
         last = rows[-1]
         theirs = own_process_ms(f"published_step({PAPER}, {activation.__name__}, {R}, {B})")
         rival = (
@@ -261,10 +267,10 @@ def time_to_published_accuracy(repeats: int) -> list[Comparison]:
     return found
 
 
-def history(script: str, flags: str, data_dir: Path) -> list[dict[str, float]]:
+def history(script: str, flags: str) -> list[dict[str, float]]:
     """The learning curve of a script on MNIST, evaluated every hundred steps."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--dataset", "mnist", "--eval-every", "100", "--data-dir", str(data_dir)]
+        words = ["--dataset", "mnist", "--eval-every", "100", "--data-dir", str(data_dir())]
         command = [sys.executable, str(ROOT / "Train&Test" / script), *words, *flags.split()]
         subprocess.run([*command, "--models-dir", folder], check=True, stdout=subprocess.DEVNULL)
         (path,) = Path(folder).glob("*.csv")
@@ -279,9 +285,10 @@ def first_reached(goal: float, rows: list[dict[str, float]]) -> dict[str, float]
 
 
 def growth(repeats: int) -> list[Comparison]:
-    """Part 6: step time as one size grows, each against the size before; ours and the other's ms.
+    """Part 6: a step of ours at one size (`ours_ms`) and at a larger one (`other_ms`).
 
-    The ratio is how much the step grew; linear growth in R would give R's own ratio.
+    The ratio is how much the step grew; linear growth in R would give R's own ratio. The last rows
+    are the peak memory of a step, in MB.
     """
     found = []
     for what, sizes_of, values in (
@@ -349,14 +356,32 @@ PARTS: dict[int, Callable[[int], list[Comparison]]] = {
 }
 
 
+def legend() -> str:
+    """What each part is, in the words of the function that measures it."""
+    columns = "`ours_ms` and `other_ms` are medians in milliseconds, `ratio` the other's over ours."
+    return "\n\n".join([columns, *(inspect.getdoc(part) for part in PARTS.values())])
+
+
 def main() -> None:
     """Run the parts that are asked for; print and write what they found."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--parts", type=int, nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--repeats", type=int, default=REPEATS, help=f"(default: {REPEATS})")
+    parser.add_argument(
+        "--parts", type=int, nargs="+", choices=PARTS, default=list(PARTS), help="(default: all)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=REPEATS, help=f"turns of each step (default: {REPEATS})"
+    )
+    parser.add_argument(
+        "--results-dir",
+        type=Path,
+        metavar="DIR",
+        help="for bench.csv, .md and .png (default: benchmarks/results if all parts are run)",
+    )
     given = parser.parse_args()
+    if given.repeats < 1:
+        parser.error("--repeats: give 1 or more")
     prepare_for_small_arrays()
     found = []
     for part in given.parts:
@@ -364,7 +389,11 @@ def main() -> None:
         for row in rows:
             print(row, flush=True)
         found += rows
-    write_results(found)
+    folder = given.results_dir or (RESULTS if set(given.parts) == set(PARTS) else None)
+    if folder is None:
+        print(f"Not written: {RESULTS} keeps its whole run; --results-dir DIR writes this one")
+        return
+    write_results(folder, found, legend())
 
 
 if __name__ == "__main__":

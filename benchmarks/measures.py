@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,6 @@ from typing import NamedTuple
 from glr.files import write_whole
 from glr.plots import new_figure, save_figure
 from glr.robustness import markdown_table
-
-RESULTS = Path(os.environ.get("GLR_BENCH_DIR", Path(__file__).resolve().parent / "results"))
 
 TURN_SECONDS = 0.05
 COMPILED = ", compiled"  # ends the cases where ours had the compiled loops
@@ -72,8 +69,8 @@ def turn_ms(run: Callable[[], object]) -> list[float]:
     return times
 
 
-def write_results(found: list[Comparison]) -> None:
-    """Write bench.csv, bench.md and bench.png."""
+def write_results(folder: Path, found: list[Comparison], legend: str) -> None:
+    """Write bench.csv, bench.md, which begins with the legend, and bench.png to the folder."""
     header = [*Comparison._fields, "ratio"]
     rows = [
         [*row[:3], f"{row.ours_ms:.4g}", f"{row.other_ms:.4g}", f"{row.ratio:.4g}"] for row in found
@@ -81,11 +78,12 @@ def write_results(found: list[Comparison]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([header, *rows])
-    write_whole(RESULTS / "bench.csv", lambda file: file.write(text.getvalue().encode()))
+    write_whole(folder / "bench.csv", lambda file: file.write(text.getvalue().encode()))
     table = markdown_table([header, *[[str(cell) for cell in row] for row in rows]])
-    write_whole(RESULTS / "bench.md", lambda file: file.write(f"{table}\n".encode()))
-    draw_ratios(RESULTS / "bench.png", found)
-    print(f"Written: {RESULTS}/bench.csv, .md and .png")
+    page = f"{legend}\n\n{table}\n"
+    write_whole(folder / "bench.md", lambda file: file.write(page.encode()))
+    draw_ratios(folder / "bench.png", found)
+    print(f"Written: {folder}/bench.csv, .md and .png")
 
 
 def draw_ratios(path: Path, found: list[Comparison]) -> None:

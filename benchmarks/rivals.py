@@ -125,6 +125,14 @@ def published_step(sizes: list[int], activation: Activation, R: int, B: int) -> 
     )
 
 
+def pytorch_weights(layers: list[Layer]) -> list:
+    """The weights of every layer as PyTorch tensors, the first one's with its biases below."""
+    import torch  # noqa: PLC0415  (no requirement)
+
+    (W, b), *others = layers
+    return [torch.from_numpy(W) for W in (np.vstack([W, b]), *(W.copy() for W, _ in others))]
+
+
 def published_pytorch_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step | None:
     """The published algorithm's step in PyTorch, which it was written in; None where that is not.
 
@@ -138,9 +146,7 @@ def published_pytorch_step(sizes: list[int], activation: Activation, R: int, B: 
         return None
     rng, sigma = np.random.default_rng(0), 1.0
     network, batch = new_network(sizes, activation, rng), random_batch(sizes, B)
-    (W, b), *others = network.layers
-    weights = [torch.from_numpy(np.vstack([W, b]))]
-    weights += [torch.from_numpy(layer.W.copy()) for layer in others]
+    weights = pytorch_weights(network.layers)
     samples = torch.from_numpy(np.ascontiguousarray(batch.x.T))
     labels = torch.nn.functional.one_hot(torch.from_numpy(batch.y), sizes[-1]).float()
     phi = torch.sigmoid if activation is sigmoid else lambda v: (v > 0).float()

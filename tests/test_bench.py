@@ -7,7 +7,7 @@ import pytest
 from processes import ROOT
 
 from glr.losses import cross_entropy
-from glr.network import new_network, sigmoid, threshold
+from glr.network import layer_views, logits, new_network, sigmoid, threshold
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import rivals
@@ -39,9 +39,45 @@ def test_published_gradient_is_the_mean_of_loss_times_input_times_score(activati
             np.testing.assert_allclose(part, mean, rtol=1e-4, atol=1e-6)
 
 
-def test_published_step_in_pytorch_runs_where_it_is_installed():
+@pytest.mark.parametrize("activation", [sigmoid, threshold])
+def test_published_step_in_pytorch_takes_the_step_of_the_numpy_one(activation, monkeypatch):
+    """Both draw the same noise; where PyTorch is installed."""
     pytest.importorskip("torch")
-    rivals.published_pytorch_step(SIZES, sigmoid, R, B)()
+    seen = []
+    weights_of = rivals.pytorch_weights
+    monkeypatch.setattr(rivals, "pytorch_weights", lambda n: seen.append(weights_of(n)) or seen[-1])
+    rivals.published_pytorch_step(SIZES, activation, R, B)()
+    monkeypatch.setattr(
+        rivals, "new_network", lambda *of: seen.append(new_network(*of)) or seen[-1]
+    )
+    rivals.published_step(SIZES, activation, R, B)()
+    (first, last), network = seen
+    before = new_network(SIZES, activation, np.random.default_rng(0))
+    assert np.abs(network.parameters - before.parameters).max() > 1e-3
+    np.testing.assert_allclose(first.numpy()[:-1], network.layers[0].W, atol=1e-6)
+    np.testing.assert_allclose(last.numpy(), network.layers[1].W, atol=1e-6)
+
+
+def test_numpy_backpropagation_descends_the_numerical_gradient(monkeypatch):
+    network = new_network(SIZES, sigmoid, np.random.default_rng(0))
+    before, batch = network.parameters.copy(), rivals.random_batch(SIZES, B)
+
+    def risk(parameters):
+        z = logits(layer_views(parameters, SIZES), sigmoid, batch.x)
+        return cross_entropy(z, batch.y).mean()
+
+    slopes = []
+    for i in range(len(before)):
+        step = np.zeros(len(before))
+        step[i] = 1e-5
+        slopes.append((risk(before + step) - risk(before - step)) / 2e-5)
+    penalty = rivals.DECAY * before
+    for _, b in layer_views(penalty, SIZES):
+        b[:] = 0
+    monkeypatch.setattr(rivals, "new_network", lambda *_: network)
+    rivals.numpy_backpropagation_step(SIZES, B)()
+    found = (before - network.parameters) / rivals.RATE
+    np.testing.assert_allclose(found, slopes + penalty, atol=1e-4)
 
 
 @pytest.mark.parametrize("activation", [sigmoid, threshold])
