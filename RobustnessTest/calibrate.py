@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 
 from glr.constants import script_constants
 from glr.experiment import one_line_errors
-from glr.study import write_penalties
+from glr.pages import is_whole, write_penalties
 
 # --------------------------------------------------------------------------------------------
 DATASET = "mnist"  # whose published L-BFGS accuracy is compared
@@ -25,7 +25,8 @@ PENALTIES = (0.8, 1.2, 2.3, 2.8)  # on the squared size of a change
 
 def main() -> None:
     """Attack with every penalty, and write the table."""
-    write_penalties(script_constants(globals()))
+    constants = script_constants(globals())
+    write_penalties(constants, is_whole(constants, globals()))
 
 
 if __name__ == "__main__":

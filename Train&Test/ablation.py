@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 
 from glr.constants import script_constants
 from glr.experiment import one_line_errors
-from glr.study import tasks, train_missing, write_ablation
+from glr.pages import is_whole, write_ablation
+from glr.study import tasks, train_missing
 
 # --------------------------------------------------------------------------------------------
 SEEDS = 1  # seeds 0 … SEEDS − 1 of every variant
@@ -69,7 +70,7 @@ def main() -> None:
     }
     runs = tasks(constants, variants, ["mnist"])
     train_missing(runs, constants)
-    write_ablation(runs)
+    write_ablation(runs, is_whole(constants, globals()))
 
 
 if __name__ == "__main__":

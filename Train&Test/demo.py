@@ -21,7 +21,12 @@ from glr.errors import GLRError
 from glr.evaluation import results_dir
 from glr.experiment import one_line_errors, results_table, run_path
 from glr.models import load_model
-from glr.study import CORRUPTIONS, EVALUATION, FGSM, run_robustness_script
+from glr.study import (
+    CORRUPTIONS_COMMAND,
+    EVALUATION_COMMAND,
+    FGSM_COMMAND,
+    run_robustness_script,
+)
 
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
@@ -52,11 +57,11 @@ def main() -> None:
     """Train all and print what they reached."""
     constants = script_constants(globals())
     label = dataset_label(constants.DATASET)
-    with ThreadPoolExecutor(PROCESSES) as pool:
+    with ThreadPoolExecutor(constants.PROCESSES) as pool:
         runs = pool.map(lambda script: train(script, constants), SCRIPTS)
         trained = list(tqdm(runs, total=len(SCRIPTS), desc="training", unit="script"))
     print(results_table(trained), "\n", flush=True)
-    for words in (FGSM, CORRUPTIONS, EVALUATION):
+    for words in (FGSM_COMMAND, CORRUPTIONS_COMMAND, EVALUATION_COMMAND):
         run_robustness_script(words, constants, constants.DATASET)
     print("\nPictures:")
     print(f"  learning curves        {constants.MODELS_DIR}/*.png")

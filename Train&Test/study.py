@@ -4,7 +4,8 @@
     python study.py --seeds 3 --datasets mnist
     python study.py --dask tcp://host:8786          the same runs on a Dask cluster
 
-Written: README's table, docs/results.md, and the measured line of each training script.
+Written: README's table, docs/results.md, and the measured line of each training script; if it is
+not all data sets and seeds below, RobustnessTest/results/results.md alone.
 
 Runs that are finished are not repeated: interrupt it at any time, and start it again.
 """
@@ -16,23 +17,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 
 from glr.constants import script_constants
 from glr.experiment import one_line_errors
+from glr.pages import (
+    RESULTS_MARKS,
+    is_whole,
+    results_block,
+    write_comparisons,
+    write_page,
+    write_tables,
+)
 from glr.study import (
-    CORRUPTIONS,
-    EVALUATION,
-    FGSM,
-    LBFGS,
+    CORRUPTIONS_COMMAND,
+    EVALUATION_COMMAND,
+    FGSM_COMMAND,
+    LBFGS_COMMAND,
     datasets_found,
     run_robustness_script,
     tasks,
     train_missing,
-    write_comparisons,
     write_pretrained,
-    write_tables,
 )
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used
-COMPARED = "mnist"  # the one that the pictures of docs/ are of, if it is found
+COMPARED = "mnist"  # the one that the pictures of docs/ are of
 SEEDS = 5  # seeds 0 … SEEDS − 1 of every network
 PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
@@ -68,10 +75,13 @@ def main() -> None:
     runs = tasks(constants, NETWORKS, datasets)
     train_missing(runs, constants)
     for dataset in datasets:
-        for words in (FGSM, LBFGS, CORRUPTIONS, EVALUATION):
+        for words in (FGSM_COMMAND, LBFGS_COMMAND, CORRUPTIONS_COMMAND, EVALUATION_COMMAND):
             run_robustness_script(words, constants, dataset)
+    if not is_whole(constants, globals()) or datasets != [*DATASETS]:
+        write_page(RESULTS_MARKS, results_block(datasets), whole=False)
+        return
     write_pretrained(runs, datasets)
-    write_comparisons(constants, COMPARED if COMPARED in datasets else datasets[-1])
+    write_comparisons(constants, COMPARED)
     write_tables(constants, runs, datasets)
 
 

@@ -14,12 +14,12 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
 from glr.constants import script_constants
-from glr.errors import GLRError
 from glr.experiment import one_line_errors
+from glr.pages import is_whole
 from glr.study import (
-    CORRUPTIONS,
-    FGSM,
-    LBFGS,
+    CORRUPTIONS_COMMAND,
+    FGSM_COMMAND,
+    LBFGS_COMMAND,
     datasets_found,
     run_robustness_script,
     tasks,
@@ -53,11 +53,6 @@ def main() -> None:
     """Train what is missing, evaluate all, write the tables and the picture."""
     constants = script_constants(globals())
     datasets = datasets_found(constants)
-    if not datasets:
-        raise GLRError(
-            f"DATASETS: none of them is in {constants.DATA_DIR}; python LRS.py --dataset mnist "
-            "downloads one"
-        )
     places = {**vars(constants), "MODELS_DIR": constants.MODELS_DIR / "tradeoff"}
     own = SimpleNamespace(**places)
     settings = [Setting("penalty", p, f"--weight-decay {p:g}") for p in constants.PENALTIES]
@@ -68,11 +63,12 @@ def main() -> None:
     train_missing(runs, own)
     measured = []
     for dataset in datasets:
-        for words in (FGSM, LBFGS, CORRUPTIONS):
+        for words in (FGSM_COMMAND, LBFGS_COMMAND, CORRUPTIONS_COMMAND):
             run_robustness_script(words, constants, dataset)
         rows = measured_rows(runs, constants, dataset)
         measured.append(Measured(dataset, list(NETWORKS), settings, rows))
-    write_tradeoffs(measured)
+    whole = is_whole(constants, globals()) and datasets == [*DATASETS]
+    write_tradeoffs(measured, whole)
 
 
 if __name__ == "__main__":

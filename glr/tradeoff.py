@@ -13,7 +13,9 @@ from tqdm import tqdm
 from glr.constants import ROOT
 from glr.corruptions import CORRUPTIONS
 from glr.data import load_dataset
+from glr.evaluation import results_dir
 from glr.machine import prepare_for_small_arrays
+from glr.pages import write_page
 from glr.plots import new_figure, save_figure
 from glr.robustness import (
     PUBLISHED,
@@ -27,7 +29,7 @@ from glr.robustness import (
     rows_of,
 )
 from glr.samples import load_samples, samples_path
-from glr.study import Task, write_between
+from glr.study import Task
 
 TRADEOFF_MARKS = (
     '<!-- tradeoff: written by "Train&Test/tradeoff.py" -->',
@@ -178,9 +180,17 @@ def draw_tradeoff(axes, measured: Measured) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def write_tradeoffs(by_dataset: Sequence[Measured]) -> None:
-    """Write docs/tradeoff.png and its tables in docs/results.md."""
-    draw_tradeoffs(ROOT / "docs" / "tradeoff.png", by_dataset)
+def write_tradeoffs(by_dataset: Sequence[Measured], whole: bool) -> None:
+    """Write tradeoff.png and the tables, to docs/ if they are of a whole run (glr.pages)."""
+    folder = ROOT / "docs" if whole else results_dir()
+    draw_tradeoffs(folder / "tradeoff.png", by_dataset)
+    block = tradeoff_block(by_dataset)
+    print(block)
+    write_page(TRADEOFF_MARKS, block, whole)
+
+
+def tradeoff_block(by_dataset: Sequence[Measured]) -> str:
+    """The tables and what they say, as Markdown."""
     parts = []
     for measured in by_dataset:
         parts += [f"On {measured.dataset}:", markdown_table(tradeoff_lines(measured))]
@@ -190,6 +200,4 @@ def write_tradeoffs(by_dataset: Sequence[Measured]) -> None:
         ):
             says = what_surpasses(measured, conditions)
             parts.append(f"Above the published {what} at once: {says}." if says else "")
-    block = "\n\n".join(filter(None, parts))
-    print(block)
-    write_between(ROOT / "docs" / "results.md", *TRADEOFF_MARKS, f"\n{block}\n")
+    return "\n\n".join(filter(None, parts))

@@ -4,12 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from glr import study
+from glr import pages, study
 from glr.constants import ROOT
 from glr.errors import GLRError
 from glr.robustness import Row, csv_text, read_csv
@@ -124,10 +125,22 @@ def test_every_run_arrives_once_though_a_worker_is_killed(cluster, tmp_path, mon
             np.testing.assert_array_equal(here[array], there[array])
 
 
+def test_a_run_is_whole_only_with_the_script_s_own_constants():
+    script = {"SEEDS": 5, "PENALTIES": (1.0, 2.0), "PROCESSES": 2, "Path": Path}
+    assert pages.is_whole(SimpleNamespace(SEEDS=5, PENALTIES=(1.0, 2.0), PROCESSES=9), script)
+    assert not pages.is_whole(SimpleNamespace(SEEDS=3, PENALTIES=(1.0, 2.0)), script)
+    assert not pages.is_whole(SimpleNamespace(SEEDS=5, PENALTIES=(1.0,)), script)
+
+
+def test_a_study_of_no_data_set_is_one_clear_error(tmp_path):
+    with pytest.raises(GLRError, match="none of them is in"):
+        study.datasets_found(SimpleNamespace(DATASETS=("mnist",), DATA_DIR=tmp_path))
+
+
 def test_text_between_marks_is_replaced_and_nothing_else(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("head\n<!-- a -->\nold\n<!-- b -->\ntail\n")
-    study.write_between(page, "<!-- a -->", "<!-- b -->", "new")
+    pages.write_between(page, "<!-- a -->", "<!-- b -->", "new")
     assert page.read_text() == "head\n<!-- a -->\nnew\n<!-- b -->\ntail\n"
 
 
@@ -136,7 +149,7 @@ def test_text_between_marks_is_replaced_and_nothing_else(tmp_path):
 def test_the_measured_paragraph_of_a_script_is_replaced(earlier, later, tmp_path):
     script = tmp_path / "LRS.py"
     script.write_text(f'"""LRS.\n\n{earlier}\n{later}"""\nSTEPS = 1\n')
-    study.write_measured(script, "Measured over 5 seeds:\n96 %.")
+    pages.write_measured(script, "Measured over 5 seeds:\n96 %.")
     assert script.read_text() == (
         f'"""LRS.\n\nMeasured over 5 seeds:\n96 %.\n{later}"""\nSTEPS = 1\n'
     )
@@ -147,7 +160,7 @@ def test_readme_s_table_has_every_script_on_every_data_set():
     seconds = {
         f"{name}_{data}": [2.0, 3.2] for name in (*NAMES, "BP") for data in ("digits", "mnist")
     }
-    header, *lines = study.readme_lines(rows, seconds)
+    header, *lines = pages.readme_lines(rows, seconds)
     assert len(lines) == 10
     assert {len(line) for line in lines} == {len(header)}
     script = "[LRT.py](Train%26Test/LRT.py)"

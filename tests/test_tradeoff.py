@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from glr import study, tradeoff
+from glr import pages, study, tradeoff
 from glr.constants import ROOT
 from glr.robustness import PUBLISHED, Row
 from glr.tradeoff import Measured, Setting
@@ -73,7 +73,8 @@ def test_the_table_has_a_line_per_setting_and_the_published_last():
 
 def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):
     """From training on the digits to the page, in a copy of it."""
-    monkeypatch.setattr(tradeoff, "ROOT", tmp_path)
+    for module in (tradeoff, pages):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     page = tmp_path / "docs" / "results.md"
     page.write_text("\n".join(["head", *tradeoff.TRADEOFF_MARKS, "tail", ""]))
@@ -82,15 +83,20 @@ def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):
     settings = [LOW, Setting("weight noise", 0.5, "--perturb weights --sigma 0.5 0.1")]
     networks = tradeoff.networks_at({"LRT": ("LRT.py", "--steps 30")}, settings)
     runs = study.tasks(chosen, networks, ["digits", "mnist"])
-    study.train_missing(runs[::2], chosen)
-    for words in (study.FGSM, study.LBFGS, study.CORRUPTIONS):
+    study.train_missing([task for task in runs if "digits" in task.flags], chosen)
+    for words in (study.FGSM_COMMAND, study.LBFGS_COMMAND, study.CORRUPTIONS_COMMAND):
         study.run_robustness_script(words, chosen, "digits")
     rows = tradeoff.measured_rows(runs, chosen, "digits")
     assert {row.model for row in rows} == set(networks)
     assert {row.condition for row in rows} == set(PUBLISHED["columns"])
-    tradeoff.write_tradeoffs(
-        [Measured(dataset, ["LRT"], settings, rows) for dataset in ("digits", "mnist")]
-    )
+    measured = [Measured(dataset, ["LRT"], settings, rows) for dataset in ("digits", "mnist")]
+    monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path / "results"))
+    before = page.read_text()
+    tradeoff.write_tradeoffs(measured, whole=False)
+    assert page.read_text() == before
+    assert "| LRT |" in (tmp_path / "results" / "tradeoff.md").read_text()
+    assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == ["results.md"]
+    tradeoff.write_tradeoffs(measured, whole=True)
     text = page.read_text()
     assert text.startswith("head\n")
     assert text.endswith("\ntail\n")

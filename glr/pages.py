@@ -1,0 +1,209 @@
+"""What the scripts write of their runs: the tables of README.md, docs/results.md and docstrings.
+
+The committed pages hold the figures of the scripts' own constants. A run with others, or without
+one of the data sets, is written to a page of its own beside the results.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+import statistics
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+from glr.comparison import (
+    REPLICATES,
+    draw_accuracy_against_time,
+    draw_variances,
+    variances_by_replicates,
+)
+from glr.constants import ROOT, script_constants
+from glr.data import load_dataset
+from glr.evaluation import results_dir
+from glr.experiment import run_generator
+from glr.files import write_whole
+from glr.models import load_model
+from glr.network import accuracy
+from glr.perturbation import perturbed, surrogate
+from glr.robustness import (
+    Row,
+    cell,
+    markdown_table,
+    mean_and_spread,
+    present,
+    published_cell,
+    read_csv,
+    table_lines,
+    what_controls_say,
+    what_published_cells_say,
+    what_the_estimate_changes,
+)
+from glr.study import SCRIPTS, Task, script_methods
+
+RESULTS_MARKS = ('<!-- results: written by "Train&Test/study.py" -->', "<!-- end of results -->")
+ABLATION_MARKS = (
+    '<!-- ablation: written by "Train&Test/ablation.py" -->',
+    "<!-- end of ablation -->",
+)
+PENALTY_MARKS = (
+    '<!-- penalties: written by "RobustnessTest/calibrate.py" -->',
+    "<!-- end of penalties -->",
+)
+VARIANCE_MARKS = ('<!-- variance: written by "Train&Test/study.py" -->', "<!-- end of variance -->")
+NO_BEARING = ("PROCESSES", "DASK")  # of the constants, on any figure
+
+
+def is_whole(constants: SimpleNamespace, script: Mapping[str, object]) -> bool:
+    """Whether all constants that have a bearing are what the script (its globals) says."""
+    stated = (vars(constants).keys() & script.keys()) - set(NO_BEARING)
+    return all(getattr(constants, name) == script[name] for name in stated)
+
+
+def write_page(marks: tuple[str, str], block: str, whole: bool) -> None:
+    """Put the block between the marks of docs/results.md; if not of a whole run, on its own page.
+
+    That page is called after the word that the first mark begins with.
+    """
+    if whole:
+        write_between(ROOT / "docs" / "results.md", *marks, f"\n{block}\n")
+        return
+    name = marks[0].removeprefix("<!-- ").split(":")[0]
+    path = results_dir() / f"{name}.md"
+    write_whole(path, lambda file: file.write(f"{block}\n".encode()))
+    print(f"Written: {path}; docs/results.md keeps what the script's own constants gave")
+
+
+def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
+    """Draw the variances of both estimators, and accuracy against time, to docs/."""
+    data = load_dataset(dataset, constants.DATA_DIR)
+    variances = variances_by_replicates(script_methods(), data, run_generator(0))
+    draw_variances(ROOT / "docs" / "variance.png", variances)
+    names = ("LRS", "LRT", "LRSZ", "LRTZ", "BP", "LRS-published")
+    histories = {name: constants.MODELS_DIR / f"{name}_{dataset}_seed0.csv" for name in names}
+    draw_accuracy_against_time(ROOT / "docs" / "time.png", histories)
+    lines = [["method", *(f"R {R}" for R in REPLICATES)]]
+    for name, kinds in variances.items():
+        for kind, values in zip(("", ", published estimator"), kinds, strict=True):
+            lines.append([name + kind, *(f"{value:.3g}" for value in values)])
+    block = f"On {dataset}:\n\n{markdown_table(lines)}"
+    write_page(VARIANCE_MARKS, block, whole=True)
+
+
+def write_penalties(constants: SimpleNamespace, whole: bool) -> None:
+    """Write the table of BP's accuracy under L-BFGS against the attack's penalty."""
+    places = ("--data-dir", str(constants.DATA_DIR), "--models-dir", str(constants.MODELS_DIR))
+    words = ("--attack", "lbfgs", "--dataset", constants.DATASET, *places)
+    script = runpy.run_path(str(ROOT / "RobustnessTest" / "generate_adv.py"))
+    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    label, batch = data.name, (data.x_test, data.y_test)
+    names = [f"BP_{label}_seed{seed}.npz" for seed in range(constants.SEEDS)]
+    networks = [load_model(constants.MODELS_DIR / name).network for name in names]
+    published = published_cell(label, "BP", "lbfgs")
+    lines = [["penalty", "BP under L-BFGS (%)", "published"]]
+    for penalty in constants.PENALTIES:
+        attack = script_constants(script, [*words, "--penalty", str(penalty)])
+        x_adv = perturbed(attack, surrogate(attack).network, batch, None)
+        reached = [100 * accuracy(network.logits(x_adv), data.y_test) for network in networks]
+        lines.append([f"{penalty:g}", mean_and_spread(reached), published])
+    table = markdown_table(lines)
+    print(table)
+    write_page(PENALTY_MARKS, table, whole)
+
+
+def write_ablation(runs: list[Task], whole: bool) -> None:
+    """Write the table of what else was tried, on held-out training samples."""
+    accuracies: dict[str, list[float]] = {}
+    for task in runs:
+        reached = load_model(task.path).metadata["metrics"]["validation_accuracy"]
+        accuracies.setdefault(" ".join([task.script, *task.flags[6:]]), []).append(100 * reached)
+    lines = [["command", "validation accuracy (%)"]]
+    lines += [[f"`{command}`", mean_and_spread(values)] for command, values in accuracies.items()]
+    write_page(ABLATION_MARKS, markdown_table(lines), whole)
+
+
+def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[str]) -> None:
+    """Write README's table, docs/results.md, and what the training scripts say of themselves."""
+    rows = {dataset: read_csv(results_dir() / f"{dataset}.csv") for dataset in datasets}
+    seconds: dict[str, list[float]] = {}
+    for task in runs:
+        run = load_model(task.path).metadata["metrics"]["seconds"]
+        seconds.setdefault(task.path.stem.rsplit("_seed", 1)[0], []).append(run)
+    note = (
+        f"Test accuracy in percent, noise-free, mean ± sd over {constants.SEEDS} seeds; "
+        "published: Peng et al. (2022); FGSM transferred from a ReLU network, ε = 0.1; seconds on "
+        'one core. Written by `python "Train&Test/study.py"`; more in '
+        "[docs/results.md](docs/results.md)."
+    )
+    table = markdown_table(readme_lines(rows, seconds))
+    write_between(ROOT / "README.md", *RESULTS_MARKS, f"\n{table}\n\n{note}\n")
+    write_page(RESULTS_MARKS, results_block(datasets), whole=True)
+    for name in ("LRS", "LRT", "LRSZ", "LRTZ", "BP"):
+        write_measured(SCRIPTS / f"{name}.py", measured(name, rows, seconds, constants.SEEDS))
+
+
+def readme_lines(rows: dict[str, list[Row]], seconds: dict[str, list[float]]) -> list[list[str]]:
+    """The cells of README's table, a header first."""
+    lines = [["data", "script", "clean", "published", "FGSM", "published", "seconds"]]
+    for dataset, measured_rows in rows.items():
+        for model in ("LRS", "LRT", "LRSZ", "LRTZ", "BP"):
+            line = [dataset, f"[{model}.py](Train%26Test/{model}.py)"]
+            for condition in ("clean", "fgsm"):
+                line.append(mean_and_spread(cell(measured_rows, model, condition)))
+                line.append(published_cell(dataset, model, condition) or "–")
+            lines.append([*line, f"{statistics.fmean(seconds[f'{model}_{dataset}']):.0f}"])
+    return lines
+
+
+def results_block(datasets: Sequence[str]) -> str:
+    """What docs/results.md shows of the data sets, by the rows that testAdv.py has written."""
+    rows = {dataset: read_csv(results_dir() / f"{dataset}.csv") for dataset in datasets}
+    return "\n\n".join(dataset_page(dataset, rows[dataset]) for dataset in datasets)
+
+
+def dataset_page(dataset: str, rows: list[Row]) -> str:
+    """The data set's tables as Markdown: published rows, controls, worst seeds."""
+    main, controls = present(rows)
+    worst = [["model", "worst seed, clean"]] + [
+        [model, f"{min(cell(rows, model, 'clean')):.2f}"] for model in main + controls
+    ]
+    parts = [
+        f"### {dataset}",
+        markdown_table(table_lines(rows, dataset, main)),
+        what_published_cells_say(rows, dataset),
+        "Controls, and the published estimator with its constants:",
+        markdown_table(table_lines(rows, dataset, controls)),
+        what_controls_say(rows),
+        what_the_estimate_changes(rows),
+        markdown_table(worst),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def measured(
+    name: str, rows: dict[str, list[Row]], seconds: dict[str, list[float]], seeds: int
+) -> str:
+    """What a script's docstring says of its accuracy and time, in lines as long as code may be."""
+    parts = [
+        f"{dataset} {mean_and_spread(cell(measured_rows, name, 'clean'))} % in "
+        f"{statistics.fmean(seconds[f'{name}_{dataset}']):.0f} s"
+        for dataset, measured_rows in rows.items()
+    ]
+    return textwrap.fill(f"Measured over {seeds} seeds: {', '.join(parts)}.", 100)
+
+
+def write_measured(script: Path, paragraph: str) -> None:
+    """Replace the paragraph of a script's docstring that begins with "Measured"."""
+    earlier = re.compile(r"^Measured.*(?:\n(?!\"\"\").+)*", re.MULTILINE)
+    text = earlier.sub(paragraph, script.read_text(encoding="utf-8"), count=1)
+    write_whole(script, lambda file: file.write(text.encode()))
+
+
+def write_between(path: Path, begin: str, end: str, block: str) -> None:
+    """Replace what stands between the line `begin` and the line `end` of a text file."""
+    head, rest = path.read_text(encoding="utf-8").split(begin + "\n", 1)
+    _, tail = rest.split(end, 1)
+    text = f"{head}{begin}\n{block}\n{end}{tail}"
+    write_whole(path, lambda file: file.write(text.encode()))
