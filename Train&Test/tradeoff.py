@@ -4,7 +4,8 @@
     python tradeoff.py --seeds 1 --datasets mnist --penalties 1e-4 1e-3
 
 Every setting is reported: none is chosen by the test set. Finished runs are not repeated. Written:
-docs/results.md and docs/tradeoff.png; the models go to models/tradeoff/.
+docs/results.md and docs/tradeoff.png, or, of other constants than those below, tradeoff.md and .png
+in RobustnessTest/results/. The models go to models/tradeoff/.
 """
 
 import sys

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
 from glr.corruptions import as_images
@@ -32,7 +34,13 @@ def square_attack(
         channels_first=False,
         clip_values=(0.0, 1.0),
     )
-    attack = SquareAttack(classifier, eps=epsilon, max_iter=queries, batch_size=len(x))
+    attack = SquareAttack(
+        classifier,
+        eps=epsilon,
+        max_iter=queries,
+        batch_size=len(x),
+        verbose=sys.stderr.isatty(),
+    )
     before = np.random.get_state()  # ART draws from NumPy's global generator: lend it a seed
     np.random.seed(int(rng.integers(2**32)))
     try:

@@ -60,7 +60,7 @@ def noisy_neurons(
 
     def outputs(rows: Array) -> Array:
         noisy = by_pass(rows, shape)
-        return noisy if is_sigmoid else np.asarray(activation(noisy), f4)
+        return noisy if is_sigmoid else passes.outputs_of(activation, noisy)
 
     x, score_of_rows = noisy_rows(np.ascontiguousarray(words), v, scale, is_sigmoid)
     score = by_pass(score_of_rows, shape)

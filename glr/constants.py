@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from glr import losses, network, noise, optimizers
 from glr.errors import GLRError
-from glr.models import load_model
+from glr.models import layers_and_metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,7 +36,7 @@ class Kind(NamedTuple):
 
 def is_file_name(name: str) -> bool:
     """Whether NAME can begin a file name, and be told from the data set and seed that follow."""
-    return re.fullmatch(r"[A-Za-z0-9+.-]+", name) is not None
+    return re.fullmatch(r"(?!surrogate$)[A-Za-z0-9+.-]+", name) is not None
 
 
 def _is_whole(value: object) -> bool:
@@ -68,7 +68,11 @@ NOT_NEGATIVE = Kind(float, lambda v: _is_number(v) and v >= 0, "a number ≥ 0")
 FLAG = Kind(bool, lambda v: isinstance(v, bool), "True or False")
 
 KINDS: dict[str, Kind] = {
-    "NAME": Kind(str, lambda v: isinstance(v, str) and is_file_name(v), "letters, digits, + - ."),
+    "NAME": Kind(
+        str,
+        lambda v: isinstance(v, str) and is_file_name(v),
+        "of letters, digits, + - ., not surrogate",
+    ),
     "DATASET": _text("a name or the path of an .npz")._replace(many=False),
     "SEED": _whole(0),
     "HIDDEN": _whole(1)._replace(many=True),
@@ -218,9 +222,11 @@ def constants_like(script: str, defaults: Mapping[str, object], words: list[str]
     path = parser.parse_known_args(words)[0].like
     if path is None:
         return {}
-    metadata = load_model(path).metadata
+    _, metadata = layers_and_metadata(path)
     recorded = metadata.get("constants")
-    if metadata.get("script") != script or not isinstance(recorded, dict):
+    if not isinstance(recorded, dict):
+        raise GLRError(f"{path}: does not say its constants; name a model that {script}.py trained")
+    if metadata.get("script") != script:
         raise GLRError(
             f"{path}: was trained by {metadata.get('script')}.py, not by {script}.py; run that one"
         )
@@ -275,7 +281,7 @@ def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
     if name in NAMED and isinstance(value, str):
         choices = NAMED[name] | {key: own for key, own in script.items() if _is_own(own, script)}
         if value not in choices or not kind.is_right(choices[value]):
-            raise GLRError(f"{name} = {value}: no such name; give one of {', '.join(NAMED[name])}")
+            raise GLRError(f"{name} = {value}: no such name; give one of {', '.join(choices)}")
         value = choices[value]
     values = value if kind.many and isinstance(value, (tuple, list)) else (value,)
     may_be_none = kind.many and kind.read is str

@@ -29,12 +29,13 @@ from glr.robustness import (
     present,
     published_cell,
     rows_of,
+    smaller_samples,
     table_lines,
     what_controls_say,
     what_published_cells_say,
     what_the_estimate_changes,
 )
-from glr.samples import Samples, load_samples, samples_path
+from glr.samples import Samples, how_to_make, load_samples, samples_path
 
 PRETRAINED = ROOT / "models" / "pretrained"  # weights of seed 0, written by study.py
 
@@ -42,12 +43,13 @@ PRETRAINED = ROOT / "models" / "pretrained"  # weights of seed 0, written by stu
 def samples_of(constants: SimpleNamespace, data: Dataset) -> list[Samples]:
     """The samples that the constants name, or all of the data set's; each one checked."""
     folder = samples_path(constants.DATA_DIR, data.name, "any").parent
-    paths = [samples_path(constants.DATA_DIR, data.name, name) for name in constants.SAMPLES]
+    names = [name.removesuffix(".npz") for name in constants.SAMPLES]
+    paths = [samples_path(constants.DATA_DIR, data.name, name) for name in names]
     paths = paths or sorted(folder.glob("*.npz"))
     if not paths:
         raise GLRError(
-            f"{folder}: no samples; run python generate_adv.py --dataset {constants.DATASET} and "
-            f"python noise_generate_adv.py --dataset {constants.DATASET}"
+            f"{folder}: no samples; run python {how_to_make('fgsm', data.name)} and "
+            f"python {how_to_make('corruptions', data.name)}"
         )
     return [load_samples(path, data) for path in paths]
 
@@ -70,7 +72,7 @@ def evaluate(constants: SimpleNamespace) -> list[Row]:
     if not paths:
         raise GLRError(
             f"{constants.MODELS_DIR}: no model of {data.name}; train one first, "
-            f"python LRS.py --dataset {constants.DATASET} in Train&Test"
+            f'python "Train&Test/LRS.py" --dataset {constants.DATASET}'
         )
     models = [load_model_for(path, data) for path in paths]
     samples = samples_of(constants, data)
@@ -97,6 +99,7 @@ def report(rows: list[Row], constants: SimpleNamespace) -> None:
         "Other attacks, targets and ε": other_conditions(rows),
     }
     sayings = (
+        smaller_samples(rows),
         what_published_cells_say(rows, dataset),
         what_controls_say(rows),
         what_the_estimate_changes(rows),

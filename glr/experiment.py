@@ -78,7 +78,8 @@ def layer_sigmas(sigma: tuple[float, ...], n_layers: int) -> tuple[float, ...]:
         return sigma * n_layers
     if len(sigma) == 2:
         return (sigma[0],) * (n_layers - 1) + (sigma[1],)
-    raise GLRError(f"SIGMA has {len(sigma)} numbers for {n_layers} layers; give 1, 2 or {n_layers}")
+    listed = "1 or 2" if n_layers == 2 else f"1, 2 or {n_layers}"
+    raise GLRError(f"SIGMA has {len(sigma)} numbers for {n_layers} layers; give {listed}")
 
 
 def glr_method(constants: SimpleNamespace) -> GLR:

@@ -38,6 +38,14 @@ def save_model(path: Path, network: Network, metadata: dict) -> None:
 
 def load_model(path: Path) -> Model:
     """Read a model file. Raises GLRError, in one line, for any file that is not one."""
+    layers, metadata = layers_and_metadata(path)
+    parameters = np.concatenate([part.ravel() for layer in layers for part in layer])
+    sizes = [len(layers[0].W), *(layer.b.size for layer in layers)]
+    return Model(Network(parameters, sizes, named_activation(path, metadata)), metadata)
+
+
+def layers_and_metadata(path: Path) -> tuple[list[Layer], dict]:
+    """What a model file holds, whatever its activation; GLRError if it is none."""
     arrays = npz_arrays(path, "model file", "metadata|[Wb][0-9]+", MAX_BYTES, "train it again")
     try:
         metadata = json_object(path, arrays["metadata"], "train it again")
@@ -46,9 +54,7 @@ def load_model(path: Path) -> Model:
     except KeyError as error:
         raise GLRError(f"{path}: not a model file (no array {error}); train it again") from error
     check_layers(path, layers)
-    parameters = np.concatenate([part.ravel() for layer in layers for part in layer])
-    sizes = [len(layers[0].W), *(layer.b.size for layer in layers)]
-    return Model(Network(parameters, sizes, named_activation(path, metadata)), metadata)
+    return layers, metadata
 
 
 def check_layers(path: Path, layers: list[Layer]) -> None:

@@ -153,7 +153,7 @@ def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
             x = x[..., None, :, :]  # the axis of the K draws
         logits = Logits(logits_of(layer, x), noise_scale(glr, t, x))
         if glr.sigma[t] == 0:
-            x = np.asarray(activation(logits.v), np.float32)
+            x = outputs_of(activation, logits.v)
             noise.append(None)
             drawn.append(None)
             continue
@@ -261,14 +261,29 @@ def noisy_neurons(
     """Outputs φ(v + σr). The noise's law is symmetric: −r has the probability of r."""
     v, scale = logits
     r, score = law.draw(rng, shape)
+    if r.shape != shape or score.shape != shape:
+        raise GLRError(
+            f"the noise {law.name} drew shapes {r.shape} and {score.shape}, not {shape} twice: "
+            "its draw must return the noise and its score"
+        )
     noisy = scale * r
     noisy += v
-    x = np.asarray(activation(noisy), np.float32)
+    x = outputs_of(activation, noisy)
 
     def opposite() -> tuple[Array, Array]:
-        return np.asarray(activation(v - scale * r), np.float32), score * np.float32(0.5)
+        return outputs_of(activation, v - scale * r), score * np.float32(0.5)
 
     return Neurons(x, score, opposite)
+
+
+def outputs_of(activation: Activation, v: Array) -> Array:
+    """φ(v) as float32; GLRError if the activation gives another shape."""
+    x = np.asarray(activation(v), np.float32)
+    if x.shape != v.shape:
+        raise GLRError(
+            f"the activation gave shape {x.shape} for logits {v.shape}: it must be elementwise"
+        )
+    return x
 
 
 def binary_neurons(

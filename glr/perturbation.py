@@ -27,6 +27,7 @@ from glr.corruptions import CORRUPTIONS, SEVERITIES, as_images
 from glr.data import Dataset, dataset_label, load_dataset
 from glr.errors import GLRError
 from glr.experiment import run_generator, run_path, save_run, train_by_backpropagation
+from glr.files import check_writable
 from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model, load_model
@@ -60,7 +61,8 @@ SURROGATE = {  # how the surrogate is trained: the published code's separate ReL
 
 def surrogate(constants: SimpleNamespace) -> Model:
     """The surrogate of the data set and seed; trained, and kept in models/, when missing."""
-    settings = SimpleNamespace(**{**vars(constants), **SURROGATE, "SCRIPT": "generate_adv"})
+    shared = ("SCRIPT", "DATASET", "SEED", "DATA_DIR", "MODELS_DIR")  # the attack's are its own
+    settings = SimpleNamespace(**{name: getattr(constants, name) for name in shared}, **SURROGATE)
     path = run_path(settings)
     if not path.exists():
         print(f"No surrogate at {path}: training one", file=sys.stderr)
@@ -80,7 +82,7 @@ def attacked_model(constants: SimpleNamespace, data: Dataset) -> tuple[Network, 
 def check_image_range(data: Dataset) -> None:
     """Raise GLRError unless the test inputs lie in [0, 1], where ε and corruptions have sense."""
     if data.x_test.min() < 0 or data.x_test.max() > 1:
-        raise GLRError(f"{data.name}: inputs leave [0, 1]; scale them, so that ε has a meaning")
+        raise GLRError(f"{data.name}: inputs leave [0, 1]; scale them to it, as images are")
 
 
 def write_attacks(constants: SimpleNamespace) -> None:
@@ -91,19 +93,24 @@ def write_attacks(constants: SimpleNamespace) -> None:
     n = constants.IMAGES or len(data.x_test)
     x, y = data.x_test[:n], data.y_test[:n]
     network, target = attacked_model(constants, data)
+    epsilons = constants.EPSILON if constants.ATTACK in EPSILON_ATTACKS else (None,)
+    paths = [
+        samples_path(constants.DATA_DIR, data.name, sample_name(constants.ATTACK, target, epsilon))
+        for epsilon in epsilons
+    ]
+    for path in paths:
+        check_writable(path)
     follows_gradient = constants.ATTACK != "square"
     labels = attack_labels(constants, network, y)
     zero_share = zero_share_of(network, x, labels) if follows_gradient else 0.0
-    for epsilon in constants.EPSILON if constants.ATTACK in EPSILON_ATTACKS else (None,):
+    for epsilon, path in zip(epsilons, paths, strict=True):
         x_adv = perturbed(constants, network, (x, y), epsilon)
         metadata = attack_metadata(constants, target, epsilon, zero_share)
-        name = sample_name(constants.ATTACK, target, epsilon)
-        path = samples_path(constants.DATA_DIR, data.name, name)
         save_samples(path, Samples(x, x_adv, y, metadata))
         if isqrt(x.shape[1]) ** 2 == x.shape[1]:
             draw_attack(path.with_suffix(".png"), x, x_adv, y)
         before, after = (100 * accuracy(network.logits(a), y) for a in (x, x_adv))
-        print(f"{name}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
+        print(f"{path.stem}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
     for note in gradient_notes(network, zero_share) if follows_gradient else ():
         print(note, file=sys.stderr)
 
@@ -194,6 +201,8 @@ def write_corruptions(constants: SimpleNamespace) -> None:
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     check_image_range(data)
     images = as_images(data.x_test)
+    picture = samples_path(constants.DATA_DIR, data.name, "corruptions").with_suffix(".png")
+    check_writable(picture)
     streams = run_generator(constants.SEED).spawn(len(CORRUPTIONS))
     shown = {}
     for (name, corruption), rng in zip(
@@ -214,6 +223,5 @@ def write_corruptions(constants: SimpleNamespace) -> None:
         save_samples(path, Samples(data.x_test, x_adv, data.y_test, metadata))
         print(f"{name}: {len(images)} images × severities 1–5; {path}")
         shown[name] = stack[:, 0]
-    picture = samples_path(constants.DATA_DIR, data.name, "corruptions").with_suffix(".png")
     draw_corruptions(picture, images[0], shown)
     print(f"picture: {picture}")

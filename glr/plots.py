@@ -26,7 +26,8 @@ def draw_learning_curve(path: Path, title: str, history: Sequence[Evaluation], w
     figure = new_figure(8, 3.4)
     left, right = figure.subplots(1, 2)
     steps = [row.step for row in history]
-    left.plot(steps, [100 * row.test_accuracy for row in history], color="tab:blue")
+    marker = "." if len(history) == 1 else ""  # one point makes no line
+    left.plot(steps, [100 * row.test_accuracy for row in history], marker, ls="-", color="tab:blue")
     left.set(xlabel="minibatch step", ylabel=f"{where} accuracy (%), noise-free")
     left.annotate(
         f"{100 * history[-1].test_accuracy:.2f} %",
@@ -35,8 +36,11 @@ def draw_learning_curve(path: Path, title: str, history: Sequence[Evaluation], w
         textcoords="offset points",
         ha="right",
     )
-    right.plot(steps, [row.train_loss for row in history], label="training, with noise")
-    right.plot(steps, [row.test_loss for row in history], label=f"{where}, noise-free")
+    for losses, label in (
+        ([row.train_loss for row in history], "training, with noise"),
+        ([row.test_loss for row in history], f"{where}, noise-free"),
+    ):
+        right.plot(steps, losses, marker, ls="-", label=label)
     right.set(xlabel="minibatch step", ylabel="mean loss per sample")
     right.legend(frameon=False)
     for axes in (left, right):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glr.data import Dataset
+from glr.data import Dataset, n_classes
 from glr.errors import GLRError
 from glr.models import Model, load_model
 from glr.network import accuracy
@@ -49,12 +49,15 @@ def load_model_for(path: Path, data: Dataset) -> Model:
     """The model, if it was trained on this data set; else GLRError."""
     model = load_model(path)
     sizes, dataset = model.network.sizes, model.metadata.get("dataset")
-    if dataset != data.name or sizes[0] != data.x_test.shape[1]:
+    if dataset != data.name or (sizes[0], sizes[-1]) != (data.x_test.shape[1], n_classes(data)):
         raise GLRError(
-            f"{path}: trained on {dataset} with {sizes[0]} inputs, not on {data.name}; "
+            f"{path}: trained on {dataset} with {sizes[0]} inputs and {sizes[-1]} classes, "
+            f"not on {data.name} with {data.x_test.shape[1]} and {n_classes(data)}; "
             f"name a model of {data.name}, or use --dataset {dataset}"
         )
-    if not {"NAME", "SEED"} <= set(model.metadata.get("constants", ())):
+    constants = model.metadata.get("constants")
+    own = constants if isinstance(constants, dict) else {}
+    if not (isinstance(own.get("NAME"), str) and isinstance(own.get("SEED"), int)):
         raise GLRError(f"{path}: its metadata lack the constants NAME and SEED; train it again")
     return model
 
@@ -204,6 +207,14 @@ def other_conditions(rows: list[Row]) -> list[list[str]]:
         ]
         lines.append([model, *map(mean_and_spread, picked)])
     return lines
+
+
+def smaller_samples(rows: list[Row]) -> str:
+    """A note on the conditions that were measured on fewer samples than the clean accuracy."""
+    n_clean = max(row.n for row in rows if row.condition == "clean")
+    fewer = sorted({(row.condition, row.n) for row in rows if row.n < n_clean})
+    listed = ", ".join(f"{condition} {n}" for condition, n in fewer)
+    return f"Of the first samples only, not of all {n_clean}: {listed}." if fewer else ""
 
 
 def what_controls_say(rows: list[Row]) -> str:

@@ -65,11 +65,12 @@ def load_samples(path: Path, data: Dataset) -> Samples:
 
 
 def how_to_make(name: str, dataset: str) -> str:
-    """The command that writes the file of samples called name: glr.perturbation.sample_name."""
+    """What `python` is given to write the file of samples called name (or "corruptions", all)."""
     source = dataset if dataset in SHIPPED else f"{dataset}.npz"
-    if name in CORRUPTIONS:
-        return f"noise_generate_adv.py --dataset {source} --corruptions {name}"
-    words = f"generate_adv.py --dataset {source}"
+    if name in ("corruptions", *CORRUPTIONS):
+        one = f" --corruptions {name}" if name in CORRUPTIONS else ""
+        return f'"RobustnessTest/noise_generate_adv.py" --dataset {source}{one}'
+    words = f'"RobustnessTest/generate_adv.py" --dataset {source}'
     known = re.fullmatch(r"(fgsm|pgd|lbfgs|square)(_(.+)-seed(\d+))?(_eps(.+))?", name)
     if known is None:
         return words

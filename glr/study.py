@@ -62,7 +62,10 @@ def is_finished(task: Task) -> bool:
     if not task.path.exists():
         return False
     wanted = recorded_constants(constants_of(task.script, task.flags))
-    return load_model(task.path).metadata.get("constants") == wanted
+    try:
+        return load_model(task.path).metadata.get("constants") == wanted
+    except GLRError:  # a damaged file, or an activation of someone's own: the run is done again
+        return False
 
 
 def trained_files(task: Task) -> dict[str, bytes]:

@@ -37,7 +37,7 @@ TRADEOFF_MARKS = (
 )
 SAMPLES = (f"fgsm_eps{PUBLISHED_EPSILON:g}", "lbfgs", *CORRUPTIONS)  # of the published columns
 DRAWN = ("clean", "fgsm")  # the two accuracies that are set against each other
-STYLES = ("o-", "s:", "^--")  # of the lines, one for each thing that is made larger
+STYLES = ("o-", "s:")  # of the lines, one for each thing that is made larger
 
 
 class Setting(NamedTuple):
@@ -155,7 +155,7 @@ def draw_tradeoffs(path: Path, by_dataset: Sequence[Measured]) -> None:
 def draw_tradeoff(axes, measured: Measured) -> None:
     """A line for each network, and for each thing that the settings make larger."""
     whats = dict.fromkeys(setting.what for setting in measured.settings)
-    styles = dict(zip(whats, STYLES, strict=False))
+    styles = dict(zip(whats, STYLES, strict=True))
     for i, name in enumerate(measured.networks):
         star = published(measured.dataset, name, DRAWN)
         colour = f"C{i}" if star else "black"

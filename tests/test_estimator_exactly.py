@@ -23,6 +23,7 @@ from glr import estimator, passes
 from glr.errors import GLRError
 from glr.estimator import Batch, glr_gradient, group_sizes
 from glr.losses import cross_entropy, zero_one
+from glr.noise import NoiseLaw
 from glr.passes import forward_passes
 
 
@@ -410,3 +411,20 @@ def shared_score_of(problem, plain, layer):
         return plain.noise[0].score / 2
     v = layer.W.T @ plain.inputs[0] + layer.b[:, None]
     return (2 * plain.inputs[1] - 1) * DISTRIBUTION["logistic"].pdf(v / 0.8)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"activation": lambda v: v.sum(axis=-2)}, "the activation gave shape"),
+        ({"loss": lambda z, y: z}, "the loss gave shape"),
+        (
+            {"noise": NoiseLaw("half", lambda rng, shape: 2 * (np.zeros(shape[1:]),))},
+            "the noise half drew shapes",
+        ),
+    ],
+)
+def test_a_function_of_one_s_own_with_wrong_shapes_is_named(wrong, complaint):
+    problem = Problem((7, 9, 5), sigma=(0.8, 0.7))
+    with pytest.raises(GLRError, match=complaint):
+        one_gradient(problem, replace(glr_of(problem), **wrong))

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import ttest_ind
 
 from glr.data import load_dataset
-from glr.models import save_model
+from glr.models import load_model, save_model
 from glr.network import new_network, sigmoid, threshold
 from glr.robustness import (
     Row,
@@ -21,6 +21,7 @@ from glr.robustness import (
     mean_and_spread,
     models_found,
     other_conditions,
+    smaller_samples,
     table_lines,
     what_controls_say,
     what_published_cells_say,
@@ -229,32 +230,35 @@ def test_truncated_samples_are_refused_with_what_to_run(chain, tmp_path):
     env = tampered(chain, tmp_path)
     path = tmp_path / "data/digits/adversarial/fgsm_eps0.1.npz"
     path.write_bytes(path.read_bytes()[:-1000])
-    command = "run python generate_adv.py --dataset digits --attack fgsm --epsilon 0.1 again"
-    assert_refused(run("testAdv.py", env=env), command, tmp_path)
+    assert_refused(
+        run("testAdv.py", env=env),
+        'run python "RobustnessTest/generate_adv.py" --dataset digits --attack fgsm --epsilon 0.1',
+        tmp_path,
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("lbfgs", "generate_adv.py --dataset mnist --attack lbfgs"),
-        ("glass_blur", "noise_generate_adv.py --dataset mnist --corruptions glass_blur"),
+        ("lbfgs", 'generate_adv.py" --dataset mnist --attack lbfgs'),
+        ("glass_blur", 'noise_generate_adv.py" --dataset mnist --corruptions glass_blur'),
         (
             "pgd_BP+L2C-seed1_eps0.05",
-            "generate_adv.py --dataset mnist --attack pgd "
+            'generate_adv.py" --dataset mnist --attack pgd '
             "--target models/BP+L2C_mnist_seed1.npz --epsilon 0.05",
         ),
-        ("mine", "generate_adv.py --dataset mnist"),
+        ("mine", 'generate_adv.py" --dataset mnist'),
     ],
 )
 def test_how_to_make_a_file_of_samples(name, command):
-    assert how_to_make(name, "mnist") == command
+    assert how_to_make(name, "mnist") == f'"RobustnessTest/{command}'
 
 
 def test_missing_samples_and_models_are_named_with_what_to_run(chain, tmp_path):
     _, env, *_ = chain
     empty = {**env, "GLR_RESULTS_DIR": str(tmp_path / "results")}
     ran = run("testAdv.py", env={**empty, "GLR_DATA_DIR": str(tmp_path / "none")})
-    assert_refused(ran, "run python generate_adv.py", tmp_path)
+    assert_refused(ran, 'run python "RobustnessTest/generate_adv.py" --dataset digits', tmp_path)
     np.savez(tmp_path / "own.npz", x=DIGITS.x_test, y=DIGITS.y_test)
     ran = run("testAdv.py", "--dataset", tmp_path / "own.npz", env=empty)
     assert_refused(ran, "no model of own; train one first", tmp_path)
@@ -323,6 +327,20 @@ def test_published_cells_stand_below_ours():
     assert lines[0][:4] == ["model", "clean", "lbfgs", "fgsm"]
     assert lines[1][:2] == ["LRTZ", "96.00"]
     assert lines[2][:4] == ["  published", "90.22", "77.74", "61.36"]
+
+
+def test_conditions_of_fewer_samples_are_named():
+    rows = [Row("LRS", 0, "clean", 0, 0.9, 360), Row("LRS", 0, "fgsm", 0.1, 0.5, 360)]
+    assert smaller_samples(rows) == ""
+    rows += [Row("LRS", seed, "square", 0.1, 0.5, 20) for seed in (0, 1)]
+    assert smaller_samples(rows) == "Of the first samples only, not of all 360: square 20."
+
+
+def test_a_surrogate_s_constants_are_not_the_attack_s(chain):
+    """So that one whose training was stopped is continued by any attack."""
+    home, *_ = chain
+    constants = load_model(home / "models" / "surrogate_digits_seed0.npz").metadata["constants"]
+    assert not {"ATTACK", "EPSILON", "IMAGES", "TARGET", "PENALTY"} & constants.keys()
 
 
 def test_what_controls_say_is_arithmetic():

@@ -144,6 +144,7 @@ def test_own_data_in_an_npz(tmp_path):
         ("--standardised-loss", "STANDARDISED_LOSS = True: is for a loss of 0 or 1"),
         ("--learning-rate nan", "LEARNING_RATE = nan"),
         ("--name ../evil", "NAME = ../evil"),
+        ("--name surrogate", "NAME = surrogate"),
         ("--dataset nothing", "nothing"),
         ("--dataset nothing.npz", "nothing.npz"),
         ("--validation 99999", "99999"),
@@ -242,10 +243,16 @@ def test_the_readme_s_own_activation_and_loss_train(tmp_path):
     words = command.replace('"', "").split()
     ran = run(*words, "--models-dir", tmp_path / "m", home=tmp_path / "home")
     assert ran.returncode == 0, ran.stderr
-    _, metadata = saved(tmp_path / "m" / "LRS_digits_seed0.npz")
+    _, metadata = saved(tmp_path / "m" / "LRS-rank_digits_seed0.npz")
     assert metadata["activation"] == "staircase"
     assert metadata["loss"] == "rank"
     assert metadata["metrics"]["test_accuracy"] > 0.9
+    places = ("--models-dir", tmp_path / "again")
+    like = ("--like", tmp_path / "m" / "LRS-rank_digits_seed0.npz")
+    ran = run("LRS.py", *like, "--steps", 30, *places, home=tmp_path / "home")
+    assert ran.returncode == 0, ran.stderr
+    _, metadata = saved(tmp_path / "again" / "LRS-rank_digits_seed0.npz")
+    assert metadata["activation"] == "staircase"
 
 
 def test_the_readme_s_own_noise_law_trains(tmp_path):

@@ -50,6 +50,8 @@ def test_only_missing_and_outdated_runs_are_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "keep", lambda files, folder: trained.append(sorted(files)[1]))
     study.train_missing(runs, chosen)
     assert trained == ["short_digits_seed0.npz"]
+    runs[0].path.write_bytes(runs[0].path.read_bytes()[:-100])
+    assert not study.is_finished(runs[0])
 
 
 def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
