@@ -61,7 +61,7 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
 
     The weight of a pass needs the losses of its sample's others, so the passes are kept until then.
     If R is too large for that, the estimate is the mean over groups of passes, each with a
-    control variate of its own: memory does not grow with R, and no pass is walked twice.
+    control variate of its own: memory stays bounded, and no pass is walked twice.
 
     Raises GLRError if there is no other pass for the control variate.
     """

@@ -8,13 +8,15 @@ from statistics import fmean
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from glr.constants import ROOT
 from glr.corruptions import CORRUPTIONS
-from glr.data import load_dataset
+from glr.data import Dataset, load_dataset
 from glr.evaluation import results_dir
 from glr.machine import prepare_for_small_arrays
+from glr.models import Model
 from glr.pages import write_page
 from glr.plots import new_figure, save_figure
 from glr.robustness import (
@@ -36,6 +38,7 @@ TRADEOFF_MARKS = (
     "<!-- end of tradeoff -->",
 )
 SAMPLES = (f"fgsm_eps{PUBLISHED_EPSILON:g}", "lbfgs", *CORRUPTIONS)  # of the published columns
+WORST_CLASS = "clean, worst class"  # a condition beside the published columns
 DRAWN = ("clean", "fgsm")  # the two accuracies that are set against each other
 STYLES = ("o-", "s:")  # of the lines, one for each thing that is made larger
 
@@ -88,8 +91,19 @@ def measured_rows(runs: list[Task], constants: SimpleNamespace, dataset: str) ->
     paths = [samples_path(constants.DATA_DIR, data.name, name) for name in SAMPLES]
     samples = [load_samples(path, data) for path in paths]
     own = [task.path for task in runs if dataset in task.flags]
-    bar = tqdm(own, desc=f"evaluating on {dataset}", unit="model", disable=None)
-    return [row for path in bar for row in rows_of(load_model_for(path, data), data, samples)]
+    rows = []
+    for path in tqdm(own, desc=f"evaluating on {dataset}", unit="model", disable=None):
+        model = load_model_for(path, data)
+        rows += [*rows_of(model, data, samples), worst_class_row(model, data)]
+    return rows
+
+
+def worst_class_row(model: Model, data: Dataset) -> Row:
+    """The clean accuracy on the class where it is lowest: 0 of a class that was lost."""
+    right = model.network.logits(data.x_test).argmax(axis=0) == data.y_test
+    lowest = min(float(right[data.y_test == label].mean()) for label in np.unique(data.y_test))
+    own = model.metadata["constants"]
+    return Row(own["NAME"], own["SEED"], WORST_CLASS, 0, lowest, len(data.y_test))
 
 
 def published(dataset: str, name: str, conditions: Sequence[str]) -> list[float]:
@@ -131,6 +145,16 @@ def what_surpasses(measured: Measured, conditions: Sequence[str]) -> str:
         ]
         parts.append(f"{name} at {listed(above) or 'none of these'}")
     return "; ".join(parts)
+
+
+def what_lost_a_class(measured: Measured) -> str:
+    """How many runs of each network, over all settings, have a class that is never right."""
+    parts = []
+    for name in measured.networks:
+        lowest = [measured.reached(name, setting, WORST_CLASS) for setting in measured.settings]
+        runs = [accuracy for seeds in lowest for accuracy in seeds]
+        parts.append(f"{name} {runs.count(0)} of {len(runs)}")
+    return ", ".join(parts)
 
 
 def listed(settings: Sequence[Setting]) -> str:
@@ -200,4 +224,6 @@ def tradeoff_block(by_dataset: Sequence[Measured]) -> str:
         ):
             says = what_surpasses(measured, conditions)
             parts.append(f"Above the published {what} at once: {says}." if says else "")
+        lost = what_lost_a_class(measured)
+        parts.append(f"Runs with a class of which no test sample is right: {lost}.")
     return "\n\n".join(filter(None, parts))

@@ -104,9 +104,9 @@ def test_flags_override_constants_and_are_stored(tmp_path):
 def test_the_published_setting_of_the_method_page_runs(tmp_path):
     page = (ROOT / "docs" / "method.md").read_text()
     (command,) = re.findall(
-        r"^    python (LRS\.py --noise laplace(?:.*\\\n)+.*)$", page, re.MULTILINE
+        r'^    python "Train&Test/(LRS\.py" --noise laplace(?:.*\\\n)+.*)$', page, re.MULTILINE
     )
-    words = command.replace("\\\n", " ").split()
+    words = command.replace("\\\n", " ").replace('"', "").split()
     ran = run(*words, "--steps", 20, "--models-dir", tmp_path)
     assert ran.returncode == 0, ran.stderr
 

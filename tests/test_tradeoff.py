@@ -2,10 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from glr import pages, study, tradeoff
 from glr.constants import ROOT
+from glr.data import Dataset
+from glr.models import Model
+from glr.network import Network, sigmoid
 from glr.robustness import PUBLISHED, Row
 from glr.tradeoff import Measured, Setting
 
@@ -63,6 +67,18 @@ def test_a_setting_surpasses_the_published_accuracies_only_in_all_at_once():
     )
 
 
+def test_a_class_that_is_never_right_is_a_lost_one():
+    data = Dataset("two", np.zeros((1, 2)), np.zeros(1), np.eye(2)[[0, 0, 1]], np.array([0, 0, 1]))
+    rows = []
+    for seed, diagonal in enumerate((1, -1)):  # of the second class: right, and wrong
+        network = Network(np.array([1, 0, 0, diagonal, 0, 0], np.float32), [2, 2], sigmoid)
+        constants = {"NAME": tradeoff.name_at("LRSZ", LOW), "SEED": seed}
+        rows.append(tradeoff.worst_class_row(Model(network, {"constants": constants}), data))
+    assert [row.accuracy for row in rows] == [1, 0]
+    measured = Measured("two", ["LRSZ"], [LOW], rows)
+    assert tradeoff.what_lost_a_class(measured) == "LRSZ 1 of 2"
+
+
 def test_the_table_has_a_line_per_setting_and_the_published_last():
     header, first, second, published = tradeoff.tradeoff_lines(measured_on("mnist"))
     assert header == ["", "LRTZ", "LRS", "BP+L2C"]
@@ -88,7 +104,7 @@ def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):
         study.run_robustness_script(words, chosen, "digits")
     rows = tradeoff.measured_rows(runs, chosen, "digits")
     assert {row.model for row in rows} == set(networks)
-    assert {row.condition for row in rows} == set(PUBLISHED["columns"])
+    assert {row.condition for row in rows} == {*PUBLISHED["columns"], tradeoff.WORST_CLASS}
     measured = [Measured(dataset, ["LRT"], settings, rows) for dataset in ("digits", "mnist")]
     monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path / "results"))
     before = page.read_text()
