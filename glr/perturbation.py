@@ -201,8 +201,7 @@ def write_corruptions(constants: SimpleNamespace) -> None:
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     check_image_range(data)
     images = as_images(data.x_test)
-    picture = samples_path(constants.DATA_DIR, data.name, "corruptions").with_suffix(".png")
-    check_writable(picture)
+    check_writable(samples_path(constants.DATA_DIR, data.name, constants.CORRUPTIONS[0]))
     streams = run_generator(constants.SEED).spawn(len(CORRUPTIONS))
     shown = {}
     for (name, corruption), rng in zip(
@@ -223,5 +222,6 @@ def write_corruptions(constants: SimpleNamespace) -> None:
         save_samples(path, Samples(data.x_test, x_adv, data.y_test, metadata))
         print(f"{name}: {len(images)} images × severities 1–5; {path}")
         shown[name] = stack[:, 0]
+    picture = samples_path(constants.DATA_DIR, data.name, "corruptions").with_suffix(".png")
     draw_corruptions(picture, images[0], shown)
     print(f"picture: {picture}")

@@ -1,4 +1,4 @@
-"""Pictures of perturbed images and of the robustness table."""
+"""Pictures of perturbed images."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def draw_learning_curve(path: Path, title: str, history: Sequence[Evaluation], w
     left, right = figure.subplots(1, 2)
     steps = [row.step for row in history]
     marker = "." if len(history) == 1 else ""  # one point makes no line
-    left.plot(steps, [100 * row.test_accuracy for row in history], marker, ls="-", color="tab:blue")
+    left.plot(steps, [100 * row.test_accuracy for row in history], marker=marker, color="tab:blue")
     left.set(xlabel="minibatch step", ylabel=f"{where} accuracy (%), noise-free")
     left.annotate(
         f"{100 * history[-1].test_accuracy:.2f} %",
@@ -40,7 +40,7 @@ def draw_learning_curve(path: Path, title: str, history: Sequence[Evaluation], w
         ([row.train_loss for row in history], "training, with noise"),
         ([row.test_loss for row in history], f"{where}, noise-free"),
     ):
-        right.plot(steps, losses, marker, ls="-", label=label)
+        right.plot(steps, losses, marker=marker, label=label)
     right.set(xlabel="minibatch step", ylabel="mean loss per sample")
     right.legend(frameon=False)
     for axes in (left, right):

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glr.corruptions import CORRUPTIONS
 from glr.data import SHIPPED, Dataset
 from glr.errors import GLRError
 from glr.files import write_whole
@@ -66,6 +65,8 @@ def load_samples(path: Path, data: Dataset) -> Samples:
 
 def how_to_make(name: str, dataset: str) -> str:
     """What `python` is given to write the file of samples called name (or "corruptions", all)."""
+    from glr.corruptions import CORRUPTIONS  # noqa: PLC0415  (SciPy, for a complaint alone)
+
     source = dataset if dataset in SHIPPED else f"{dataset}.npz"
     if name in ("corruptions", *CORRUPTIONS):
         one = f" --corruptions {name}" if name in CORRUPTIONS else ""

@@ -20,11 +20,10 @@ def command(script, *words, home=ROOT):
     return [sys.executable, str(path), *map(str, words)]
 
 
-def run(script, *words, cwd=ROOT, home=ROOT):
+def run(script, *words, cwd=ROOT, home=ROOT, env=None):
     """The finished process of `python script words`."""
-    return subprocess.run(
-        command(script, *words, home=home), cwd=cwd, text=True, capture_output=True, check=False
-    )
+    words = command(script, *words, home=home)
+    return subprocess.run(words, cwd=cwd, env=env, text=True, capture_output=True, check=False)
 
 
 def started(script, *words):
@@ -49,9 +48,9 @@ def history(path):
 
 
 def assert_whole(folder):
-    """Every file of a models folder can be read to its end; the rest of a killed write has no name.
+    """Every file of a models folder can be read to its end.
 
-    Files whose names begin with a dot are such rests.
+    What a killed write leaves has a name of its own, which begins with a dot.
     """
     for path in folder.glob("[!.]*"):
         if path.suffix in (".npz", ".checkpoint"):

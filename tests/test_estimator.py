@@ -246,7 +246,7 @@ def test_each_layer_has_its_own_sigma(law, perturb):
 
 
 HIDDEN, OUTPUT = ["W0", "b0"], ["W1", "b1"]
-REDUCTIONS = {  # network, settings before, settings added, layers that gain, largest ratio
+REDUCTIONS = {  # network, settings before, settings added, largest ratio of the variances
     "control variate": ("sigmoid", {"control_variate": False}, {"control_variate": True}, 0.7),
     "conditional score": ("threshold", {}, {"conditional_score": True}, 0.7),
     "4 output draws": ("sigmoid", {}, {"output_draws": 4}, 1.0),

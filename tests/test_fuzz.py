@@ -15,41 +15,22 @@ from datafiles import CUT, EDITS, FUZZ, bounded, mutated
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import ROOT
+from runs import ORIGIN, PLAN, run_with_checkpoint, small_run
 
-from glr.checkpoint import restore_checkpoint, save_checkpoint
-from glr.data import Dataset
+from glr.checkpoint import restore_checkpoint
 from glr.errors import GLRError
-from glr.estimator import GLR
 from glr.idx import IDX_BYTES, idx_array, idx_bytes
-from glr.losses import cross_entropy
 from glr.models import load_model
-from glr.network import new_network, sigmoid
-from glr.optimizers import adam
-from glr.training import Plan, Run, glr_estimator, train
 
 MODEL = (ROOT / "models" / "pretrained" / "LRT_digits_seed0.npz").read_bytes()
 LABELS = "t10k-labels-idx1-ubyte"
 MNIST = Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist" / f"{LABELS}.gz"
-PLAN = Plan(cross_entropy, adam, 10, 5, 0.1, 0.0, False, 4)
-ORIGIN = {"SEED": 0, "training data": 7}
-
-
-def new_run():
-    """A run of a 3-4-2 network before its first step."""
-    rng = np.random.Generator(np.random.SFC64(0))
-    glr = GLR(sigmoid, cross_entropy, (1.0, 1.0))
-    return Run(new_network([3, 4, 2], sigmoid, rng), glr_estimator(glr, rng))
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """The bytes of a checkpoint after five steps, one of them since the last evaluation."""
-    path, run = tmp_path_factory.mktemp("run") / "run.checkpoint", new_run()
-    x, y = np.ones((5, 3), np.float32), np.array([0, 1, 0, 1, 0])
-    steps = train(run, Dataset("toy", x, y, x, y), PLAN, np.random.Generator(np.random.SFC64(0)))
-    for _ in range(5):
-        next(steps)
-    save_checkpoint(path, run, ORIGIN)
+    """The bytes of a checkpoint."""
+    _, path = run_with_checkpoint(tmp_path_factory.mktemp("run"))
     return path.read_bytes()
 
 
@@ -81,7 +62,7 @@ def assert_model_or_refused(path):
 
 def assert_restored_or_refused(path):
     """A checkpoint is taken over whole, or the run stays at its beginning."""
-    run = new_run()
+    run = small_run()
     before = run.network.parameters.copy()
     try:
         bounded(restore_checkpoint, path, run, ORIGIN, PLAN)

@@ -11,24 +11,16 @@ import time
 import numpy as np
 import pytest
 from processes import ROOT, assert_same_run, assert_whole, command, run, saved, started
+from runs import ORIGIN, PLAN, run_with_checkpoint, small_run
 
-from glr.checkpoint import restore_checkpoint, save_checkpoint
-from glr.data import Dataset
+from glr.checkpoint import restore_checkpoint
 from glr.errors import DivergenceError, GLRError
-from glr.estimator import GLR, Gradient
-from glr.losses import zero_one
-from glr.network import new_network, sigmoid
-from glr.noise import gaussian
-from glr.optimizers import adam
+from glr.estimator import Gradient
 from glr.training import (
     Estimator,
-    Plan,
-    Run,
     generator_words,
-    glr_estimator,
     set_generator_words,
     take_step,
-    train,
 )
 
 KILLS = 50
@@ -99,7 +91,7 @@ def test_samples_are_old_or_new_wherever_their_writer_is_killed(tmp_path):
 )
 def test_a_stopped_run_says_so_within_a_second_and_keeps_its_state(script, words, number, tmp_path):
     words = (*words, "--models-dir", tmp_path)
-    process = hanging_up(signal.SIG_DFL, command(script, *words))
+    process = begun(signal.SIG_DFL, command(script, *words))
     start = time.perf_counter()
     process.send_signal(number)
     _, complaint = process.communicate()
@@ -114,14 +106,14 @@ def test_a_stopped_run_says_so_within_a_second_and_keeps_its_state(script, words
     assert checkpoint.suffix == ".checkpoint"
 
 
-def hanging_up(action, words):
-    """A run that has begun, and takes SIGHUP so, whatever this process does."""
+def begun(on_hangup, words):
+    """LRS.py past step 500, which takes SIGHUP so, whatever this process does."""
     process = subprocess.Popen(
         words,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, action),  # noqa: PLW1509  (no threads)
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, on_hangup),  # noqa: PLW1509  (no threads)
     )
     assert process.stdout.readline().startswith("step 500/100000")
     return process
@@ -129,7 +121,7 @@ def hanging_up(action, words):
 
 def test_a_run_under_nohup_outlives_its_terminal(tmp_path):
     words = command("LRS.py", "--steps", 100_000, "--models-dir", tmp_path)
-    process = hanging_up(signal.SIG_IGN, words)
+    process = begun(signal.SIG_IGN, words)
     process.send_signal(signal.SIGHUP)
     assert process.stdout.readline().startswith("step 1000/100000")
     process.send_signal(signal.SIGTERM)
@@ -261,18 +253,6 @@ def test_divergence_keeps_the_last_good_state_which_another_step_size_continues(
     assert "changed half-way" in again.stderr
 
 
-def small_run(seed=0):
-    """A run of a 3-4-2 network before its first step."""
-    rng = np.random.Generator(np.random.SFC64(seed))
-    glr = GLR(sigmoid, zero_one, (1.0, 1.0), gaussian)
-    run = Run(new_network([3, 4, 2], sigmoid, rng), glr_estimator(glr, rng))
-    return run
-
-
-PLAN = Plan(zero_one, adam, 10, 5, 0.1, 0.0, False, 4)
-ORIGIN = {"SEED": 0, "SIGMA": [1.0], "training data": 7}
-
-
 def test_infinite_weights_stop_a_run_whose_loss_cannot_show_them():
     """The 0-1 loss of NaN logits is 0, as finite as it is wrong."""
     run = small_run()
@@ -287,14 +267,8 @@ def test_infinite_weights_stop_a_run_whose_loss_cannot_show_them():
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A checkpoint after five steps, one of them since the last evaluation; and its arrays."""
-    run = small_run()
-    x, y = np.ones((5, 3), np.float32), np.array([0, 1, 0, 1, 0])
-    steps = train(run, Dataset("toy", x, y, x, y), PLAN, np.random.Generator(np.random.SFC64(0)))
-    for _ in range(5):
-        next(steps)
-    path = tmp_path / "run.checkpoint"
-    save_checkpoint(path, run, ORIGIN)
+    """The path of a checkpoint, its run, and its arrays."""
+    run, path = run_with_checkpoint(tmp_path)
     with np.load(path, allow_pickle=False) as arrays:
         return path, run, {name: arrays[name] for name in arrays.files}
 

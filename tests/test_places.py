@@ -61,10 +61,8 @@ def test_a_read_only_folder(read_only):
     ],
 )
 def test_samples_and_results_in_a_read_only_folder(script, place, file, read_only, tmp_path):
-    """They take seconds, not hours: that they cannot be written may show at the end."""
     places = {f"GLR_{name}_DIR": str(tmp_path / name) for name in ("DATA", "MODELS", "RESULTS")}
-    done = subprocess.run(command("LRS.py", *WORDS), env={**os.environ, **places}, check=True)
-    assert done.returncode == 0
+    subprocess.run(command("LRS.py", *WORDS), env={**os.environ, **places}, check=True)
     if script == "testAdv.py":
         made = command("noise_generate_adv.py")
         subprocess.run(made, env={**os.environ, **places}, check=True)

@@ -3,12 +3,10 @@
 import csv
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import ROOT, run
 from scipy.stats import ttest_ind
 
 from glr.data import load_dataset
@@ -29,15 +27,7 @@ from glr.robustness import (
 )
 from glr.samples import how_to_make
 
-ROOT = Path(__file__).resolve().parent.parent
 DIGITS = load_dataset("digits", ROOT / "data")
-
-
-def run(script, *words, env):
-    """The finished process of a script of RobustnessTest, started in its folder."""
-    command = [sys.executable, script, *map(str, words)]
-    folder = ROOT / "RobustnessTest"
-    return subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, check=False)
 
 
 def save_quick_model(folder, name, seed, activation=sigmoid, dataset="digits"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import ROOT, run, saved
+from processes import ROOT, assert_same_run, run, saved
 
 GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
 HAS_MNIST = (Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist").is_dir()
@@ -79,13 +79,10 @@ def test_mnist_is_learnt_on_held_out_training_samples(script, tmp_path):
 
 
 def test_a_seed_gives_the_same_weights_bit_for_bit(tmp_path):
-    weights = []
     for folder in ("one", "two"):
         words = ("--steps", 40, "--models-dir", tmp_path / folder)
         assert run("LRTZ.py", *words).returncode == 0
-        weights.append(saved(tmp_path / folder / "LRTZ_digits_seed0.npz")[0])
-    for name, array in weights[0].items():
-        np.testing.assert_array_equal(array, weights[1][name])
+    assert_same_run(tmp_path / "one", tmp_path / "two", "LRTZ_digits_seed0")
 
 
 def test_flags_override_constants_and_are_stored(tmp_path):

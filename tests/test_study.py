@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
+from processes import assert_same_run
 
 from glr import pages, study
 from glr.constants import ROOT
@@ -23,12 +23,6 @@ def constants(folder, **changes):
     """The study's constants, with models in the folder."""
     values = {"SEEDS": 2, "PROCESSES": 2, "DASK": "", "DATA_DIR": ROOT / "data"}
     return SimpleNamespace(**{**values, "MODELS_DIR": folder, **changes})
-
-
-def weights(path):
-    """All arrays of a model file but its metadata."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files if name != "metadata"}
 
 
 def test_only_missing_and_outdated_runs_are_trained(tmp_path, monkeypatch):
@@ -121,10 +115,7 @@ def test_every_run_arrives_once_though_a_worker_is_killed(cluster, tmp_path, mon
     local = constants(tmp_path / "local", SEEDS=2)
     study.train_missing(study.tasks(local, networks, ["digits"]), local)
     for seed in (0, 1):
-        name = f"LRS_digits_seed{seed}.npz"
-        here, there = weights(tmp_path / "local" / name), weights(tmp_path / "remote" / name)
-        for array in here:
-            np.testing.assert_array_equal(here[array], there[array])
+        assert_same_run(tmp_path / "local", tmp_path / "remote", f"LRS_digits_seed{seed}")
 
 
 def test_a_run_is_whole_only_with_the_script_s_own_constants():
