@@ -28,7 +28,7 @@ except ImportError:  # Numba is no requirement
     compiled = None
 
 Step = Callable[[], object]
-LOOPS = {"": NUMPY_LOOPS}  # after what their times are called
+LOOPS = {"": NUMPY_LOOPS}  # by how the names of their cases end
 if compiled is not None:
     LOOPS[COMPILED] = compiled.LOOPS
 RATE, DECAY = np.float32(0.01), np.float32(1e-4)

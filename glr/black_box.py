@@ -28,7 +28,9 @@ def square_attack(
     x, y = batch
     images = as_images(x)[..., None]
     classifier = BlackBoxClassifierNeuralNetwork(
-        lambda asked: network.logits(np.asarray(asked, np.float32).reshape(len(asked), -1)).T,
+        lambda asked: (
+            network.logits_of_rows(np.asarray(asked, np.float32).reshape(len(asked), -1)).T
+        ),
         input_shape=images.shape[1:],
         nb_classes=network.sizes[-1],
         channels_first=False,

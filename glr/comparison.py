@@ -17,8 +17,8 @@ from glr.plots import new_figure, save_figure
 from glr.training import Plan, Run, glr_estimator, train
 
 REPLICATES = (2, 5, 10, 20, 50, 100, 200)
-LEAST_DRAWS = 200  # gradients that a variance is estimated from,
-PASSES = 10_000  # or as many as make this many replicates: few replicates, large variance
+LEAST_DRAWS = 200  # gradients that a variance is estimated from; at small R, where it is large,
+PASSES = 10_000  # more of them: this many replicates in all
 BATCH = 128
 HALF_TRAINED_STEPS = 500
 
@@ -42,7 +42,16 @@ def half_trained_network(glr: GLR, data: Dataset, rng: np.random.Generator) -> N
     """A 50-neuron network after a few hundred steps with the estimator."""
     sizes = [data.x_train.shape[1], 50, int(data.y_train.max()) + 1]
     network = new_network(sizes, glr.activation, rng)
-    plan = Plan(glr.loss, adam, HALF_TRAINED_STEPS, BATCH, 0.005, 1e-4, False, HALF_TRAINED_STEPS)
+    plan = Plan(
+        loss=glr.loss,
+        optimizer=adam,
+        steps=HALF_TRAINED_STEPS,
+        batch_size=BATCH,
+        learning_rate=0.005,
+        weight_decay=1e-4,
+        centralised=False,
+        eval_every=HALF_TRAINED_STEPS,
+    )
     for _ in train(Run(network, glr_estimator(glr, rng)), data, plan, rng):
         pass
     return network

@@ -110,9 +110,7 @@ KINDS: dict[str, Kind] = {
     "PENALTIES": POSITIVE._replace(many=True),
     "WEIGHT_SIGMAS": POSITIVE._replace(many=True),
     "QUERIES": _whole(1),
-    "DATASETS": Kind(
-        str, lambda v: isinstance(v, str) and v != "", "names of data sets", many=True
-    ),
+    "DATASETS": _text("names of data sets"),
     "SEEDS": _whole(1),
     "PROCESSES": _whole(1),
     "DASK": Kind(str, lambda v: isinstance(v, str), "the address of a Dask scheduler, or nothing"),
@@ -163,7 +161,9 @@ def as_typed(value: object) -> str:
     return " ".join(map(str, value)) if many else str(name_of(value))
 
 
-def script_constants(script: Mapping[str, object], words: list[str] | None = None):
+def script_constants(
+    script: Mapping[str, object], words: list[str] | None = None
+) -> SimpleNamespace:
     """A script's constants after the command line, as attributes of one object.
 
     script : the script's `globals()`; its names in capitals that stand in KINDS are constants

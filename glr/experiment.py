@@ -133,14 +133,14 @@ def compiled_loops() -> Loops:
 def plan_of(constants: SimpleNamespace) -> Plan:
     """How long and how fast to train."""
     return Plan(
-        constants.LOSS,
-        constants.OPTIMIZER,
-        constants.STEPS,
-        constants.BATCH_SIZE,
-        constants.LEARNING_RATE,
-        constants.WEIGHT_DECAY,
-        constants.CENTRALISED_GRADIENT,
-        constants.EVAL_EVERY,
+        loss=constants.LOSS,
+        optimizer=constants.OPTIMIZER,
+        steps=constants.STEPS,
+        batch_size=constants.BATCH_SIZE,
+        learning_rate=constants.LEARNING_RATE,
+        weight_decay=constants.WEIGHT_DECAY,
+        centralised=constants.CENTRALISED_GRADIENT,
+        eval_every=constants.EVAL_EVERY,
     )
 
 

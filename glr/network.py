@@ -98,7 +98,7 @@ class Network(NamedTuple):
         """Views of the parameters."""
         return layer_views(self.parameters, self.sizes)
 
-    def logits(self, x: Array) -> Array:
+    def logits_of_rows(self, x: Array) -> Array:
         """Noise-free logits (n_out × N) of samples in rows, x (N × n_in)."""
         return logits(self.layers, self.activation, x.T)
 

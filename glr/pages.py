@@ -106,7 +106,9 @@ def write_penalties(constants: SimpleNamespace, whole: bool) -> None:
     for penalty in constants.PENALTIES:
         attack = script_constants(script, [*words, "--penalty", str(penalty)])
         x_adv = perturbed(attack, surrogate(attack).network, batch, None)
-        reached = [100 * accuracy(network.logits(x_adv), data.y_test) for network in networks]
+        reached = [
+            100 * accuracy(network.logits_of_rows(x_adv), data.y_test) for network in networks
+        ]
         lines.append([f"{penalty:g}", mean_and_spread(reached), published])
     table = markdown_table(lines)
     print(table)

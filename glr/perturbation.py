@@ -109,7 +109,7 @@ def write_attacks(constants: SimpleNamespace) -> None:
         save_samples(path, Samples(x, x_adv, y, metadata))
         if isqrt(x.shape[1]) ** 2 == x.shape[1]:
             draw_attack(path.with_suffix(".png"), x, x_adv, y)
-        before, after = (100 * accuracy(network.logits(a), y) for a in (x, x_adv))
+        before, after = (100 * accuracy(network.logits_of_rows(a), y) for a in (x, x_adv))
         print(f"{path.stem}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
     for note in gradient_notes(network, zero_share) if follows_gradient else ():
         print(note, file=sys.stderr)

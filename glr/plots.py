@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glr.files import write_whole
 from glr.training import Evaluation
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def new_figure(width: float, height: float):
+
+def new_figure(width: float, height: float) -> Figure:
     """A Matplotlib figure (inches) that needs no display and leaves pyplot's state alone."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (0.5 s, and only now needed)
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(path: Path, figure) -> None:
+def save_figure(path: Path, figure: Figure) -> None:
     """Write the figure as a PNG, whole or not at all."""
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150))
 

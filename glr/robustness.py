@@ -84,7 +84,7 @@ def rows_of(model: Model, data: Dataset, samples: Iterable[Samples]) -> list[Row
     name, seed = model.metadata["constants"]["NAME"], model.metadata["constants"]["SEED"]
 
     def row(condition: str, severity: float, x: np.ndarray, y: np.ndarray) -> Row:
-        share = accuracy(model.network.logits(x.astype(np.float32, copy=False)), y)
+        share = accuracy(model.network.logits_of_rows(x.astype(np.float32, copy=False)), y)
         return Row(name, seed, condition, severity, share, len(y))
 
     rows = [row("clean", 0, data.x_test, data.y_test)]

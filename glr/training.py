@@ -197,5 +197,5 @@ def write_descent(
 
 def test_figures(network: Network, data: Dataset, loss: Loss) -> tuple[float, float]:
     """Mean loss and accuracy on the test set, noise-free."""
-    output = network.logits(data.x_test)
+    output = network.logits_of_rows(data.x_test)
     return float(loss(output, data.y_test).mean()), accuracy(output, data.y_test)

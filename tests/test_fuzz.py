@@ -56,7 +56,7 @@ def assert_model_or_refused(path):
     else:
         assert network.parameters.dtype == np.float32 and np.isfinite(network.parameters).all()
         sample = np.zeros((1, network.sizes[0]), np.float32)
-        assert network.logits(sample).shape == (network.sizes[-1], 1)
+        assert network.logits_of_rows(sample).shape == (network.sizes[-1], 1)
         assert isinstance(metadata, dict)
 
 

@@ -108,7 +108,7 @@ def test_results_are_the_models_own_accuracies(chain):
             (row,) = [
                 r for r in mine if r["condition"] == condition and float(r["severity"]) == severity
             ]
-            predicted = network.logits(x).argmax(axis=0)
+            predicted = network.logits_of_rows(x).argmax(axis=0)
             assert float(row["accuracy"]) == pytest.approx(np.mean(predicted == DIGITS.y_test))
             assert int(row["n"]) == 360
 

@@ -1,5 +1,6 @@
 """The trade-off of clean and FGSM accuracy: its runs, its arithmetic, its table and picture."""
 
+import runpy
 from types import SimpleNamespace
 
 import numpy as np
@@ -124,3 +125,9 @@ def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):
 def test_the_page_has_the_marks_that_the_script_writes_between():
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert all(text.count(f"{mark}\n") == 1 for mark in tradeoff.TRADEOFF_MARKS)
+
+
+def test_the_control_of_the_tradeoff_is_that_of_the_study():
+    scripts = (runpy.run_path(str(study.SCRIPTS / name)) for name in ("study.py", "tradeoff.py"))
+    ours, theirs = (script["NETWORKS"]["BP+L2C"] for script in scripts)
+    assert ours == theirs

@@ -45,7 +45,7 @@ def test_network_is_matrix_products_and_activations():
     (W0, b0), (W1, b1) = network.layers
     x = generator(2).normal(size=(5, 6)).astype(np.float32)
     expected = expit(x @ W0 + b0) @ W1 + b1
-    np.testing.assert_allclose(network.logits(x), expected.T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(network.logits_of_rows(x), expected.T, rtol=1e-4, atol=1e-5)
     steps = (x @ W0 + b0 > 0) @ W1 + b1
     found = logits(network.layers, threshold, x.T)
     np.testing.assert_allclose(found, steps.T, rtol=1e-4, atol=1e-5)
