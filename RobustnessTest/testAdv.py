@@ -6,6 +6,7 @@
 
 Run generate_adv.py and noise_generate_adv.py before it. Prediction is noise-free. Several seeds of
 a network are shown as mean ± standard deviation. Every sample file is checked before it counts.
+The tables are written to results/, or to the folder GLR_RESULTS_DIR of the environment.
 """
 
 import sys

@@ -356,10 +356,9 @@ PARTS: dict[int, Callable[[int], list[Comparison]]] = {
 }
 
 
-def legend() -> str:
+def notes() -> dict[int, str]:
     """What each part is, in the words of the function that measures it."""
-    columns = "`ours_ms` and `other_ms` are medians in milliseconds, `ratio` the other's over ours."
-    return "\n\n".join([columns, *(inspect.getdoc(part) for part in PARTS.values())])
+    return {part: str(inspect.getdoc(measured)) for part, measured in PARTS.items()}
 
 
 def main() -> None:
@@ -393,7 +392,7 @@ def main() -> None:
     if folder is None:
         print(f"Not written: {RESULTS} keeps its whole run; --results-dir DIR writes this one")
         return
-    write_results(folder, found, legend())
+    write_results(folder, found, notes())
 
 
 if __name__ == "__main__":

@@ -69,8 +69,8 @@ def turn_ms(run: Callable[[], object]) -> list[float]:
     return times
 
 
-def write_results(folder: Path, found: list[Comparison], legend: str) -> None:
-    """Write bench.csv, bench.md, which begins with the legend, and bench.png to the folder."""
+def write_results(folder: Path, found: list[Comparison], notes: dict[int, str]) -> None:
+    """Write bench.csv, bench.md and bench.png to the folder; the notes say what each part is."""
     header = [*Comparison._fields, "ratio"]
     rows = [
         [*row[:3], f"{row.ours_ms:.4g}", f"{row.other_ms:.4g}", f"{row.ratio:.4g}"] for row in found
@@ -79,43 +79,63 @@ def write_results(folder: Path, found: list[Comparison], legend: str) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([header, *rows])
     write_whole(folder / "bench.csv", lambda file: file.write(text.getvalue().encode()))
+    columns = "`ours_ms` and `other_ms` are medians in milliseconds, `ratio` the other's over ours."
     table = markdown_table([header, *[[str(cell) for cell in row] for row in rows]])
-    page = f"{legend}\n\n{table}\n"
+    page = "\n\n".join([columns, *notes.values(), table]) + "\n"
     write_whole(folder / "bench.md", lambda file: file.write(page.encode()))
-    draw_ratios(folder / "bench.png", found)
+    draw_ratios(folder / "bench.png", found, notes)
     print(f"Written: {folder}/bench.csv, .md and .png")
 
 
-def draw_ratios(path: Path, found: list[Comparison]) -> None:
+def draw_ratios(path: Path, found: list[Comparison], notes: dict[int, str]) -> None:
+    """A panel of ratios for each part, under the first line of its note.
+
+    What never ended has no bar.
+    """
+    by_part: dict[int, list[Comparison]] = {}
+    for row in found:
+        if math.isfinite(row.ratio):
+            by_part.setdefault(row.part, []).append(row)
+    lines = [len({label_of(row) for row in rows}) for rows in by_part.values()]
+    figure = new_figure(11, 1 + 0.26 * sum(lines) + 0.7 * len(lines))
+    panels = figure.subplots(len(lines), squeeze=False, height_ratios=[n + 1 for n in lines])
+    for axes, (part, rows) in zip(panels[:, 0], by_part.items(), strict=True):
+        draw_part(axes, rows)
+        axes.set_title(notes[part].splitlines()[0].replace("`", ""), fontsize=9, loc="right")
+    figure.suptitle(
+        "The other's time / ours: to the right of 1, ours is faster. Paler: ours compiled"
+    )
+    save_figure(path, figure)
+
+
+def draw_part(axes, rows: list[Comparison]) -> None:
     """Every ratio as a bar from 1 on a logarithmic axis, to the left where ours is slower.
 
-    The compiled loops' bar is the paler one below NumPy's. What never ended has none.
+    The compiled loops' bar is the paler one below NumPy's.
     """
-    found = [row for row in found if math.isfinite(row.ratio)]
-    labels = list(dict.fromkeys(label_of(row) for row in found))
-    ratios = [row.ratio for row in found]
-    figure = new_figure(11, 1 + 0.26 * len(labels))
-    axes = figure.subplots()
-    for row in found:
+    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415  (as in glr.plots)
+
+    labels = list(dict.fromkeys(label_of(row) for row in rows))
+    ratios = [1, *(row.ratio for row in rows)]
+    for row in rows:
         is_compiled = row.case.endswith(COMPILED)
         place = labels.index(label_of(row)) + (0.2 if is_compiled else -0.2)
         style = {"color": f"C{row.part - 1}", "alpha": 0.5 if is_compiled else 1}
         bar = axes.barh(place, row.ratio - 1, 0.4, left=1, **style)
         says = f"{row.ratio:,.0f}" if row.ratio >= 100 else f"{row.ratio:.3g}"
         axes.bar_label(bar, [says], padding=3, fontsize=6)
-    axes.set(
-        xscale="log",
-        xlim=(min(ratios) / 3, max(ratios) * 6),
-        xlabel="the other's time / ours: to the right of 1, ours is faster\n"
-        "(part 6: growth; paler: compiled)",
-    )
+    room = (max(ratios) / min(ratios)) ** 0.15  # for the figures at the ends of the bars
+    axes.set(xscale="log", xlim=(min(ratios) / room, max(ratios) * room))
+    steps = (1, 2, 5) if max(ratios) < 20 * min(ratios) else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter("{x:,.9g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(labels)), labels)
     axes.axvline(1, color="black", lw=0.8)
-    axes.margins(y=0.01)
-    axes.invert_yaxis()
+    axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3)
     axes.tick_params(labelsize=8)
-    save_figure(path, figure)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def label_of(row: Comparison) -> str:

@@ -88,7 +88,7 @@ def results_dir() -> Path:
 
 
 def report(rows: list[Row], constants: SimpleNamespace) -> None:
-    """Print the tables; write them as .csv, .md and .png."""
+    """Write the tables as .csv, .md and .png; print them."""
     dataset = dataset_label(constants.DATASET)
     main, controls = present(rows)
     tables = {
@@ -106,15 +106,15 @@ def report(rows: list[Row], constants: SimpleNamespace) -> None:
     )
     says = "\n\n".join(filter(None, sayings))
     tables = {title: lines for title, lines in tables.items() if lines}
-    for title, lines in tables.items():
-        print(f"\n{title}\n\n{plain_table(lines)}")
-    print(f"\n{says}" if says else "")
     path = results_dir() / f"{dataset}.csv"
     pages = [f"## {title}\n\n{markdown_table(lines)}\n" for title, lines in tables.items()]
     markdown = "\n".join([*pages, says, ""])
     write_whole(path, lambda file: file.write(csv_text(rows).encode()))
     write_whole(path.with_suffix(".md"), lambda file: file.write(markdown.encode()))
     draw_results(path.with_suffix(".png"), rows, dataset)
+    for title, lines in tables.items():
+        print(f"\n{title}\n\n{plain_table(lines)}")
+    print(f"\n{says}" if says else "")
     print(f"Written: {path}, .md and .png")
 
 

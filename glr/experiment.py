@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import platform
 import signal
 import sys
@@ -39,6 +40,7 @@ def one_line_errors() -> Iterator[None]:
     """Show a GLRError as one line and end with its status."""
     try:
         yield
+        sys.stdout.flush()
     except GLRError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.status)
@@ -52,6 +54,10 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"{Path(sys.argv[0]).name}: interrupted; start it again", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # as `| head` does when it has read enough
+        print(f"{Path(sys.argv[0]).name}: its output was closed; stopped", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # of what is still to flush
+        sys.exit(GLRError.status)
 
 
 def run_generator(seed: int) -> np.random.Generator:

@@ -11,6 +11,7 @@ from glr.network import layer_views, logits, new_network, sigmoid, threshold
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import rivals
+from measures import COMPILED, Comparison, write_results
 
 SIZES, R, B = [4, 3, 2], 5, 6
 
@@ -108,3 +109,23 @@ def test_the_floor_s_compiled_part_gives_the_loops_what_they_take(monkeypatch):
     for (words, v, scale, is_sigmoid), n in zip(found, SIZES[1:], strict=True):
         assert (words.dtype, words.shape) == (np.int32, (R, n, B))
         assert (v.shape, scale.shape, is_sigmoid) == ((n, 1, B), (1, B), n == SIZES[1])
+
+
+def test_results_are_written_as_table_and_picture(tmp_path):
+    """A part whose other side never ended has a row in the table, and no bar."""
+    found = [
+        Comparison(1, "a step", "theirs", 2.0, 3.0),
+        Comparison(1, f"a step{COMPILED}", "theirs", 1.0, 3.0),
+        Comparison(2, "a run", "theirs", 1.0, np.inf),
+    ]
+    write_results(tmp_path, found, {1: "Part 1: steps.", 2: "Part 2: runs."})
+    page = (tmp_path / "bench.md").read_text(encoding="utf-8")
+    assert "Part 2: runs." in page
+    assert "| 1 | a step | theirs | 2 | 3 | 1.5 |" in page
+    rows = (tmp_path / "bench.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[1:] == [
+        "1,a step,theirs,2,3,1.5",
+        '1,"a step, compiled",theirs,1,3,3',
+        "2,a run,theirs,1,inf,inf",
+    ]
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")

@@ -3,10 +3,11 @@
 import csv
 import json
 import os
+import subprocess
 
 import numpy as np
 import pytest
-from processes import ROOT, run
+from processes import ROOT, command, run
 from scipy.stats import ttest_ind
 
 from glr.data import load_dataset
@@ -271,6 +272,19 @@ def test_pretrained_models_serve_where_none_were_trained_and_it_says_so(chain, t
     clean = {row["model"]: float(row["accuracy"]) for row in rows}
     assert {"BP", "LRS", "LRT", "LRSZ", "LRTZ"} <= clean.keys()
     assert all(clean[name] >= 0.95 for name in ("LRS", "LRT", "LRSZ", "LRTZ"))
+
+
+def test_tables_are_written_though_nobody_reads_the_output(chain, tmp_path):
+    """As in `python testAdv.py | head -1`, which closes the pipe."""
+    _, env, *_ = chain
+    env = {**env, "GLR_RESULTS_DIR": str(tmp_path), "PYTHONUNBUFFERED": ""}
+    words, pipe = command("testAdv.py"), subprocess.PIPE
+    with subprocess.Popen(words, env=env, stdout=pipe, stderr=pipe, text=True) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 2
+    assert errors.splitlines()[-1] == "testAdv.py: its output was closed; stopped"
+    assert {path.name for path in tmp_path.iterdir()} == {"digits.csv", "digits.md", "digits.png"}
 
 
 def test_a_model_of_another_data_set_is_refused(chain, tmp_path):
