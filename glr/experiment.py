@@ -132,7 +132,8 @@ def compiled_loops() -> Loops:
             f"COMPILED = True: cannot use Numba ({error}); pip install numba, or set it to False"
         ) from error
     if not compiled.is_in_cache():
-        print("compiling the inner loops, for some seconds, this once", file=sys.stderr)
+        note = "compiling the inner loops, this once: the first step takes some seconds more"
+        print(note, file=sys.stderr)
     return compiled.LOOPS
 
 
