@@ -308,6 +308,19 @@ def test_lbfgs_without_a_gradient_returns_the_image(batch):
     np.testing.assert_array_equal(x_adv, x)
 
 
+def test_lbfgs_returns_an_image_whose_objective_rose_while_the_group_s_sum_fell():
+    """The second image's gradient points uphill, too weakly for the sum to notice."""
+
+    def uphill_in_the_second(x, y):
+        loss = 10 * np.square(x - 1).sum(axis=1) * (y == 0) + x.sum(axis=1) * (y == 1)
+        return loss, np.where(y[:, None] == 0, 20 * (x - 1), -0.1)
+
+    x = np.full((2, 4), 0.5, np.float32)
+    found = lbfgs(x, np.array([0, 1]), uphill_in_the_second, penalty=0.0)
+    np.testing.assert_allclose(found[0], 1, atol=1e-3)
+    np.testing.assert_array_equal(found[1], x[1])
+
+
 def test_lbfgs_shows_its_progress_without_changing_the_result(batch, weights):
     x, y = batch
     model = relu_loss_and_gradient(weights)

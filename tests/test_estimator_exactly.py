@@ -178,6 +178,15 @@ def test_passes_too_many_to_keep_give_the_mean_over_their_groups(name, monkeypat
     assert found[-1] == pytest.approx(of_group.mean(axis=0)[-1], rel=1e-6)
 
 
+def test_groups_of_passes_count_by_their_sizes(monkeypatch):
+    """33 passes are groups of 16 and 17; a loss here is the number of passes evaluated at once."""
+    problem = Problem((3, 4, 3))
+    glr = glr_of(problem, loss=lambda z, y: np.full(z.shape[:-2] + y.shape, len(z)), replicates=33)
+    monkeypatch.setattr(estimator, "KEPT_FLOATS", 1)
+    (found,) = estimates(problem, glr, 1, 1)
+    assert found[-1] == pytest.approx((16 * 16 + 17 * 17) / 33, rel=1e-6)
+
+
 @pytest.mark.parametrize("replicates", [1, 2, 32, 33, 99, 1500, 10_001])
 @pytest.mark.parametrize("kept", [1, 40])
 def test_groups_of_passes_fit_the_memory_and_have_no_pass_alone(replicates, kept, monkeypatch):
@@ -196,11 +205,12 @@ def test_groups_of_passes_fit_the_memory_and_have_no_pass_alone(replicates, kept
 @pytest.mark.parametrize("name", [name for name in BLOCKED_PROBLEMS if name != "layerwise"])
 @pytest.mark.parametrize("copies", [1, 3])
 def test_large_step_is_the_mean_over_the_halves_of_the_batch(name, copies, monkeypatch):
-    """Each with generators of its own, which are seeded by the streams; 6 or 18 samples, less 1."""
+    """Each with generators of its own, which are seeded by the streams; one has a sample more."""
     problem, settings = BLOCKED_PROBLEMS[name]
     glr = glr_of(problem, **({"replicates": 75, "output_draws": 3} | settings))
-    x, y = (np.tile(part, copies)[..., 1:] for part in samples_of(problem))
-    layers, streams, first = layers_of(problem), streams_of(problem, 5), len(y) // 2
+    x, y = (np.tile(part, copies) for part in samples_of(problem))
+    assert y.size % 2 == 1
+    layers, streams, first = layers_of(problem), streams_of(problem, 5), y.size // 2
     expected = []
     for half in (slice(first), slice(first, None)):
         seeds = [stream.bit_generator.random_raw(2) for stream in streams]
