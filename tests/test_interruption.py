@@ -13,7 +13,8 @@ import pytest
 from processes import ROOT, assert_same_run, assert_whole, command, run, saved, started
 from runs import ORIGIN, PLAN, run_with_checkpoint, small_run
 
-from glr.checkpoint import restore_checkpoint
+from glr.checkpoint import fingerprint, restore_checkpoint
+from glr.data import Dataset
 from glr.errors import DivergenceError, GLRError
 from glr.estimator import Gradient
 from glr.training import (
@@ -286,6 +287,16 @@ def test_a_checkpoint_holds_all_that_training_changes(checkpoint):
     assert len(old.history) == len(old.risks) == 1
     for name in ("step", "seconds", "risks", "history"):
         assert getattr(new, name) == getattr(old, name)
+
+
+def test_other_samples_or_labels_in_training_have_another_fingerprint():
+    x, y = np.ones((5, 3), np.float32), np.array([0, 1, 0, 1, 0])
+    other_x, other_y = x.copy(), y.copy()
+    other_x[4, 2], other_y[4] = 0.5, 1
+    own = fingerprint(Dataset("toy", x, y, x, y))
+    assert fingerprint(Dataset("toy", x.copy(), y.copy(), other_x, other_y)) == own
+    assert fingerprint(Dataset("toy", other_x, y, x, y)) != own
+    assert fingerprint(Dataset("toy", x, other_y, x, y)) != own
 
 
 def test_any_words_are_a_state_of_the_generator():
