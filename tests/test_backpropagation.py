@@ -16,13 +16,34 @@ from problems import (
     samples_of,
 )
 
-from glr.backpropagation import TrainingNoise, backpropagation_estimator, noise_layer
+from glr.attacks import keras_loss_and_gradient
+from glr.backpropagation import (
+    TrainingNoise,
+    backpropagation_estimator,
+    keras_network,
+    noise_layer,
+)
 from glr.errors import GLRError
 from glr.estimator import Batch
 from glr.experiment import run_generator, training_noise
 from glr.losses import cross_entropy
-from glr.network import Network, layer_views, logits, new_network, sigmoid
+from glr.network import Network, layer_views, logits, new_network, sigmoid, threshold
 from glr.noise import gaussian
+
+
+def test_attacks_on_a_threshold_network_follow_the_sigmoid_s_slope():
+    """Its outputs forward; backward, σ(v)(1 − σ(v)) in the place of a derivative that is zero."""
+    network = new_network([4, 3, 2], threshold, np.random.default_rng(0))
+    x = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
+    y = np.array([0, 1, 1, 0, 1, 0])
+    losses, gradient = keras_loss_and_gradient(keras_network(network))(x, y)
+    z = network.logits_of_rows(x)
+    np.testing.assert_allclose(losses, cross_entropy(z, y), rtol=1e-5)
+    (W, b), (last, _) = network.layers
+    delta = np.exp(z) / np.exp(z).sum(axis=0) - np.eye(2)[:, y]
+    hidden = sigmoid(W.T @ x.T + b[:, None])
+    expected = W @ (hidden * (1 - hidden) * (last @ delta))
+    np.testing.assert_allclose(gradient, expected.T, rtol=1e-4, atol=1e-6)
 
 
 def test_backpropagation_gradient_is_the_numerical_one():

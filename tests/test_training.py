@@ -52,6 +52,13 @@ def test_network_is_matrix_products_and_activations():
     assert accuracy(found, steps.argmax(axis=1)) == 1
 
 
+def test_accuracy_is_the_share_of_columns_whose_largest_logit_is_the_label_s():
+    output = np.array([[3.0, 1.0, 0.0, 2.0], [1.0, 2.0, 5.0, 0.0]])
+    assert accuracy(output, np.array([0, 1, 0, 0])) == 0.75
+    assert accuracy(output, np.array([1, 1, 1, 0])) == 0.75
+    assert accuracy(output, np.array([1, 0, 0, 1])) == 0
+
+
 @pytest.mark.parametrize("own", [sgd, adagrad, adam])
 def test_optimizers_agree_with_keras(own):
     keras = pytest.importorskip("keras")
