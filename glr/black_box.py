@@ -7,7 +7,10 @@ import sys
 import numpy as np
 
 from glr.corruptions import as_images
+from glr.errors import GLRError
 from glr.network import Network
+
+SMALLEST_SIDE = 5  # of an image: in smaller ones ART's first square leaves no place to draw
 
 
 def square_attack(
@@ -21,12 +24,19 @@ def square_attack(
 
     batch : x (N × n_in) in [0, 1] with n_in a square number, labels y (N,)
     queries : evaluations of each sample, at most
+
+    Raises GLRError for images of fewer pixels than SMALLEST_SIDE².
     """
     from art.attacks.evasion import SquareAttack  # noqa: PLC0415  (seconds, for this attack only)
     from art.estimators.classification import BlackBoxClassifierNeuralNetwork  # noqa: PLC0415
 
     x, y = batch
     images = as_images(x)[..., None]
+    if images.shape[1] < SMALLEST_SIDE:
+        raise GLRError(
+            f"ATTACK = square: needs images of {SMALLEST_SIDE} × {SMALLEST_SIDE} pixels or more; "
+            "use another attack"
+        )
     classifier = BlackBoxClassifierNeuralNetwork(
         lambda asked: (
             network.logits_of_rows(np.asarray(asked, np.float32).reshape(len(asked), -1)).T
