@@ -161,6 +161,15 @@ def test_readme_s_table_has_every_script_on_every_data_set():
     assert lines[6] == ["mnist", script, "97.00 ± 0.00", "95.33", "–", "54.35", "3"]
 
 
+def test_a_script_says_its_mean_accuracy_and_seconds_and_the_page_its_worst_seed():
+    rows = [Row("LRS", seed, "clean", 0, share, 10) for seed, share in ((0, 0.96), (1, 0.98))]
+    assert pages.measured("LRS", {"digits": rows}, {"LRS_digits": [2.0, 4.0]}, 2) == (
+        "Measured over 2 seeds: digits 97.00 ± 1.41 % in 3 s."
+    )
+    worst = "| model | worst seed, clean |\n| --- | ---: |\n| LRS | 96.00 |"
+    assert pages.dataset_page("digits", rows).endswith(worst)
+
+
 def test_results_are_read_as_they_were_written(tmp_path):
     rows = [Row("LRS", 0, "clean", 0.0, 0.9625, 100), Row("BP+L2", 3, "fgsm", 0.1, 1 / 3, 360)]
     path = tmp_path / "digits.csv"
