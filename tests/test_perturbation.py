@@ -1,0 +1,95 @@
+"""Every constant of generate_adv.py reaches the attack; the shipped models are of today's code."""
+
+import runpy
+
+import numpy as np
+import pytest
+
+from glr import perturbation
+from glr.constants import ROOT, script_constants
+from glr.evaluation import PRETRAINED
+from glr.experiment import recorded_constants
+from glr.models import load_model
+from glr.network import new_network, sigmoid
+from glr.perturbation import attack_labels, perturbed
+from glr.study import SCRIPTS, is_finished, tasks
+
+DATASETS = ("digits", "mnist", "fashion_mnist")
+NETWORK = new_network([4, 3, 2], sigmoid, np.random.default_rng(0))
+X, Y = np.zeros((50, 4), np.float32), np.arange(50) % 2
+
+
+def constants_of_attack(*words):
+    """The constants of generate_adv.py after these words."""
+    return script_constants(
+        runpy.run_path(str(ROOT / "RobustnessTest" / "generate_adv.py")), [*words]
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the attacks are asked for, in the place of what they find."""
+    monkeypatch.setattr(perturbation, "keras_network", lambda network: network)
+    for name in ("keras_input_gradient", "keras_loss_and_gradient"):
+        monkeypatch.setattr(perturbation, name, lambda network: network)
+    for name in ("fgsm", "pgd", "lbfgs", "square_attack"):
+
+        def attack(*values, name=name, **named):
+            return name, values, named
+
+        monkeypatch.setattr(perturbation, name, attack)
+
+    def ask(*words):
+        return perturbed(constants_of_attack(*words), NETWORK, (X, Y), 0.25)
+
+    return ask
+
+
+def test_gradient_attacks_are_of_the_given_size_and_length(asked):
+    assert asked() == ("fgsm", (X, Y, NETWORK, 0.25), {})
+    assert asked("--attack", "pgd", "--pgd-steps", "7") == (
+        "pgd",
+        (X, Y, NETWORK, 0.25),
+        {"steps": 7},
+    )
+
+
+def test_square_attack_has_its_queries_and_the_seed_s_generator(asked):
+    (name, (network, batch, epsilon, queries, rng), _) = asked(
+        "--attack", "square", "--queries", "9", "--seed", "3"
+    )
+    assert (name, network, epsilon, queries) == ("square_attack", NETWORK, 0.25, 9)
+    assert batch == (X, Y)
+    assert rng.random() == perturbation.run_generator(3).random()
+
+
+def test_lbfgs_has_its_penalty_and_wrong_targets(asked):
+    words = ("--attack", "lbfgs", "--penalty", "0.7")
+    (name, (x, targets, network, penalty, _), _) = asked(*words)
+    assert (name, network, penalty) == ("lbfgs", NETWORK, 0.7)
+    assert x is X
+    assert np.all(targets != Y)
+    np.testing.assert_array_equal(targets, attack_labels(constants_of_attack(*words), NETWORK, Y))
+    for attack in ("fgsm", "pgd", "square"):
+        assert attack_labels(constants_of_attack("--attack", attack), NETWORK, Y) is Y
+
+
+def test_pretrained_networks_have_the_constants_of_today_s_study():
+    study = runpy.run_path(str(SCRIPTS / "study.py"))
+    constants = script_constants(study, ["--seeds", "1", "--models-dir", str(PRETRAINED)])
+    runs = tasks(constants, study["NETWORKS"], DATASETS)
+    assert len(runs) == 3 * len(study["NETWORKS"])
+    assert [task.path.name for task in runs if not is_finished(task)] == []
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_pretrained_surrogates_have_the_constants_of_today_s_attack(dataset, monkeypatch):
+    monkeypatch.setattr(perturbation, "train_by_backpropagation", lambda settings: settings)
+    monkeypatch.setattr(perturbation, "save_run", lambda run, settings: trained.append(settings))
+    monkeypatch.setattr(perturbation, "load_model", lambda path: path)
+    trained = []
+    words = ("--dataset", dataset, "--models-dir", "nowhere", "--data-dir", "nowhere")
+    path = perturbation.surrogate(constants_of_attack(*words))
+    (settings,) = trained
+    found = load_model(PRETRAINED / path.name).metadata["constants"]
+    assert found == recorded_constants(settings)
