@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -33,11 +35,21 @@ def prepare_for_small_arrays() -> None:
             mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
 
 
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """The threads of a process, kept: to start one for every step costs a quarter of 1 ms.
+
+    process : its number, since a fork has none of its parent's threads
+    """
+    return ThreadPoolExecutor(thread_name_prefix=f"glr-{process}")
+
+
 def results_of_threads(function: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """function(part) of every part, in their order, each in a thread of its own.
+    """function(part) of every part, in their order, all but the first in other threads.
 
     NumPy and the compiled loops hold no lock while they compute, so the threads share out the
-    cores. What one of them raises is raised here; np.errstate is the caller's in all.
+    cores. What one of them raises is raised here, after the last; np.errstate is the caller's in
+    all. Not to be called by `function`, which may find no thread left.
     """
     state = np.geterr()
 
@@ -46,7 +58,9 @@ def results_of_threads(function: Callable[[Part], Result], parts: Iterable[Part]
             return function(part)
 
     first, *others = parts
-    with ThreadPoolExecutor(max(1, len(others))) as pool:
-        waiting = [pool.submit(result, part) for part in others]
+    waiting = [_threads(os.getpid()).submit(result, part) for part in others]
+    try:
         found = result(first)
-        return [found, *(thread.result() for thread in waiting)]
+    finally:
+        wait(waiting)
+    return [found, *(thread.result() for thread in waiting)]
