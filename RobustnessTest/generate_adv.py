@@ -30,7 +30,7 @@ IMAGES = 0  # attack the first so many test images; 0 for all
 SEED = 0  # of the surrogate's training, and of random choices
 PGD_STEPS = 40  # of pgd
 PENALTY = 2.3  # of lbfgs, on the squared size of a change: calibrated, see docs/results.md
-QUERIES = 300  # of square, for each image
+QUERIES = 300  # squares that square tries on each image
 # --------------------------------------------------------------------------------------------
 
 

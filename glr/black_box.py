@@ -23,7 +23,8 @@ def square_attack(
     """Andriushchenko et al. 2020: random squares of ±ε, kept when the margin shrinks.
 
     batch : x (N × n_in) in [0, 1] with n_in a square number, labels y (N,)
-    queries : evaluations of each sample, at most
+    queries : squares that are tried on each sample, at most; ART evaluates a sample three times
+        for each of them
 
     Raises GLRError for images of fewer pixels than SMALLEST_SIDE².
     """

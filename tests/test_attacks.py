@@ -27,7 +27,7 @@ from glr.attacks import (
 )
 from glr.black_box import SMALLEST_SIDE, square_attack
 from glr.errors import GLRError
-from glr.network import new_network, threshold
+from glr.network import Network, new_network, threshold
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that PyTorch is not there
@@ -402,6 +402,25 @@ def test_square_attack_draws_from_its_generator_alone():
     np.testing.assert_array_equal(found[0], found[1])
     assert np.any(found[0] != found[2])
     assert np.abs(found[0] - x).max() <= 0.3 + 1e-6
+
+
+def test_square_attack_asks_the_same_for_each_of_its_queries(monkeypatch):
+    """A network that nothing fools, so that it goes on to the end."""
+    asked, logits_of_rows = [], Network.logits_of_rows
+
+    def counted(network, x):
+        asked[-1] += len(x)
+        return logits_of_rows(network, x)
+
+    monkeypatch.setattr(Network, "logits_of_rows", counted)
+    network = new_network([25, 5, 3], threshold, np.random.default_rng(0))
+    network.parameters[:] = 0
+    network.layers[-1].b[:] = 1, 0, 0
+    x, y = np.full((4, 25), 0.5, np.float32), np.zeros(4, np.int64)
+    for queries in (10, 30):
+        asked.append(0)
+        square_attack(network, (x, y), 0.3, queries, np.random.default_rng(0))
+    assert asked[1] - asked[0] == 3 * 20 * len(x)
 
 
 def test_square_attack_on_images_too_small_for_it_is_refused():
