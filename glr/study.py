@@ -7,6 +7,7 @@ its files come back as bytes. So it makes no difference on which machine it runs
 from __future__ import annotations
 
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -100,6 +101,16 @@ def workers(constants: SimpleNamespace) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: joblib ends its workers, and the scripts that they run."""
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+
+
 def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
     """Run the tasks that are not finished, and keep what they write.
 
@@ -109,7 +120,7 @@ def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
     from tqdm import tqdm  # noqa: PLC0415
 
     missing = [task for task in wanted if not is_finished(task)]
-    with workers(constants):
+    with ended_as_by_ctrl_c(), workers(constants):
         runs = Parallel(return_as="generator_unordered")(
             delayed(trained_files)(task) for task in missing
         )

@@ -1,9 +1,11 @@
 """The study: which runs are missing, what interrupts it, and a Dask cluster that loses a worker."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,6 +55,35 @@ def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
     runs = study.tasks(chosen, {"LRS": ("LRS.py", "--steps 10 --sigma 0")}, ["digits"])
     with pytest.raises(GLRError, match="GLR needs noise in every layer"):
         study.train_missing([task for task in runs if not task.path.exists()], chosen)
+
+
+def command_lines_with(words):
+    """Those of the running processes that have the words."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # of a process that has just ended
+            lines.append(path.read_bytes().decode(errors="replace"))
+    return [line for line in lines if words in line]
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc to look at")
+def test_a_study_that_is_asked_to_end_leaves_no_script_running(tmp_path):
+    words = ("--datasets", "digits", "--seeds", "1", "--models-dir", str(tmp_path / "models"))
+    command = [sys.executable, str(study.SCRIPTS / "study.py"), *words]
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not command_lines_with(f"--models-dir\0{tmp_path}/tmp"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        deadline = time.monotonic() + 2  # a script trains for some five seconds more
+    assert process.returncode == 130
+    assert "\nstudy.py: interrupted; start it again\n" in errors
+    while command_lines_with(str(tmp_path)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_no_scheduler_is_one_clear_error(tmp_path):
