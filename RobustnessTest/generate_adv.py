@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
+from glr.console import one_line_errors
 from glr.constants import script_constants
-from glr.experiment import one_line_errors
 from glr.perturbation import write_attacks
 
 # --------------------------------------------------------------------------------------------

@@ -18,12 +18,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
+from glr.console import one_line_errors
 from glr.constants import script_constants
-from glr.experiment import one_line_errors, save_run, train_by_glr
+from glr.experiment import train_by_glr
 from glr.losses import zero_one
 from glr.network import threshold
 from glr.noise import logistic
 from glr.optimizers import adam
+from glr.records import save_run
 
 # --------------------------------------------------------------------------------------------
 NAME = "LRTZ"  # first part of the written files' names

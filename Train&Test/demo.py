@@ -15,12 +15,13 @@ sys.path.insert(0, str(HERE.parent))  # glr/, without an install
 
 from tqdm import tqdm
 
+from glr.console import one_line_errors
 from glr.constants import script_constants
 from glr.data import dataset_label
 from glr.errors import GLRError
 from glr.evaluation import results_dir
-from glr.experiment import one_line_errors, results_table, run_path
 from glr.models import load_model
+from glr.records import results_table, run_path
 from glr.study import (
     CORRUPTIONS_COMMAND,
     EVALUATION_COMMAND,

@@ -46,10 +46,10 @@ from rivals import (
 )
 
 from glr.comparison import half_trained_network, published_estimator, relative_variance
+from glr.console import one_line_errors
 from glr.constants import ROOT, OneLineParser
 from glr.data import Dataset, load_dataset
 from glr.estimator import Batch
-from glr.experiment import one_line_errors
 from glr.machine import prepare_for_small_arrays
 from glr.network import Activation, sigmoid, threshold
 from glr.robustness import PUBLISHED

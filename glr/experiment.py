@@ -1,16 +1,9 @@
-"""One run of a training script: data and constants in, progress shown, three files out."""
+"""One run of a training script: data and constants in, progress shown, a trained network out."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import platform
-import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,46 +11,19 @@ import numpy as np
 
 from glr.backpropagation import TrainingNoise, backpropagation_estimator
 from glr.checkpoint import fingerprint, restore_checkpoint, save_checkpoint
+from glr.console import stop_signals
 from glr.constants import as_typed, name_of
-from glr.data import Dataset, dataset_label, hold_out, load_dataset, n_classes
+from glr.data import Dataset, hold_out, load_dataset, n_classes
 from glr.errors import DivergenceError, GLRError, StoppedError
 from glr.estimator import GLR
-from glr.files import check_writable, write_whole
+from glr.files import check_writable
 from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
-from glr.models import MAX_BYTES, save_model
+from glr.models import MAX_BYTES
 from glr.network import n_parameters, new_network, threshold
 from glr.passes import NUMPY_LOOPS, Loops
-from glr.plots import draw_learning_curve
+from glr.records import checkpoint_path, evaluated_on, recorded_constants, run_files
 from glr.training import Evaluation, Plan, Run, glr_estimator, train
-
-# Of a script's constants, those that have no bearing on the weights.
-NO_BEARING = ("SCRIPT", "DATA_DIR", "MODELS_DIR", "CHECKPOINT_EVERY", "RESUME")
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Show a GLRError as one line and end with its status."""
-    try:
-        yield
-        sys.stdout.flush()
-    except GLRError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(error.status)
-    except MemoryError as error:
-        print(
-            f"{Path(sys.argv[0]).name}: not enough memory ({error}); "
-            "lower HIDDEN, BATCH_SIZE or OUTPUT_DRAWS",
-            file=sys.stderr,
-        )
-        sys.exit(GLRError.status)
-    except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted; start it again", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # as `| head` does when it has read enough
-        print(f"{Path(sys.argv[0]).name}: its output was closed; stopped", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # of what is still to flush
-        sys.exit(GLRError.status)
 
 
 def run_generator(seed: int) -> np.random.Generator:
@@ -245,28 +211,6 @@ def stop_note(path: Path, run: Run, constants: SimpleNamespace) -> str:
     )
 
 
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """A list that gathers SIGINT (Ctrl-C), SIGTERM and SIGHUP, so that a step is finished first.
-
-    A second signal of the same kind acts at once, as ever. Under nohup, SIGHUP stays ignored.
-    """
-    received, numbers = [], [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)  # Windows has none
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        signal.signal(number, usual[number])
-
-    usual = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
-
 def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
     """The neurons of every layer, from the data's features to its classes.
 
@@ -279,11 +223,6 @@ def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
             f"HIDDEN = {as_typed(hidden)}: {n} weights, more than {most}; use fewer neurons"
         )
     return sizes
-
-
-def evaluated_on(constants: SimpleNamespace) -> str:
-    """Which samples the reports are of: held-out ones, "validation", or those of the "test" set."""
-    return "validation" if constants.VALIDATION else "test"
 
 
 def shown(
@@ -311,96 +250,3 @@ def shown(
                     print(f"{where}  {figures}  {row.seconds:.1f} s", flush=True)
             bar.update()
             yield row
-
-
-def run_path(constants: SimpleNamespace) -> Path:
-    """Where the run's model goes: models/LRS_mnist_seed0.npz (NAME, data set, seed)."""
-    name = f"{constants.NAME}_{dataset_label(constants.DATASET)}_seed{constants.SEED}"
-    if constants.VALIDATION:
-        name += "_validation"  # trained on fewer samples: never taken for a model to report
-    return constants.MODELS_DIR / f"{name}.npz"
-
-
-def checkpoint_path(constants: SimpleNamespace) -> Path:
-    """Where the run's checkpoint is while it trains: models/LRS_mnist_seed0.checkpoint."""
-    return run_path(constants).with_suffix(".checkpoint")
-
-
-def run_files(constants: SimpleNamespace) -> list[Path]:
-    """All that the run writes: model, history, learning curve, checkpoint."""
-    path = run_path(constants)
-    return [path, path.with_suffix(".csv"), path.with_suffix(".png"), checkpoint_path(constants)]
-
-
-def save_run(run: Run, constants: SimpleNamespace) -> None:
-    """Write the model (.npz), its history (.csv) and learning curve (.png); print the summary.
-
-    The checkpoint is deleted last: nothing is lost if one of them cannot be written.
-    """
-    network, last, where = run.network, run.history[-1], evaluated_on(constants)
-    model, history, picture, checkpoint = run_files(constants)
-    accuracy = last.test_accuracy
-    title = f"{model.stem}: {', '.join(map(str, network.sizes))} neurons"
-    try:
-        write_history(history, run.history)
-        draw_learning_curve(picture, title, run.history, where)
-        save_model(model, network, run_metadata(run, constants))
-    except GLRError as error:
-        raise GLRError(f"{error}. The run is kept: --resume then writes it") from error
-    checkpoint.unlink(missing_ok=True)
-    print(
-        f"{constants.NAME}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
-        f"{where} accuracy {100 * accuracy:.2f} % (noise-free)  {last.seconds:.1f} s  {model}"
-    )
-
-
-def recorded_constants(constants: SimpleNamespace) -> dict:
-    """The script's constants as JSON can hold them: functions by name, tuples as lists."""
-    return {
-        name: [name_of(v) for v in value] if isinstance(value, tuple) else name_of(value)
-        for name, value in vars(constants).items()
-        if name not in NO_BEARING
-    }
-
-
-def run_metadata(run: Run, constants: SimpleNamespace) -> dict:
-    """All that is needed to know, and to retrain, what the weights are."""
-    network, last = run.network, run.history[-1]
-    retuned = {"retuned": run.retuned} if run.retuned else {}
-    return {
-        "script": constants.SCRIPT,
-        "dataset": dataset_label(constants.DATASET),
-        "sizes": network.sizes,
-        "activation": name_of(network.activation),
-        "loss": name_of(constants.LOSS),
-        "constants": recorded_constants(constants),
-        **retuned,
-        "metrics": {
-            f"{evaluated_on(constants)}_accuracy": last.test_accuracy,
-            f"{evaluated_on(constants)}_loss": last.test_loss,
-            "train_loss": last.train_loss,
-            "seconds": round(last.seconds, 3),
-        },
-        "versions": {"python": platform.python_version(), "numpy": version("numpy")},
-    }
-
-
-def write_history(path: Path, history: list[Evaluation]) -> None:
-    """The learning curve as CSV: step, epoch, seconds, train_loss, test_loss, test_accuracy."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(Evaluation._fields)
-    rows.writerows([row.step, *(f"{figure:.6g}" for figure in row[1:])] for row in history)
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def results_table(runs: Iterable[dict]) -> str:
-    """The models' metadata as a table: script | test accuracy | seconds."""
-    lines = [
-        f"{'script':8s} | {'test accuracy':>13s} | {'seconds':>7s}",
-        "-" * 9 + "|" + "-" * 15 + "|" + "-" * 8,
-    ]
-    for run in runs:
-        accuracy, seconds = run["metrics"]["test_accuracy"], run["metrics"]["seconds"]
-        lines.append(f"{run['script']:8s} | {100 * accuracy:11.2f} % | {seconds:7.1f}")
-    return "\n".join(lines)

@@ -26,7 +26,7 @@ from glr.constants import as_typed
 from glr.corruptions import CORRUPTIONS, SEVERITIES, as_images
 from glr.data import Dataset, dataset_label, load_dataset
 from glr.errors import GLRError
-from glr.experiment import run_generator, run_path, save_run, train_by_backpropagation
+from glr.experiment import run_generator, train_by_backpropagation
 from glr.files import check_writable
 from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
@@ -35,6 +35,7 @@ from glr.network import Network, accuracy, relu, threshold
 from glr.noise import logistic
 from glr.optimizers import adam
 from glr.pictures import draw_attack, draw_corruptions
+from glr.records import run_path, save_run
 from glr.robustness import EPSILON_ATTACKS, load_model_for
 from glr.samples import Samples, samples_path, save_samples
 

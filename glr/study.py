@@ -22,9 +22,10 @@ from glr.constants import ROOT, script_constants
 from glr.errors import GLRError
 from glr.estimator import GLR
 from glr.evaluation import PRETRAINED
-from glr.experiment import glr_method, recorded_constants, run_path
+from glr.experiment import glr_method
 from glr.files import write_whole
 from glr.models import load_model
+from glr.records import recorded_constants, run_path
 
 SCRIPTS = ROOT / "Train&Test"
 

@@ -8,10 +8,10 @@ import pytest
 from glr import perturbation
 from glr.constants import ROOT, script_constants
 from glr.evaluation import PRETRAINED
-from glr.experiment import recorded_constants
 from glr.models import load_model
 from glr.network import new_network, sigmoid
 from glr.perturbation import attack_labels, perturbed
+from glr.records import recorded_constants
 from glr.study import SCRIPTS, is_finished, tasks
 
 DATASETS = ("digits", "mnist", "fashion_mnist")

@@ -1,0 +1,59 @@
+"""What a script meets at the terminal: errors in one line, and signals that ask it to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from glr.errors import GLRError
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Show a GLRError as one line and end with its status."""
+    try:
+        yield
+        sys.stdout.flush()
+    except GLRError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(error.status)
+    except MemoryError as error:
+        print(
+            f"{Path(sys.argv[0]).name}: not enough memory ({error}); "
+            "lower HIDDEN, BATCH_SIZE or OUTPUT_DRAWS",
+            file=sys.stderr,
+        )
+        sys.exit(GLRError.status)
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted; start it again", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # as `| head` does when it has read enough
+        print(f"{Path(sys.argv[0]).name}: its output was closed; stopped", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # of what is still to flush
+        sys.exit(GLRError.status)
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that gathers SIGINT (Ctrl-C), SIGTERM and SIGHUP, so that a step is finished first.
+
+    A second signal of the same kind acts at once, as ever. Under nohup, SIGHUP stays ignored.
+    """
+    received, numbers = [], [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # Windows has none
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, usual[number])
+
+    usual = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
