@@ -130,6 +130,11 @@ def flat(gradient):
     return np.concatenate([*parts, [gradient.risk]])
 
 
+def relative_difference(a, b):
+    """The largest difference of two gradients against the largest entry."""
+    return np.abs(a - b)[:-1].max() / np.abs(b)[:-1].max()
+
+
 def estimates(problem, glr, calls=100, copies=1500, seed=1):
     """(calls × (parameters + 1)): independent estimates, each a mean over copies of the batch.
 
