@@ -22,7 +22,7 @@ from glr.experiment import train_by_glr
 from glr.losses import cross_entropy
 from glr.network import sigmoid
 from glr.noise import logistic
-from glr.optimizers import adam
+from glr.optimizers import adam, cosine
 from glr.records import save_run
 
 # --------------------------------------------------------------------------------------------
@@ -30,6 +30,7 @@ NAME = "LRS"  # first part of the written files' names
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
 SEED = 0  # of the initial weights, minibatches and noise; the same seed gives the same weights
 HIDDEN = (50,)  # neurons of each hidden layer
+INITIAL_SCALE = 1.0  # standard deviation of the initial weights, times √(inputs of their layer)
 ACTIVATION = sigmoid  # of the hidden neurons: any elementwise function
 LOSS = cross_entropy  # of output logits and labels: any function that gives a number per sample
 NOISE = logistic  # law of the noise in every neuron: gaussian, laplace or logistic
@@ -46,7 +47,8 @@ COMPILED = False  # inner loops by Numba (pip install numba): faster, other last
 OPTIMIZER = adam  # sgd, adagrad or adam
 BATCH_SIZE = 128  # samples per step
 STEPS = 10000  # minibatch steps
-LEARNING_RATE = 0.01  # of the first step; falls to 0 along half a cosine
+LEARNING_RATE = 0.01  # of the first step
+SCHEDULE = cosine  # how the step size goes on: cosine (falls to 0) or constant
 WEIGHT_DECAY = 1e-4  # L2 penalty on the weights, added to the gradient
 CENTRALISED_GRADIENT = True  # subtract each first-layer neuron's mean weight gradient
 EVAL_EVERY = 500  # steps between evaluations on the test set

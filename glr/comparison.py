@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from glr.data import Dataset
+from glr.data import Dataset, n_classes
 from glr.estimator import GLR, Batch, Streams, glr_gradient
 from glr.network import Network, new_network
 from glr.noise import laplace
-from glr.optimizers import adam
+from glr.optimizers import adam, cosine
 from glr.plots import new_figure, save_figure
 from glr.training import Plan, Run, glr_estimator, train
 
@@ -40,7 +40,7 @@ def published_estimator(glr: GLR) -> GLR:
 
 def half_trained_network(glr: GLR, data: Dataset, rng: np.random.Generator) -> Network:
     """A 50-neuron network after a few hundred steps with the estimator."""
-    sizes = [data.x_train.shape[1], 50, int(data.y_train.max()) + 1]
+    sizes = [data.x_train.shape[1], 50, n_classes(data)]
     network = new_network(sizes, glr.activation, rng)
     plan = Plan(
         loss=glr.loss,
@@ -48,6 +48,7 @@ def half_trained_network(glr: GLR, data: Dataset, rng: np.random.Generator) -> N
         steps=HALF_TRAINED_STEPS,
         batch_size=BATCH,
         learning_rate=0.005,
+        schedule=cosine,
         weight_decay=1e-4,
         centralised=False,
         eval_every=HALF_TRAINED_STEPS,

@@ -76,6 +76,7 @@ KINDS: dict[str, Kind] = {
     "DATASET": _text("a name or the path of an .npz")._replace(many=False),
     "SEED": _whole(0),
     "HIDDEN": _whole(1)._replace(many=True),
+    "INITIAL_SCALE": POSITIVE,
     "ACTIVATION": _function("a function of an array"),
     "LOSS": _function("a function of logits and labels"),
     "NOISE": Kind(str, lambda v: isinstance(v, noise.NoiseLaw), "a NoiseLaw"),
@@ -93,6 +94,7 @@ KINDS: dict[str, Kind] = {
     "BATCH_SIZE": _whole(1),
     "STEPS": _whole(1),
     "LEARNING_RATE": POSITIVE,
+    "SCHEDULE": _function("a function of the step and of how many there are"),
     "WEIGHT_DECAY": NOT_NEGATIVE,
     "CENTRALISED_GRADIENT": FLAG,
     "EVAL_EVERY": _whole(1),
@@ -111,6 +113,7 @@ KINDS: dict[str, Kind] = {
     "WEIGHT_SIGMAS": POSITIVE._replace(many=True),
     "QUERIES": _whole(1),
     "DATASETS": _text("names of data sets"),
+    "NAMES": _text("names of networks"),
     "SEEDS": _whole(1),
     "PROCESSES": _whole(1),
     "DASK": Kind(str, lambda v: isinstance(v, str), "the address of a Dask scheduler, or nothing"),
@@ -122,6 +125,7 @@ NAMED: dict[str, dict[str, object]] = {
     "LOSS": {f.__name__: f for f in (losses.cross_entropy, losses.zero_one)},
     "NOISE": {law.name: law for law in (noise.gaussian, noise.laplace, noise.logistic)},
     "OPTIMIZER": {f.__name__: f for f in (optimizers.sgd, optimizers.adagrad, optimizers.adam)},
+    "SCHEDULE": {f.__name__: f for f in (optimizers.cosine, optimizers.constant)},
 }
 
 LIKE = {

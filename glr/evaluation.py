@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -55,11 +56,22 @@ def samples_of(constants: SimpleNamespace, data: Dataset) -> list[Samples]:
 
 
 def models_or_pretrained(models_dir: Path, dataset: str) -> list[Path]:
-    """The models that were trained here; where there are none, those that came with the code."""
-    own = models_found(models_dir, dataset)
-    shipped = models_found(PRETRAINED, dataset)
-    if shipped and not own:
-        print(f"No model of {dataset} in {models_dir}: evaluating those of {PRETRAINED}")
+    """The models that were trained here; where there are none, those that came with the code.
+
+    dataset : as DATASET of a script names it
+
+    Raises GLRError if there are none of either.
+    """
+    label = dataset_label(dataset)
+    own = models_found(models_dir, label)
+    shipped = models_found(PRETRAINED, label)
+    if not own and not shipped:
+        raise GLRError(
+            f"{models_dir}: no model of {label}; train one first, "
+            f'python "Train&Test/LRS.py" --dataset {dataset}'
+        )
+    if not own:
+        print(f"No model of {label} in {models_dir}: evaluating those of {PRETRAINED}")
     return own or shipped
 
 
@@ -68,12 +80,7 @@ def evaluate(constants: SimpleNamespace) -> list[Row]:
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     paths = [Path(path) for path in constants.MODELS]
-    paths = paths or models_or_pretrained(constants.MODELS_DIR, data.name)
-    if not paths:
-        raise GLRError(
-            f"{constants.MODELS_DIR}: no model of {data.name}; train one first, "
-            f'python "Train&Test/LRS.py" --dataset {constants.DATASET}'
-        )
+    paths = paths or models_or_pretrained(constants.MODELS_DIR, constants.DATASET)
     models = [load_model_for(path, data) for path in paths]
     samples = samples_of(constants, data)
     for note in filter(None, (blind_spot(one.metadata) for one in samples)):
@@ -137,7 +144,9 @@ def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
             published = published_cell(dataset, model, column)
             if published:
                 bars.hlines(float(published), place - width / 2, place + width / 2, color="black")
-        curves.plot(*epsilon_curve(rows, model), marker="o", ms=3, color=drawn[0].get_facecolor())
+        curves.plot(
+            *epsilon_curve(rows, model, "fgsm"), marker="o", ms=3, color=drawn[0].get_facecolor()
+        )
     bars.set_xticks(range(len(columns)), [c.replace("_", "\n") for c in columns])
     bars.set(ylabel="accuracy (%)", ylim=(0, 100))
     bars.legend(ncols=9, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
@@ -151,11 +160,11 @@ def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
     save_figure(path, figure)
 
 
-def epsilon_curve(rows: list[Row], model: str) -> tuple[list[float], list[float]]:
-    """The ε of the FGSM samples, 0 first, and the model's mean accuracies in percent."""
+def epsilon_curve(rows: Iterable[Row], model: str, attack: str) -> tuple[list[float], list[float]]:
+    """The ε of the attack's samples, 0 first, and the model's mean accuracies in percent."""
     by_epsilon: dict[float, list[float]] = {}
     for row in rows:
-        if row.model == model and row.condition in ("clean", "fgsm"):
+        if row.model == model and row.condition in ("clean", attack):
             by_epsilon.setdefault(row.severity, []).append(100 * row.accuracy)
     epsilons = sorted(by_epsilon)
     return epsilons, [fmean(by_epsilon[e]) for e in epsilons]

@@ -20,7 +20,7 @@ from glr.files import check_writable
 from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
 from glr.models import MAX_BYTES
-from glr.network import n_parameters, new_network, threshold
+from glr.network import Network, n_parameters, new_network, threshold
 from glr.passes import NUMPY_LOOPS, Loops
 from glr.records import checkpoint_path, evaluated_on, recorded_constants, run_files
 from glr.training import Evaluation, Plan, Run, glr_estimator, train
@@ -111,6 +111,7 @@ def plan_of(constants: SimpleNamespace) -> Plan:
         steps=constants.STEPS,
         batch_size=constants.BATCH_SIZE,
         learning_rate=constants.LEARNING_RATE,
+        schedule=constants.SCHEDULE,
         weight_decay=constants.WEIGHT_DECAY,
         centralised=constants.CENTRALISED_GRADIENT,
         eval_every=constants.EVAL_EVERY,
@@ -123,7 +124,7 @@ def train_by_glr(constants: SimpleNamespace) -> Run:
     glr, data = glr_method(constants), load_data(constants)
     print(depth_note(constants), end="", file=sys.stderr)
     rng = run_generator(constants.SEED)
-    network = new_network(layer_sizes(data, constants.HIDDEN), constants.ACTIVATION, rng)
+    network = initial_network(data, constants, rng)
     return trained(Run(network, glr_estimator(glr, rng)), data, constants, rng)
 
 
@@ -144,7 +145,7 @@ def train_by_backpropagation(constants: SimpleNamespace) -> Run:
     prepare_for_small_arrays()
     data = load_data(constants)
     rng = run_generator(constants.SEED)
-    network = new_network(layer_sizes(data, constants.HIDDEN), constants.ACTIVATION, rng)
+    network = initial_network(data, constants, rng)
     noise = training_noise(constants, rng)
     return trained(Run(network, backpropagation_estimator(network, noise)), data, constants, rng)
 
@@ -209,6 +210,12 @@ def stop_note(path: Path, run: Run, constants: SimpleNamespace) -> str:
     return (
         f"stopped after step {run.step} of {constants.STEPS}{figures}; {how} continues from {path}"
     )
+
+
+def initial_network(data: Dataset, constants: SimpleNamespace, rng: np.random.Generator) -> Network:
+    """The network before the first step."""
+    sizes = layer_sizes(data, constants.HIDDEN)
+    return new_network(sizes, constants.ACTIVATION, rng, constants.INITIAL_SCALE)
 
 
 def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:

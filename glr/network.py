@@ -70,11 +70,11 @@ def n_parameters(sizes: list[int]) -> int:
     return sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
 
 
-def initial_parameters(sizes: list[int], rng: np.random.Generator) -> Array:
-    """Flat float32 parameters: weights ~ N(0, 1/n_in), biases 0 (LeCun et al. 1998)."""
+def initial_parameters(sizes: list[int], rng: np.random.Generator, scale: float = 1) -> Array:
+    """Flat float32 parameters: weights ~ N(0, scale²/n_in), biases 0 (1: LeCun et al. 1998)."""
     parameters = np.zeros(n_parameters(sizes), np.float32)
     for W, _ in layer_views(parameters, sizes):
-        W[:] = rng.standard_normal(W.shape, dtype=np.float32) / math.sqrt(len(W))
+        W[:] = rng.standard_normal(W.shape, dtype=np.float32) / (math.sqrt(len(W)) / scale)
     return parameters
 
 
@@ -103,9 +103,11 @@ class Network(NamedTuple):
         return logits(self.layers, self.activation, x.T)
 
 
-def new_network(sizes: list[int], activation: Activation, rng: np.random.Generator) -> Network:
-    """A network with random initial weights."""
-    return Network(initial_parameters(sizes, rng), sizes, activation)
+def new_network(
+    sizes: list[int], activation: Activation, rng: np.random.Generator, scale: float = 1
+) -> Network:
+    """A network with random initial weights, see initial_parameters."""
+    return Network(initial_parameters(sizes, rng, scale), sizes, activation)
 
 
 def accuracy(output_logits: Array, y: np.ndarray) -> float:

@@ -1,7 +1,10 @@
-"""Gradient descent on one flat parameter vector, in place.
+"""Gradient descent on one flat parameter vector, in place; and how its step size falls.
 
 An optimizer is `update(parameters, gradient, rate, state)`; `state` is a dict of arrays that the
 optimizer fills on its first call, so that training can store it and continue from it.
+
+A schedule is `factor(step, steps)`: what multiplies the step size at a step, counted from 0, of so
+many in all.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from glr.noise import Array
 
 State = dict[str, np.ndarray]
 Optimizer = Callable[[Array, Array, float, State], None]
+Schedule = Callable[[int, int], float]
 
 
 def sgd(parameters: Array, gradient: Array, rate: float, state: State) -> None:
@@ -41,3 +45,13 @@ def adam(parameters: Array, gradient: Array, rate: float, state: State) -> None:
     parameters -= np.float32(rate * math.sqrt(bias_square) / bias_mean) * (
         mean / (np.sqrt(square) + np.float32(1e-8 * math.sqrt(bias_square)))
     )
+
+
+def cosine(step: int, steps: int) -> float:
+    """From 1 down to 0 along half a cosine (Loshchilov & Hutter 2017)."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def constant(step: int, steps: int) -> float:
+    """The same step size always."""
+    return 1.0

@@ -33,7 +33,7 @@ from glr.machine import prepare_for_small_arrays
 from glr.models import Model, load_model
 from glr.network import Network, accuracy, relu, threshold
 from glr.noise import logistic
-from glr.optimizers import adam
+from glr.optimizers import adam, cosine
 from glr.pictures import draw_attack, draw_corruptions
 from glr.records import run_path, save_run
 from glr.robustness import EPSILON_ATTACKS, load_model_for
@@ -42,6 +42,7 @@ from glr.samples import Samples, samples_path, save_samples
 SURROGATE = {  # how the surrogate is trained: the published code's separate ReLU network
     "NAME": "surrogate",
     "HIDDEN": (50,),
+    "INITIAL_SCALE": 1.0,
     "ACTIVATION": relu,
     "LOSS": cross_entropy,
     "NOISE": logistic,
@@ -51,6 +52,7 @@ SURROGATE = {  # how the surrogate is trained: the published code's separate ReL
     "BATCH_SIZE": 128,
     "STEPS": 5000,
     "LEARNING_RATE": 0.001,
+    "SCHEDULE": cosine,
     "WEIGHT_DECAY": 0.0,
     "CENTRALISED_GRADIENT": False,
     "EVAL_EVERY": 500,

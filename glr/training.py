@@ -17,7 +17,7 @@ from glr.estimator import GLR, Batch, Gradient, glr_gradient
 from glr.losses import Loss
 from glr.network import Layer, Network, accuracy, layer_views
 from glr.noise import Array
-from glr.optimizers import Optimizer, State
+from glr.optimizers import Optimizer, Schedule, State
 
 GradientEstimator = Callable[[list[Layer], Batch], Gradient]
 
@@ -25,10 +25,10 @@ GradientEstimator = Callable[[list[Layer], Batch], Gradient]
 class Plan(NamedTuple):
     """How a network is trained, and the `loss` that its evaluations report.
 
-    The step size falls from `learning_rate` to 0 along half a cosine over all `steps`
-    (Loshchilov & Hutter 2017); `weight_decay`·W, the gradient of an L2 penalty on the weights
-    but not the biases, is added to the loss's gradient. `centralised` subtracts from each
-    first-layer neuron's weight gradient its mean over the inputs (Yong et al. 2020).
+    The step size is `learning_rate` times what `schedule` says; `weight_decay`·W, the gradient of
+    an L2 penalty on the weights but not the biases, is added to the loss's gradient. `centralised`
+    subtracts from each first-layer neuron's weight gradient its mean over the inputs (Yong et al.
+    2020).
     """
 
     loss: Loss
@@ -36,6 +36,7 @@ class Plan(NamedTuple):
     steps: int
     batch_size: int
     learning_rate: float
+    schedule: Schedule
     weight_decay: float
     centralised: bool
     eval_every: int
@@ -123,11 +124,6 @@ def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndar
             yield order[start : start + size]
 
 
-def cosine_rate(plan: Plan, step: int) -> float:
-    """The step size at a step counted from 0."""
-    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
-
-
 def train(
     run: Run, data: Dataset, plan: Plan, rng: np.random.Generator
 ) -> Iterator[Evaluation | None]:
@@ -163,7 +159,7 @@ def take_step(run: Run, batch: Batch, plan: Plan) -> None:
     with np.errstate(over="ignore", invalid="ignore"):  # check_finite sees to it
         gradient = run.estimator.gradient(layers, batch)
         write_descent(layer_views(flat, network.sizes), gradient.layers, layers, plan)
-        rate = cosine_rate(plan, run.step - 1)
+        rate = plan.learning_rate * plan.schedule(run.step - 1, plan.steps)
         plan.optimizer(network.parameters, flat, rate, run.optimizer_state)
         check_finite(gradient.risk, network.parameters, run.step)
     run.risks.append(gradient.risk)

@@ -7,7 +7,7 @@ from glr.data import Dataset
 from glr.losses import zero_one
 from glr.network import new_network, sigmoid
 from glr.noise import gaussian
-from glr.optimizers import adam
+from glr.optimizers import adam, cosine
 from glr.passes import GLR
 from glr.training import Plan, Run, glr_estimator, train
 
@@ -18,6 +18,7 @@ PLAN = Plan(
     steps=10,
     batch_size=5,
     learning_rate=0.1,
+    schedule=cosine,
     weight_decay=0.0,
     centralised=False,
     eval_every=4,

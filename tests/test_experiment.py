@@ -16,7 +16,7 @@ from glr.experiment import (
 from glr.losses import cross_entropy, zero_one
 from glr.network import sigmoid, tanh, threshold
 from glr.noise import laplace, logistic
-from glr.optimizers import adagrad, adam
+from glr.optimizers import adagrad, adam, constant, cosine
 from glr.passes import GLR
 from glr.study import constants_of
 from glr.training import Plan
@@ -84,6 +84,7 @@ def test_the_scripts_are_what_their_names_say():
         ("--steps 7", {"steps": 7}),
         ("--batch-size 9", {"batch_size": 9}),
         ("--learning-rate 0.5", {"learning_rate": 0.5}),
+        ("--schedule constant", {"schedule": constant}),
         ("--weight-decay 0.25", {"weight_decay": 0.25}),
         ("--no-centralised-gradient", {"centralised": False}),
         ("--eval-every 3", {"eval_every": 3}),
@@ -97,6 +98,7 @@ def test_a_constant_of_training_reaches_the_plan(flags, change):
         steps=10_000,
         batch_size=128,
         learning_rate=0.01,
+        schedule=cosine,
         weight_decay=1e-4,
         centralised=True,
         eval_every=500,

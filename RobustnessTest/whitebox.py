@@ -1,0 +1,49 @@
+"""Attack every network itself, not by way of another: what of its robustness is left.
+
+    python whitebox.py                              study.py's networks, or the pretrained ones
+    python whitebox.py --datasets digits --seeds 1 --names LRS LRT BP+L2C
+
+The attacks of the table have ε 0.1: FGSM transferred from the surrogate, as in the published table;
+FGSM and PGD along the network's own gradient (of a threshold network, along that of a sigmoid
+network of the same weights); and square, which needs no gradient. Only what is right under all of
+them counts in the last column. A picture shows PGD at other ε.
+
+Written: docs/results.md and docs/whitebox.png, or, of other constants than those below or of fewer
+networks, whitebox.md and .png in RobustnessTest/results/.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+from glr.console import one_line_errors
+from glr.constants import script_constants
+from glr.pages import is_whole
+from glr.study import datasets_found
+from glr.whitebox import has_all, measured_rows, write_whitebox
+
+# --------------------------------------------------------------------------------------------
+DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used
+NAMES = ("LRS", "LRT", "LRSZ", "LRTZ", "BP", "BP+L2C")  # of the networks, as study.py calls them
+SEEDS = 5  # those of seeds 0 … SEEDS − 1
+SEED = 0  # of square's random choices, and of the surrogate
+IMAGES = 1000  # the first so many test images; 0 for all
+EPSILON = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)  # of PGD in the picture
+PGD_STEPS = 40  # of pgd
+QUERIES = 1000  # squares that square tries on each image
+# --------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Attack all, write the tables and the picture."""
+    constants = script_constants(globals())
+    by_dataset = {name: measured_rows(constants, name) for name in datasets_found(constants)}
+    complete = all(has_all(rows, constants) for rows in by_dataset.values())
+    whole = complete and is_whole(constants, globals()) and [*by_dataset] == [*DATASETS]
+    write_whitebox(by_dataset, whole)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

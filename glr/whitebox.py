@@ -1,0 +1,198 @@
+"""How networks fare under attacks on themselves, beside one that is transferred to them.
+
+A transferred attack may miss: what a network keeps under it is no lower bound of anything. An
+attack on the network itself follows its own gradient, or asks it again and again; and what asks
+for no gradient shows whether the gradient misleads (Carlini et al. 2019, arXiv 1902.06705).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from types import SimpleNamespace
+
+import numpy as np
+from tqdm import tqdm
+
+from glr.attacks import InputGradient, fgsm, keras_input_gradient, pgd, zero_gradient_share
+from glr.backpropagation import keras_network
+from glr.black_box import square_attack
+from glr.constants import ROOT, as_typed
+from glr.data import Dataset, load_dataset
+from glr.errors import GLRError
+from glr.evaluation import epsilon_curve, models_or_pretrained, results_dir
+from glr.experiment import run_generator
+from glr.machine import prepare_for_small_arrays
+from glr.models import Model
+from glr.network import Network
+from glr.pages import write_page
+from glr.perturbation import check_image_range, surrogate
+from glr.plots import new_figure, save_figure
+from glr.robustness import (
+    PUBLISHED_EPSILON,
+    Row,
+    cell,
+    load_model_for,
+    markdown_table,
+    mean_and_spread,
+)
+
+WHITEBOX_MARKS = (
+    '<!-- whitebox: written by "RobustnessTest/whitebox.py" -->',
+    "<!-- end of whitebox -->",
+)
+TRANSFERRED = "fgsm, transferred"  # from the surrogate, as in the published table
+ATTACKS = ("fgsm", "pgd", "square")  # on the network itself
+WORST = "under all"  # right is what is right clean and under every attack, the transferred one too
+COLUMNS = ("clean", TRANSFERRED, *ATTACKS, WORST)
+ZERO_GRADIENT = "zero gradient"  # samples at which the gradient that is followed is exactly zero
+
+Batch = tuple[np.ndarray, np.ndarray]  # inputs (N × n_in) in [0, 1], labels (N,)
+
+
+def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
+    """The models of DATASET that NAMES and SEEDS choose, in the order of NAMES."""
+    paths = models_or_pretrained(constants.MODELS_DIR, constants.DATASET)
+    models = [load_model_for(path, data) for path in paths]
+    chosen = [
+        model
+        for name in constants.NAMES
+        for model in models
+        if model.metadata["constants"]["NAME"] == name
+        and model.metadata["constants"]["SEED"] < constants.SEEDS
+    ]
+    if not chosen:
+        raise GLRError(
+            f"NAMES = {as_typed(constants.NAMES)}: no such model of {data.name} in "
+            f'{paths[0].parent}; python "Train&Test/study.py" trains them'
+        )
+    return chosen
+
+
+def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
+    """What the data set's networks get right of the first IMAGES test images, by attack."""
+    prepare_for_small_arrays()
+    data = load_dataset(dataset, constants.DATA_DIR)
+    check_image_range(data)
+    n = constants.IMAGES or len(data.x_test)
+    batch = data.x_test[:n], data.y_test[:n]
+    own = SimpleNamespace(**vars(constants), DATASET=dataset)
+    models = chosen_models(own, data)
+    gradient = keras_input_gradient(keras_network(surrogate(own).network))
+    transferred = fgsm(*batch, gradient, PUBLISHED_EPSILON)
+    bar = tqdm(models, desc=f"attacks on {dataset}", unit="network", disable=None)
+    return [row for model in bar for row in model_rows(constants, model, batch, transferred)]
+
+
+def model_rows(
+    constants: SimpleNamespace, model: Model, batch: Batch, transferred: np.ndarray
+) -> list[Row]:
+    """A network's accuracies: clean, under each attack, and under all that have the table's ε.
+
+    transferred : the batch's inputs after the attack that is not on this network
+    """
+    (x, y), network = batch, model.network
+    gradient = keras_input_gradient(keras_network(network))
+    inputs = {("clean", 0.0): x, (TRANSFERRED, PUBLISHED_EPSILON): transferred}
+    inputs |= attacked(constants, network, batch, gradient)
+    right = {kind: network.logits_of_rows(x).argmax(axis=0) == y for kind, x in inputs.items()}
+    compared = [r for (_, epsilon), r in right.items() if epsilon in (0, PUBLISHED_EPSILON)]
+    right[WORST, PUBLISHED_EPSILON] = np.logical_and.reduce(compared)
+    shares = {kind: float(r.mean()) for kind, r in right.items()}
+    shares[ZERO_GRADIENT, 0.0] = zero_gradient_share(gradient(x, y))
+    own = model.metadata["constants"]
+    return [Row(own["NAME"], own["SEED"], *kind, share, len(y)) for kind, share in shares.items()]
+
+
+def attacked(
+    constants: SimpleNamespace, network: Network, batch: Batch, gradient: InputGradient
+) -> dict[tuple[str, float], np.ndarray]:
+    """The batch's inputs after every attack on the network, by attack and ε."""
+    x, y = batch
+    rng = run_generator(constants.SEED)
+    found = {
+        ("fgsm", PUBLISHED_EPSILON): fgsm(x, y, gradient, PUBLISHED_EPSILON),
+        ("square", PUBLISHED_EPSILON): square_attack(
+            network, batch, PUBLISHED_EPSILON, constants.QUERIES, rng
+        ),
+    }
+    for epsilon in {*constants.EPSILON, PUBLISHED_EPSILON}:
+        found["pgd", epsilon] = pgd(x, y, gradient, epsilon, steps=constants.PGD_STEPS)
+    return found
+
+
+def names_in(rows: Sequence[Row]) -> list[str]:
+    """The networks that were measured, in their order."""
+    return list(dict.fromkeys(row.model for row in rows))
+
+
+def has_all(rows: Sequence[Row], constants: SimpleNamespace) -> bool:
+    """Whether every network was measured from every seed."""
+    wanted = {(name, seed) for name in constants.NAMES for seed in range(constants.SEEDS)}
+    return wanted <= {(row.model, row.seed) for row in rows}
+
+
+def whitebox_lines(rows: Sequence[Row]) -> list[list[str]]:
+    """The table's cells, a header first: a network in each row."""
+    lines = [["model", *COLUMNS]]
+    for name in names_in(rows):
+        lines.append([name, *(mean_and_spread(cell(rows, name, c)) for c in COLUMNS)])
+    return lines
+
+
+def what_gradients_hide(rows: Sequence[Row]) -> str:
+    """Where the gradient that FGSM and PGD follow is no guide: they fail, the network holds not."""
+    means = {
+        (name, condition): fmean(cell(rows, name, condition))
+        for name in names_in(rows)
+        for condition in (*ATTACKS, ZERO_GRADIENT)
+    }
+    zero = [
+        f"{name} {means[name, ZERO_GRADIENT]:.2f} %"
+        for name in names_in(rows)
+        if means[name, ZERO_GRADIENT] > 0
+    ]
+    misled = [name for name in names_in(rows) if means[name, "square"] < means[name, "pgd"]]
+    return (
+        f"Images whose gradient is exactly zero: {', '.join(zero) or 'none'}. Networks that keep "
+        "less under square, which follows no gradient, than under PGD: "
+        f"{', '.join(misled) or 'none'}."
+    )
+
+
+def whitebox_block(by_dataset: Mapping[str, Sequence[Row]]) -> str:
+    """The tables and what they say, as Markdown."""
+    parts = []
+    for dataset, rows in by_dataset.items():
+        parts += [
+            f"On {dataset}, the first {rows[0].n} test images:",
+            markdown_table(whitebox_lines(rows)),
+            what_gradients_hide(rows),
+        ]
+    return "\n\n".join(parts)
+
+
+def draw_pgd(path: Path, by_dataset: Mapping[str, Sequence[Row]]) -> None:
+    """Accuracy under PGD on the network itself against ε, a panel per data set."""
+    figure = new_figure(4.4 * len(by_dataset), 4)
+    panels = figure.subplots(1, len(by_dataset), squeeze=False, sharey=True)[0]
+    for axes, (dataset, rows) in zip(panels, by_dataset.items(), strict=True):
+        for i, name in enumerate(names_in(rows)):
+            style = "s:" if name.startswith("BP") else "o-"
+            axes.plot(*epsilon_curve(rows, name, "pgd"), style, ms=3, color=f"C{i}", label=name)
+        axes.set(title=dataset, xlabel="ε of PGD on the network itself", ylim=(0, 100))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("accuracy (%)")
+    panels[-1].legend(fontsize=8, frameon=False)
+    save_figure(path, figure)
+
+
+def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], whole: bool) -> None:
+    """Write whitebox.png and the tables, to docs/ if they are of a whole run (glr.pages)."""
+    folder = ROOT / "docs" if whole else results_dir()
+    draw_pgd(folder / "whitebox.png", by_dataset)
+    block = whitebox_block(by_dataset)
+    print(block)
+    write_page(WHITEBOX_MARKS, block, whole)

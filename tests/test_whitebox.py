@@ -1,0 +1,148 @@
+"""Attacks on the networks themselves: what is measured, what the page says, how it is written."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from processes import run
+
+from glr import pages, whitebox
+from glr.constants import ROOT
+from glr.evaluation import PRETRAINED
+from glr.models import Model
+from glr.network import Network, sigmoid
+from glr.robustness import PUBLISHED_EPSILON, Row
+
+# A network of two inputs whose class is the larger one.
+LARGER = Network(np.array([1, 0, 0, 1, 0, 0], np.float32), [2, 2], sigmoid)
+MODEL = Model(LARGER, {"constants": {"NAME": "LRS", "SEED": 3}})
+X, Y = np.array([[0.9, 0.1]] * 4, np.float32), np.zeros(4, np.int64)
+
+
+def fooled(*images):
+    """The inputs after an attack that succeeds on these images."""
+    x = X.copy()
+    x[list(images)] = X[0, ::-1]
+    return x
+
+
+def rows_of(name, seed, **shares):
+    """Rows of one network, 1 under whatever attack is not named."""
+    kinds = {"clean": 0, whitebox.TRANSFERRED: 0.1, whitebox.WORST: 0.1, whitebox.ZERO_GRADIENT: 0}
+    kinds |= dict.fromkeys(whitebox.ATTACKS, 0.1)
+    every = {**dict.fromkeys(kinds, 1.0), whitebox.ZERO_GRADIENT: 0.0, **shares}
+    return [Row(name, seed, kind, kinds[kind], share, 360) for kind, share in every.items()]
+
+
+def test_only_what_is_right_under_every_attack_of_the_table_s_size_counts(monkeypatch):
+    found = {
+        ("fgsm", PUBLISHED_EPSILON): fooled(0),
+        ("pgd", PUBLISHED_EPSILON): fooled(0, 1),
+        ("square", PUBLISHED_EPSILON): fooled(2),
+        ("pgd", 0.3): fooled(0, 1, 2, 3),
+    }
+    flat = np.array([[0, 0], [0, 1], [1, 1], [0, -1]])
+    monkeypatch.setattr(whitebox, "keras_network", lambda network: network)
+    monkeypatch.setattr(whitebox, "keras_input_gradient", lambda network: lambda x, y: flat)
+    monkeypatch.setattr(whitebox, "attacked", lambda *asked: found)
+    rows = whitebox.model_rows(SimpleNamespace(), MODEL, (X, Y), fooled(1))
+    assert {row[:2] for row in rows} == {("LRS", 3)}
+    assert {row.n for row in rows} == {4}
+    assert {row[2:4]: row.accuracy for row in rows} == {
+        ("clean", 0): 1,
+        (whitebox.TRANSFERRED, PUBLISHED_EPSILON): 0.75,
+        ("fgsm", PUBLISHED_EPSILON): 0.75,
+        ("pgd", PUBLISHED_EPSILON): 0.5,
+        ("square", PUBLISHED_EPSILON): 0.75,
+        (whitebox.WORST, PUBLISHED_EPSILON): 0.25,
+        ("pgd", 0.3): 0,
+        (whitebox.ZERO_GRADIENT, 0): 0.25,
+    }
+
+
+def test_gradients_that_mislead_are_told():
+    honest = rows_of("LRS", 0, pgd=0.5, square=0.6)
+    assert whitebox.what_gradients_hide(honest) == (
+        "Images whose gradient is exactly zero: none. Networks that keep less under square, which "
+        "follows no gradient, than under PGD: none."
+    )
+    masked = rows_of("BP", 0, pgd=0.9, square=0.6, **{whitebox.ZERO_GRADIENT: 0.05})
+    assert whitebox.what_gradients_hide([*honest, *masked]) == (
+        "Images whose gradient is exactly zero: BP 5.00 %. Networks that keep less under square, "
+        "which follows no gradient, than under PGD: BP."
+    )
+
+
+def test_the_table_is_of_the_means_over_seeds():
+    rows = [*rows_of("LRT", 0, pgd=0.5), *rows_of("LRT", 1, pgd=0.6), *rows_of("BP", 0)]
+    header, first, second = whitebox.whitebox_lines(rows)
+    assert header == ["model", *whitebox.COLUMNS]
+    assert first[0] == "LRT"
+    assert first[header.index("pgd")] == "55.00 ± 7.07"
+    assert second == ["BP", *["100.00"] * len(whitebox.COLUMNS)]
+    block = whitebox.whitebox_block({"digits": rows})
+    assert block.startswith("On digits, the first 360 test images:\n\n| model | clean |")
+
+
+def test_every_network_and_seed_makes_it_whole():
+    rows = [*rows_of("LRT", 0), *rows_of("LRT", 1), *rows_of("BP", 0)]
+    assert not whitebox.has_all(rows, SimpleNamespace(NAMES=("LRT", "BP"), SEEDS=2))
+    assert whitebox.has_all(rows, SimpleNamespace(NAMES=("LRT", "BP"), SEEDS=1))
+    assert whitebox.has_all(rows, SimpleNamespace(NAMES=("LRT",), SEEDS=2))
+
+
+def test_a_whole_run_is_written_to_the_page_and_another_beside_it(tmp_path, monkeypatch):
+    for module in (whitebox, pages):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path / "results"))
+    page = tmp_path / "docs" / "results.md"
+    page.parent.mkdir()
+    page.write_text("\n".join(["head", *whitebox.WHITEBOX_MARKS, "tail", ""]))
+    before, by_dataset = page.read_text(), {"digits": rows_of("LRT", 0), "mnist": rows_of("BP", 0)}
+    whitebox.write_whitebox(by_dataset, whole=False)
+    assert page.read_text() == before
+    assert sorted(path.name for path in page.parent.iterdir()) == ["results.md"]
+    assert "| LRT |" in (tmp_path / "results" / "whitebox.md").read_text()
+    assert (tmp_path / "results" / "whitebox.png").read_bytes().startswith(b"\x89PNG")
+    whitebox.write_whitebox(by_dataset, whole=True)
+    text = page.read_text()
+    assert text.startswith("head\n")
+    assert text.endswith("\ntail\n")
+    assert "On mnist, the first 360 test images:" in text
+    assert (page.parent / "whitebox.png").exists()
+
+
+def test_the_page_has_the_marks_that_the_script_writes_between():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert all(text.count(f"{mark}\n") == 1 for mark in whitebox.WHITEBOX_MARKS)
+
+
+def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, monkeypatch):
+    for place in ("DATA", "MODELS", "RESULTS"):
+        monkeypatch.setenv(f"GLR_{place}_DIR", str(tmp_path / place.lower()))
+    (tmp_path / "models").mkdir()
+    surrogate = (PRETRAINED / "surrogate_digits_seed0.npz").read_bytes()
+    (tmp_path / "models" / "surrogate_digits_seed0.npz").write_bytes(surrogate)
+    of_both = ("--images", 50, "--queries", 5)
+    words = ("--datasets", "digits", "--names", "LRTZ", "BP", "--epsilon", 0.1, 0.4)
+    ran = run("whitebox.py", *words, *of_both)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("No model of digits in ")
+    page = (tmp_path / "results" / "whitebox.md").read_text()
+    cells = re.search(r"^\| LRTZ \| (.*) \|$", page, re.MULTILINE).group(1).split(" | ")
+    shown = dict(zip(whitebox.COLUMNS, map(float, cells), strict=True))
+    assert shown[whitebox.WORST] <= min(shown.values())
+    target = PRETRAINED / "LRTZ_digits_seed0.npz"
+    for attack in ("pgd", "square"):
+        ran = run("generate_adv.py", "--attack", attack, "--target", target, *of_both)
+        before, after = re.search(r"accuracy (\S+) → (\S+) % of 50;", ran.stdout).groups()
+        assert (shown["clean"], shown[attack]) == (float(before), float(after)), attack
+
+
+@pytest.mark.parametrize("words", ["--names LRX", "--names --datasets digits"])
+def test_a_network_that_is_not_there_is_one_line(words):
+    ran = run("whitebox.py", *words.split(), "--datasets", "digits")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("whitebox.py: NAMES = ")
+    assert ran.stderr.endswith('pretrained; python "Train&Test/study.py" trains them\n')
