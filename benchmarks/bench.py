@@ -60,10 +60,11 @@ PAPER = [784, 50, 10]
 WIDE = [784, 500, 500, 10]
 PUBLISHED_SIZES = ((10, 128), (100, 32), (100, 128))  # R and B of the published constants
 PUBLISHED_R = 10  # of the estimator whose precision per second is compared
-# The published runs: activation, R, B, and the flags that make our script the same estimator.
+# The published runs: activation, R, B, and the flags that make our script do the same.
 PLAIN = (
-    "--noise laplace --sigma 1.4142 --no-control-variate --no-local-differences --output-draws 1 "
-    "--learning-rate 0.01 --weight-decay 1e-4 --no-centralised-gradient "
+    "--initial-scale 2 --noise laplace --sigma 1.4142 --no-control-variate --no-local-differences "
+    "--output-draws 1 --learning-rate 0.01 --schedule constant --weight-decay 1e-4 "
+    "--no-centralised-gradient "
 )
 PUBLISHED_RUNS = {
     "LRS": (sigmoid, 10, 128, PLAIN + "--replicates 10 --optimizer sgd --steps 4680"),
@@ -83,9 +84,9 @@ PUBLISHED_RUNS = {
     "LRTZ": (
         threshold,
         100,
-        32,
-        PLAIN + "--replicates 100 --optimizer adagrad --steps 37500 --batch-size 32 "
-        "--no-standardised-loss --no-conditional-score",
+        128,
+        PLAIN + "--replicates 100 --optimizer adagrad --steps 9360 --no-standardised-loss "
+        "--no-conditional-score",
     ),
 }
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -224,8 +224,13 @@ def standard_deviation_and_share_right(losses: Array) -> Array:
 
     q is (right passes + 1)/(passes + 2), Laplace's rule of succession: that none of n passes is
     right does not show that none ever is.
+
+    Raises GLRError for losses that are not 0 or 1.
     """
-    right = np.clip(1 - losses, 0, 1).sum(axis=0)
+    is_right = losses == 0
+    if not np.all(is_right | (losses == 1)):
+        raise GLRError("STANDARDISED_LOSS = True: is for a loss of 0 or 1; set it to False")
+    right = is_right.sum(axis=0, dtype=np.float32)
     q = (right + 1) / np.float32(len(losses) + 2)
     return np.sqrt(q * (1 - q)) + q
 

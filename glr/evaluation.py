@@ -33,6 +33,7 @@ from glr.robustness import (
     smaller_samples,
     table_lines,
     what_controls_say,
+    what_epsilon_decides,
     what_published_cells_say,
     what_the_estimate_changes,
 )
@@ -108,6 +109,7 @@ def report(rows: list[Row], constants: SimpleNamespace) -> None:
     sayings = (
         smaller_samples(rows),
         what_published_cells_say(rows, dataset),
+        what_epsilon_decides(rows, dataset),
         what_controls_say(rows),
         what_the_estimate_changes(rows),
     )

@@ -64,8 +64,6 @@ def glr_method(constants: SimpleNamespace) -> GLR:
             f"REPLICATES = {c.REPLICATES}: the control variate and the standardised loss compare "
             "replicates; use 2 or more, or switch both off"
         )
-    if c.STANDARDISED_LOSS and c.LOSS is cross_entropy:
-        raise GLRError("STANDARDISED_LOSS = True: is for a loss of 0 or 1; set it to False")
     if min(c.SIGMA) <= 0:
         raise GLRError(f"SIGMA = {as_typed(c.SIGMA)}: GLR needs noise in every layer; use σ > 0")
     if c.CONDITIONAL_SCORE and c.ACTIVATION is not threshold:

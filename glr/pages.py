@@ -33,11 +33,13 @@ from glr.robustness import (
     cell,
     markdown_table,
     mean_and_spread,
+    other_conditions,
     present,
     published_cell,
     read_csv,
     table_lines,
     what_controls_say,
+    what_epsilon_decides,
     what_published_cells_say,
     what_the_estimate_changes,
 )
@@ -53,6 +55,11 @@ PENALTY_MARKS = (
     "<!-- end of penalties -->",
 )
 VARIANCE_MARKS = ('<!-- variance: written by "Train&Test/study.py" -->', "<!-- end of variance -->")
+DESCRIBED = ("LRS", "LRT", "LRSZ", "LRTZ", "BP")  # the scripts that say their own accuracies
+README_ROWS = {  # the networks of README's table, and what it calls them
+    **{name: f"[{name}.py](Train%26Test/{name}.py)" for name in DESCRIBED},
+    "BP+L2C": "[BP.py](Train%26Test/BP.py) with LRS's noise and penalty",
+}
 NO_BEARING = ("PROCESSES", "DASK")  # of the constants, on any figure
 
 
@@ -87,7 +94,7 @@ def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
     lines = [["method", *(f"R {R}" for R in REPLICATES)]]
     for name, kinds in variances.items():
         for kind, values in zip(("", ", published estimator"), kinds, strict=True):
-            lines.append([name + kind, *(f"{value:.3g}" for value in values)])
+            lines.append([name + kind, *(f"{value:.2g}" for value in values)])
     block = f"On {dataset}:\n\n{markdown_table(lines)}"
     write_page(VARIANCE_MARKS, block, whole=True)
 
@@ -135,14 +142,15 @@ def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[st
         seconds.setdefault(task.path.stem.rsplit("_seed", 1)[0], []).append(run)
     note = (
         f"Test accuracy in percent, noise-free, mean ± sd over {constants.SEEDS} seeds; "
-        "published: Peng et al. (2022); FGSM transferred from a ReLU network, ε = 0.1; seconds on "
-        'one core. Written by `python "Train&Test/study.py"`; more in '
-        "[docs/results.md](docs/results.md)."
+        "published: Peng et al. (2022); FGSM transferred from a ReLU network, ε = 0.1 (the "
+        "published ε is not known); seconds on one core. Written by "
+        '`python "Train&Test/study.py"`; more in [docs/results.md](docs/results.md), other ε as '
+        "well."
     )
     table = markdown_table(readme_lines(rows, seconds))
     write_between(ROOT / "README.md", *RESULTS_MARKS, f"\n{table}\n\n{note}\n")
     write_page(RESULTS_MARKS, results_block(datasets), whole=True)
-    for name in ("LRS", "LRT", "LRSZ", "LRTZ", "BP"):
+    for name in DESCRIBED:
         write_measured(SCRIPTS / f"{name}.py", measured(name, rows, seconds, constants.SEEDS))
 
 
@@ -150,8 +158,8 @@ def readme_lines(rows: dict[str, list[Row]], seconds: dict[str, list[float]]) ->
     """The cells of README's table, a header first."""
     lines = [["data", "script", "clean", "published", "FGSM", "published", "seconds"]]
     for dataset, measured_rows in rows.items():
-        for model in ("LRS", "LRT", "LRSZ", "LRTZ", "BP"):
-            line = [dataset, f"[{model}.py](Train%26Test/{model}.py)"]
+        for model, script in README_ROWS.items():
+            line = [dataset, script]
             for condition in ("clean", "fgsm"):
                 line.append(mean_and_spread(cell(measured_rows, model, condition)))
                 line.append(published_cell(dataset, model, condition) or "–")
@@ -175,12 +183,16 @@ def dataset_page(dataset: str, rows: list[Row]) -> str:
         f"### {dataset}",
         markdown_table(table_lines(rows, dataset, main)),
         what_published_cells_say(rows, dataset),
+        what_epsilon_decides(rows, dataset),
         "Controls, and the published estimator with its constants:",
         markdown_table(table_lines(rows, dataset, controls)),
         what_controls_say(rows),
         what_the_estimate_changes(rows),
         markdown_table(worst),
     ]
+    others = other_conditions(rows)
+    if others:
+        parts += ["Other attacks, targets and ε:", markdown_table(others)]
     return "\n\n".join(filter(None, parts))
 
 

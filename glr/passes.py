@@ -55,8 +55,8 @@ class GLR:
     control_variate : subtract the mean loss of the sample's other forward passes
     conditional_score : replace a threshold neuron's score by its mean given the neuron's output
     standardised_loss : divide each sample's 0-1 loss by its standard deviation over the passes
-        plus the share of them that are right; this estimates the gradient of a rescaled risk, no
-        longer that of E[L]
+        plus the share of them that are right; this estimates the gradient of another risk than
+        E[L], see docs/method.md, section 9
     local_differences : in the output layer and the last hidden one, multiply each neuron's score
         by what its own noise did to the loss (see local_scores)
     layerwise : make one layer noisy at a time, the others noise-free (Jiang et al. 2024)

@@ -32,6 +32,8 @@ from problems import (
     mean_of,
     own_objectives_mean,
     parameter_slices,
+    parameters_of,
+    relative_difference,
     samples_of,
     streams_of,
 )
@@ -42,6 +44,36 @@ from glr.estimator import Batch, glr_gradient
 from glr.network import layer_views
 
 # ---------------------------------------------------------------- unbiasedness
+
+
+def standardised_risk(problem, parameters):
+    """Mean over samples of −arcsin √q − log(√q + √(1 − q)), each right with chance q.
+
+    Of one layer and two classes with Gaussian noise, q = Φ((v_label − v_other)/(σ√2)).
+    """
+    x, y = samples_of(problem)
+    ((W, b),) = layer_views(parameters, list(problem.sizes))
+    v = W.T @ x.astype(np.float64) + b[:, None]
+    own, other = v[y, np.arange(N_SAMPLES)], v[1 - y, np.arange(N_SAMPLES)]
+    q = stats.norm.cdf((own - other) / (problem.sigma[0] * np.sqrt(2)))
+    return np.mean(-np.arcsin(np.sqrt(q)) - np.log(np.sqrt(q) + np.sqrt(1 - q)))
+
+
+def test_standardised_loss_of_many_passes_has_the_gradient_of_its_own_risk():
+    """Of 1,000 passes q is known to a few percent: 2 % is for that; chance has a tenth of it."""
+    problem = Problem((3, 2), loss="zero_one", law="gaussian", sigma=(0.8,))
+    glr = glr_of(problem, replicates=1000, standardised_loss=True)
+    mean = mean_of(estimates(problem, glr, copies=20))
+    start = parameters_of(problem).astype(np.float64)
+    steps = 1e-5 * np.eye(len(start))
+    exact = np.array(
+        [
+            standardised_risk(problem, start + step) - standardised_risk(problem, start - step)
+            for step in steps
+        ]
+    ) / (2e-5)
+    assert_powerful(mean, problem.sizes, largest=0.002)
+    assert relative_difference(mean.value, np.append(exact, 0)) < 0.02
 
 
 @pytest.mark.parametrize("settings", [PUBLISHED, REDUCED], ids=["published", "reduced"])

@@ -20,7 +20,7 @@ from problems import (
 )
 
 from glr.errors import GLRError
-from glr.estimator import Batch, glr_gradient
+from glr.estimator import Batch, glr_gradient, standard_deviation_and_share_right
 from glr.losses import cross_entropy, zero_one
 from glr.noise import NoiseLaw
 from glr.passes import forward_passes
@@ -31,18 +31,20 @@ def one_gradient(problem, glr, copies=20, seed=7):
     return estimates(problem, glr, 1, copies, seed)[0]
 
 
-def never_right(logits, y):
-    """At least 1 everywhere, so that no pass counts as right."""
-    return cross_entropy(logits, y) + 1
+def test_what_is_never_right_counts_as_if_one_pass_more_had_been():
+    """Of 15 passes; by the rule of succession the chance is 1 in 17. And of what always is."""
+    losses = np.stack([np.ones(15), np.zeros(15)], axis=1).astype(np.float32)
+    q = np.array([1, 16]) / 17
+    np.testing.assert_allclose(
+        standard_deviation_and_share_right(losses), np.sqrt(q * (1 - q)) + q, rtol=1e-5
+    )
 
 
-def test_standardised_loss_of_what_is_never_right_is_as_if_one_pass_more_had_been():
-    """Of 5 × 3 passes; by the rule of succession the chance is 1 in 17."""
-    problem, q = Problem((3, 4, 3)), 1 / 17
-    settings = {"replicates": 5, "output_draws": 3, "loss": never_right}
-    plain = one_gradient(problem, glr_of(problem, **settings))
-    divided = one_gradient(problem, glr_of(problem, standardised_loss=True, **settings))
-    assert relative_difference(divided, plain / (np.sqrt(q * (1 - q)) + q)) < 1e-4
+@pytest.mark.parametrize("loss", [0.5, 2, -1, np.nan])
+def test_standardised_loss_of_anything_but_0_and_1_is_refused(loss):
+    losses = np.array([[0, 1], [1, loss]], np.float32)
+    with pytest.raises(GLRError, match="is for a loss of 0 or 1"):
+        standard_deviation_and_share_right(losses)
 
 
 def test_standardised_loss_divides_by_deviation_and_share_right():

@@ -23,6 +23,7 @@ from glr.robustness import (
     smaller_samples,
     table_lines,
     what_controls_say,
+    what_epsilon_decides,
     what_published_cells_say,
     what_the_estimate_changes,
 )
@@ -365,6 +366,23 @@ def test_what_the_estimate_changes_is_the_difference_and_welch_s_p():
     p = ttest_ind((91, 92, 93), (92, 94, 96), equal_var=False).pvalue
     assert what_the_estimate_changes(rows).endswith(f" clean -2.00 ({p:.2g}).")
     assert what_the_estimate_changes(rows[:1] + rows[3:4]) == ""
+
+
+def test_what_epsilon_decides_counts_the_rows_above_the_published_cell_at_each():
+    """Published under FGSM: LRS 45.91, LRT 54.35 on MNIST."""
+    accuracies = {"LRS": {0.1: (0.5, 0.6), 0.2: (0.2, 0.3)}, "LRT": {0.1: (0.7,), 0.2: (0.55,)}}
+    rows = [
+        Row(name, seed, "fgsm", epsilon, share, 100)
+        for name, by_epsilon in accuracies.items()
+        for epsilon, shares in by_epsilon.items()
+        for seed, share in enumerate(shares)
+    ]
+    bp = Row("BP", 0, "fgsm", 0.2, 0.9, 100)
+    assert what_epsilon_decides([*rows, bp], "mnist").endswith(
+        "by the ε of ours: 0.1: 2 of 2, 0.2: 1 of 2."
+    )
+    assert what_epsilon_decides([row for row in rows if row.severity == 0.1], "mnist") == ""
+    assert what_epsilon_decides(rows, "digits") == ""
 
 
 def test_what_published_cells_say_names_those_that_are_not_surpassed():

@@ -138,7 +138,7 @@ def test_own_data_in_an_npz(tmp_path):
         ("--activation step", "ACTIVATION = step: no such name"),
         ("--perturb inputs", "PERTURB = inputs"),
         ("--conditional-score", "CONDITIONAL_SCORE"),
-        ("--standardised-loss", "STANDARDISED_LOSS = True: is for a loss of 0 or 1"),
+        ("--standardised-loss --steps 1", "STANDARDISED_LOSS = True: is for a loss of 0 or 1"),
         ("--learning-rate nan", "LEARNING_RATE = nan"),
         ("--name ../evil", "NAME = ../evil"),
         ("--name surrogate", "NAME = surrogate"),
