@@ -40,7 +40,7 @@ TRADEOFF_MARKS = (
 SAMPLES = (f"fgsm_eps{PUBLISHED_EPSILON:g}", "lbfgs", *CORRUPTIONS)  # of the published columns
 WORST_CLASS = "clean, worst class"  # a condition beside the published columns
 DRAWN = ("clean", "fgsm")  # the two accuracies that are set against each other
-STYLES = ("o-", "s:")  # of the lines, one for each thing that is made larger
+STYLES = {"penalty": "o-", "step size": "D", "weight noise": "s:"}  # of what is made larger
 
 
 class Setting(NamedTuple):
@@ -172,29 +172,30 @@ def draw_tradeoffs(path: Path, by_dataset: Sequence[Measured]) -> None:
     for axes, measured in zip(panels, by_dataset, strict=True):
         draw_tradeoff(axes, measured)
     panels[0].legend(fontsize=8, frameon=False)
-    figure.suptitle("Penalty and noise grow from right to left; stars: published", fontsize=10)
+    figure.suptitle(
+        "More penalty, step size, or noise on the weights; stars: published", fontsize=10
+    )
     save_figure(path, figure)
 
 
 def draw_tradeoff(axes, measured: Measured) -> None:
     """A line for each network, and for each thing that the settings make larger."""
     whats = dict.fromkeys(setting.what for setting in measured.settings)
-    styles = dict(zip(whats, STYLES, strict=True))
     for i, name in enumerate(measured.networks):
         star = published(measured.dataset, name, DRAWN)
         colour = f"C{i}" if star else "black"
         axes.plot([], [], color=colour, label=name)
-        for what, style in styles.items():
+        for what in whats:
             points = [
                 [fmean(measured.reached(name, setting, condition)) for condition in DRAWN]
                 for setting in measured.settings
                 if setting.what == what
             ]
-            axes.plot(*zip(*points, strict=True), style, color=colour, ms=3)
+            axes.plot(*zip(*points, strict=True), STYLES[what], color=colour, ms=3)
         if star:
             axes.plot(*star, "*", color=colour, ms=11)
-    for what, style in styles.items():
-        axes.plot([], [], style, color="grey", ms=3, label=what)
+    for what in whats:
+        axes.plot([], [], STYLES[what], color="grey", ms=3, label=what)
     axes.set(
         title=measured.dataset,
         xlabel="clean accuracy (%)",
