@@ -26,6 +26,9 @@ def square_attack(
     queries : squares that are tried on each sample, at most; ART evaluates a sample three times
         for each of them
 
+    Where the later squares lie is drawn for all samples at once: what is found for one depends on
+    how many they are.
+
     Raises GLRError for images of fewer pixels than SMALLEST_SIDE².
     """
     from art.attacks.evasion import SquareAttack  # noqa: PLC0415  (seconds, for this attack only)

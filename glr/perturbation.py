@@ -139,6 +139,8 @@ def attack_metadata(
         "epsilon": epsilon,
         "norm": "L-infinity" if epsilon is not None else "L2, penalised",
         "penalty": constants.PENALTY if epsilon is None else None,
+        "steps": constants.PGD_STEPS if constants.ATTACK == "pgd" else None,
+        "queries": constants.QUERIES if constants.ATTACK == "square" else None,
         "seed": constants.SEED,
         "zero_gradient_share": zero_share,
     }

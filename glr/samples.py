@@ -83,9 +83,26 @@ def how_to_make(name: str, dataset: str) -> str:
 
 def fault(samples: Samples, data: Dataset) -> str:
     """What is wrong with the samples, in words; nothing ("") if they are right."""
-    x, x_adv, y, metadata = samples
-    if not {"attack", "dataset"} <= metadata.keys():
+    return metadata_fault(samples.metadata, data) or arrays_fault(samples, data)
+
+
+def metadata_fault(metadata: dict, data: Dataset) -> str:
+    """What is wrong with what a file of samples says of itself; nothing if it is right."""
+    if not all(isinstance(metadata.get(name), str) for name in ("attack", "dataset")):
         return "the metadata do not name attack and dataset"
+    if metadata["dataset"] != data.name:
+        return f"the metadata say that it is of {metadata['dataset']}, not of {data.name}"
+    if not isinstance(metadata.get("target", ""), str):
+        return "the metadata name no target"
+    shares = [metadata.get(name) or 0 for name in ("epsilon", "zero_gradient_share")]
+    if not all(isinstance(s, (int, float)) and s >= 0 for s in (*severities_of(metadata), *shares)):
+        return "a severity, ε or share in the metadata is no number ≥ 0"
+    return ""
+
+
+def arrays_fault(samples: Samples, data: Dataset) -> str:
+    """What is wrong with the arrays of a file of samples; nothing if they are right."""
+    x, x_adv, y, metadata = samples
     if x.ndim != 2 or x_adv.ndim != 3 or x_adv.shape[1:] != x.shape or y.shape != x.shape[:1]:
         return f"shapes {x.shape}, {x_adv.shape}, {y.shape} do not fit one another"
     n = len(x)
@@ -99,8 +116,6 @@ def fault(samples: Samples, data: Dataset) -> str:
         return "perturbed inputs leave [0, 1]"
     if len(severities_of(metadata)) != len(x_adv):
         return f"{len(x_adv)} severities, and the metadata name {len(severities_of(metadata))}"
-    if not all(isinstance(s, (int, float)) and s >= 0 for s in severities_of(metadata)):
-        return "a severity or ε in the metadata is no number ≥ 0"
     epsilon = metadata.get("epsilon")
     if epsilon is not None and largest_change(samples) > epsilon + ROUNDING:
         return f"a perturbation of {largest_change(samples):.4f} exceeds the claimed ε {epsilon}"

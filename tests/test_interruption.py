@@ -90,13 +90,11 @@ def test_samples_are_old_or_new_wherever_their_writer_is_killed(tmp_path):
         ("LRT.py", ("--steps", 100_000), signal.SIGHUP),
     ],
 )
-def test_a_stopped_run_says_so_within_a_second_and_keeps_its_state(script, words, number, tmp_path):
+def test_a_stopped_run_says_so_in_one_line_and_keeps_its_state(script, words, number, tmp_path):
     words = (*words, "--models-dir", tmp_path)
     process = begun(signal.SIG_DFL, command(script, *words))
-    start = time.perf_counter()
     process.send_signal(number)
     _, complaint = process.communicate()
-    print(f"stopped after {time.perf_counter() - start:.2f} s")
     assert process.returncode == 128 + number
     (line,) = complaint.splitlines()
     assert re.search(
