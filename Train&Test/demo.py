@@ -4,21 +4,18 @@ python demo.py                                  the embedded 8×8 digits, no dow
 python demo.py --dataset mnist --seed 1         the paper's 784-50-10
 """
 
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))  # glr/, without an install
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
 from tqdm import tqdm
 
 from glr.console import one_line_errors
 from glr.constants import script_constants
 from glr.data import dataset_label
-from glr.errors import GLRError
 from glr.evaluation import results_dir
 from glr.models import load_model
 from glr.records import results_table, run_path
@@ -27,6 +24,7 @@ from glr.study import (
     EVALUATION_COMMAND,
     FGSM_COMMAND,
     run_robustness_script,
+    run_training_script,
 )
 
 # --------------------------------------------------------------------------------------------
@@ -46,10 +44,7 @@ def train(script: str, constants: SimpleNamespace) -> dict:
         "--models-dir": constants.MODELS_DIR,
     }
     words = [str(word) for flag in flags.items() for word in flag]
-    command = [sys.executable, str(HERE / f"{script}.py"), *words]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        raise GLRError(ran.stderr.strip() or f"{script}.py ended with status {ran.returncode}")
+    run_training_script(f"{script}.py", words)
     constants = SimpleNamespace(**vars(constants), NAME=script, VALIDATION=0)
     return load_model(run_path(constants)).metadata
 

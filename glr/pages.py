@@ -127,7 +127,7 @@ def write_ablation(runs: list[Task], whole: bool) -> None:
     accuracies: dict[str, list[float]] = {}
     for task in runs:
         reached = load_model(task.path).metadata["metrics"]["validation_accuracy"]
-        accuracies.setdefault(" ".join([task.script, *task.flags[6:]]), []).append(100 * reached)
+        accuracies.setdefault(" ".join([task.script, *task.extra]), []).append(100 * reached)
     lines = [["command", "validation accuracy (%)"]]
     lines += [[f"`{command}`", mean_and_spread(values)] for command, values in accuracies.items()]
     write_page(ABLATION_MARKS, markdown_table(lines), whole)
@@ -139,7 +139,7 @@ def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[st
     seconds: dict[str, list[float]] = {}
     for task in runs:
         run = load_model(task.path).metadata["metrics"]["seconds"]
-        seconds.setdefault(task.path.stem.rsplit("_seed", 1)[0], []).append(run)
+        seconds.setdefault(f"{task.name}_{task.dataset}", []).append(run)
     note = (
         f"Test accuracy in percent, noise-free, mean ± sd over {constants.SEEDS} seeds; "
         "published: Peng et al. (2022); FGSM transferred from a ReLU network, ε = 0.1 (the "

@@ -31,12 +31,28 @@ SCRIPTS = ROOT / "Train&Test"
 
 
 class Task(NamedTuple):
-    """One run: a script of Train&Test, its flags, and where its files go on this machine."""
+    """One run: a script of Train&Test, what it trains, and where its files go on this machine.
+
+    extra : the flags that make the network, beside its name, data set and seed
+    """
 
     script: str
-    flags: tuple[str, ...]
+    name: str
+    dataset: str
+    seed: int
+    extra: tuple[str, ...]
     data_dir: str
     path: Path
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The words after the script's name, but for the folders."""
+        return flags_of(self.name, self.dataset, self.seed, self.extra)
+
+
+def flags_of(name: str, dataset: str, seed: int, extra: Sequence[str]) -> tuple[str, ...]:
+    """The words of a command line that trains this network."""
+    return ("--name", name, "--dataset", dataset, "--seed", str(seed), *extra)
 
 
 def tasks(
@@ -47,10 +63,10 @@ def tasks(
     for name, (script, extra) in networks.items():
         for dataset in datasets:
             for seed in range(constants.SEEDS):
-                flags = ("--name", name, "--dataset", dataset, "--seed", str(seed), *extra.split())
+                run = (name, dataset, seed, tuple(extra.split()))
                 places = ("--models-dir", str(constants.MODELS_DIR))
-                path = run_path(constants_of(script, [*flags, *places]))
-                found.append(Task(script, flags, str(constants.DATA_DIR), path))
+                path = run_path(constants_of(script, [*flags_of(*run), *places]))
+                found.append(Task(script, *run, str(constants.DATA_DIR), path))
     return found
 
 
@@ -74,11 +90,16 @@ def trained_files(task: Task) -> dict[str, bytes]:
     """The files that the run writes, by name."""
     with tempfile.TemporaryDirectory() as folder:
         places = ("--data-dir", task.data_dir, "--models-dir", folder)
-        command = [sys.executable, str(SCRIPTS / task.script), *task.flags, *places]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        if ran.returncode:
-            raise GLRError(ran.stderr.strip() or f"{command} ended with status {ran.returncode}")
+        run_training_script(task.script, [*task.flags, *places])
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def run_training_script(script: str, words: Sequence[str]) -> None:
+    """Run a script of Train&Test, showing nothing; GLRError with its complaint if it fails."""
+    command = [sys.executable, str(SCRIPTS / script), *words]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise GLRError(ran.stderr.strip() or f"{script} ended with status {ran.returncode}")
 
 
 @contextmanager

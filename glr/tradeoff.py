@@ -90,7 +90,7 @@ def measured_rows(runs: list[Task], constants: SimpleNamespace, dataset: str) ->
     data = load_dataset(dataset, constants.DATA_DIR)
     paths = [samples_path(constants.DATA_DIR, data.name, name) for name in SAMPLES]
     samples = [load_samples(path, data) for path in paths]
-    own = [task.path for task in runs if dataset in task.flags]
+    own = [task.path for task in runs if task.dataset == dataset]
     rows = []
     for path in tqdm(own, desc=f"evaluating on {dataset}", unit="model", disable=None):
         model = load_model_for(path, data)

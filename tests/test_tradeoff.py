@@ -100,7 +100,7 @@ def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):
     settings = [LOW, Setting("weight noise", 0.5, "--perturb weights --sigma 0.5 0.1")]
     networks = tradeoff.networks_at({"LRT": ("LRT.py", "--steps 30")}, settings)
     runs = study.tasks(chosen, networks, ["digits", "mnist"])
-    study.train_missing([task for task in runs if "digits" in task.flags], chosen)
+    study.train_missing([task for task in runs if task.dataset == "digits"], chosen)
     for words in (study.FGSM_COMMAND, study.LBFGS_COMMAND, study.CORRUPTIONS_COMMAND):
         study.run_robustness_script(words, chosen, "digits")
     rows = tradeoff.measured_rows(runs, chosen, "digits")
