@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,11 @@ from glr.noise import LAPLACE_SCALE, LOGISTIC_SCALE
 from glr.optimizers import State
 from glr.training import Estimator
 
+if TYPE_CHECKING:
+    import keras
 
-def import_keras():
+
+def import_keras() -> tuple[ModuleType, ModuleType]:
     """Keras on TensorFlow, without TensorFlow's start-up notices, and bit for bit repeatable."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -64,7 +68,7 @@ class TrainingNoise(NamedTuple):
     perturb: str = "logits"
 
 
-def keras_network(network: Network, noise: TrainingNoise | None = None):
+def keras_network(network: Network, noise: TrainingNoise | None = None) -> keras.Model:
     """The network as a Keras model (N, n_in) → logits (N, n_out), with its parameters.
 
     A threshold is flat, so its backward pass is replaced by the sigmoid's (BPDA: Athalye et al.
@@ -87,7 +91,7 @@ def keras_network(network: Network, noise: TrainingNoise | None = None):
     return model
 
 
-def threshold_with_sigmoid_gradient():
+def threshold_with_sigmoid_gradient() -> Callable:
     """1 where v > 0, else 0, forward; the derivative of the sigmoid backward."""
     _, tf = import_keras()
 
@@ -99,7 +103,7 @@ def threshold_with_sigmoid_gradient():
     return bpda_threshold
 
 
-def set_keras_weights(model, layers: list[Layer]) -> None:
+def set_keras_weights(model: keras.Model, layers: list[Layer]) -> None:
     """Copy the layers' parameters into the Keras model."""
     for variable, value in zip(
         model.trainable_variables, (array for layer in layers for array in layer), strict=True
@@ -107,7 +111,7 @@ def set_keras_weights(model, layers: list[Layer]) -> None:
         variable.assign(value)
 
 
-def noise_layer(noise: TrainingNoise, t: int):
+def noise_layer(noise: TrainingNoise, t: int) -> keras.layers.Layer:
     """A Keras layer that adds the noise of layer t to its logits in training, none otherwise.
 
     It takes the logits v (N, n) and the input x (N, n_in) that they are of, which sets the scale

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -32,6 +32,9 @@ from glr.robustness import (
 )
 from glr.samples import load_samples, samples_path
 from glr.study import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TRADEOFF_MARKS = (
     '<!-- tradeoff: written by "Train&Test/tradeoff.py" -->',
@@ -178,7 +181,7 @@ def draw_tradeoffs(path: Path, by_dataset: Sequence[Measured]) -> None:
     save_figure(path, figure)
 
 
-def draw_tradeoff(axes, measured: Measured) -> None:
+def draw_tradeoff(axes: Axes, measured: Measured) -> None:
     """A line for each network, and for each thing that the settings make larger."""
     whats = dict.fromkeys(setting.what for setting in measured.settings)
     for i, name in enumerate(measured.networks):
