@@ -21,6 +21,7 @@ PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
 # What is compared: a script, and flags that differ from its constants.
 GLOBAL = "--no-local-differences --replicates 16 --output-draws 4"  # about the same time a step
+AS_LRS = "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient --learning-rate 0.01"  # of BP
 VARIANTS = (
     ("LRS.py", ""),
     ("LRS.py", "--replicates 1"),
@@ -41,6 +42,11 @@ VARIANTS = (
     ("LRS.py", "--learning-rate 0.02"),
     ("LRS.py", "--weight-decay 2e-4"),
     ("LRS.py", "--no-centralised-gradient"),
+    ("LRS.py", "--initial-scale 2"),
+    ("LRS.py", "--schedule constant"),
+    ("LRS.py", "--hidden 50 50 --replicates 16"),
+    ("BP.py", AS_LRS),
+    ("BP.py", f"{AS_LRS} --hidden 50 50"),
     ("LRT.py", ""),
     ("LRT.py", "--no-conditional-score"),
     ("LRT.py", GLOBAL),

@@ -69,6 +69,17 @@ def test_draws_are_independent(name):
             assert abs(products.mean()) < stats.norm.isf(ERROR / 24) * error
 
 
+@pytest.mark.parametrize(("name", "wanted"), [("gaussian", 2), ("logistic", 1.43), ("laplace", 1)])
+def test_variance_of_a_local_difference_of_a_linear_loss(name, wanted):
+    """Of slope 1: that of r·s, as docs/method.md has it, whose mean is 1."""
+    r, score = noise_and_score(name)
+    error = (r * score).std() / np.sqrt(r.size)
+    assert abs((r * score).mean() - 1) < stats.norm.isf(ERROR / 2) * error
+    square = np.square(r * score - 1)
+    error = square.std() / np.sqrt(square.size)
+    assert abs(square.mean() - wanted) < stats.norm.isf(ERROR / 2) * error + 0.002
+
+
 @each_law
 def test_score_is_minus_the_log_densitys_slope(name):
     """By central differences of SciPy's log-density, away from the Laplace law's kink at 0."""
