@@ -105,7 +105,9 @@ def name_of(sizes: list[int]) -> str:
 def against_published(repeats: int) -> list[Comparison]:
     """Part 1: the published algorithm's step at the published R and B, in NumPy and PyTorch.
 
-    It runs in processes of its own, without our settings of memory and BLAS, as its users have it;
+    Ours, here and in parts 2 and 3, is the same estimate pass by pass, with one output draw and no
+    local differences: the scripts need fewer passes, and part 4 times those. The published step
+    runs in processes of its own, without our settings of memory and BLAS, as its users have it;
     they and ours take turns, so that a slow moment of the machine meets both.
     """
     found = []
@@ -164,7 +166,8 @@ def own_process_ms(step: str) -> float:
 def against_backpropagation(repeats: int) -> list[Comparison]:
     """Part 2: a backpropagation step of the same network, by NumPy, Keras and PyTorch.
 
-    Keras and PyTorch take the cores that they like; ours takes two for the wide network.
+    Keras and PyTorch take the cores that they like; ours takes two for the wide network. Nothing is
+    propagated through a threshold: those rows, too, have the backpropagation of sigmoids.
     """
     found = []
     for sizes in (PAPER, WIDE):
@@ -218,7 +221,9 @@ def benchmark_data() -> Dataset:
 def precision_per_second(repeats: int) -> list[Comparison]:
     """Part 4: step time × relative variance: the time to a gradient of relative variance 1.
 
-    Ours is at the scripts' constants, the published estimator at R 10.
+    Ours is at the scripts' constants, the published estimator at R 10, on the same network. Each
+    has its own noise, and with the 0-1 loss its own risk, whose gradient the variance is relative
+    to.
     """
     found, data = [], benchmark_data()
     for name, glr in script_methods().items():
@@ -243,8 +248,9 @@ def precision_per_second(repeats: int) -> list[Comparison]:
 def time_to_published_accuracy(_repeats: int) -> list[Comparison]:
     """Part 5: milliseconds to the published clean accuracy on MNIST, default constants, seed 0.
 
-    The others are backpropagation (BP.py), and the published estimator with its constants, whose
-    steps are counted here and timed in NumPy, in a process of their own. One run each.
+    The others are backpropagation (BP.py), and the published estimator with its constants, initial
+    weights and step size, whose steps are counted here and timed in NumPy, in a process of their
+    own. One run each.
     """
     if not (data_dir() / "mnist").is_dir():
         print("5  left out: no MNIST; set GLR_DATA_DIR to a folder that has mnist/")
