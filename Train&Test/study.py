@@ -86,7 +86,9 @@ def main() -> None:
     train_missing(runs, constants)
     fgsm = (*FGSM_COMMAND, "--epsilon", *map(str, constants.EPSILON))
     for dataset in datasets:
-        for words in (fgsm, LBFGS_COMMAND, CORRUPTIONS_COMMAND, EVALUATION_COMMAND):
+        own = [str(task.path) for task in runs if task.dataset == dataset]
+        evaluation = (*EVALUATION_COMMAND, "--models", *own)
+        for words in (fgsm, LBFGS_COMMAND, CORRUPTIONS_COMMAND, evaluation):
             run_robustness_script(words, constants, dataset)
     if not is_whole(constants, globals()) or datasets != [*DATASETS]:
         write_page(RESULTS_MARKS, results_block(datasets), whole=False)

@@ -194,7 +194,7 @@ def run_robustness_script(words: tuple[str, ...], constants: SimpleNamespace, da
     path = ROOT / "RobustnessTest" / words[0]
     command = [sys.executable, str(path), *words[1:], "--dataset", dataset, *places]
     if subprocess.run(command, check=False).returncode:
-        raise GLRError(f"{' '.join(words)} --dataset {dataset}: failed; its message stands above")
+        raise GLRError(f"{words[0]} --dataset {dataset}: failed; its message stands above")
 
 
 def write_pretrained(runs: list[Task], datasets: list[str]) -> None:
