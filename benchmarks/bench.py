@@ -50,6 +50,7 @@ from glr.console import one_line_errors
 from glr.constants import ROOT, OneLineParser
 from glr.data import Dataset, load_dataset
 from glr.estimator import Batch
+from glr.files import check_writable
 from glr.machine import prepare_for_small_arrays
 from glr.network import Activation, sigmoid, threshold
 from glr.robustness import PUBLISHED
@@ -388,6 +389,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.repeats < 1:
         parser.error("--repeats: give 1 or more")
+    folder = given.results_dir or (RESULTS if set(given.parts) == set(PARTS) else None)
+    if folder is not None:
+        check_writable(folder / "bench.csv")
     prepare_for_small_arrays()
     found = []
     for part in given.parts:
@@ -395,7 +399,6 @@ def main() -> None:
         for row in rows:
             print(row, flush=True)
         found += rows
-    folder = given.results_dir or (RESULTS if set(given.parts) == set(PARTS) else None)
     if folder is None:
         print(f"Not written: {RESULTS} keeps its whole run; --results-dir DIR writes this one")
         return

@@ -339,7 +339,7 @@ def tanh(x: float) -> float:
 
 def is_in_cache() -> bool:
     """Whether an earlier run has left compiled loops on the disk."""
-    return any(Path(loss_rows.stats.cache_path).glob("compiled.loss_rows*.nbi"))
+    return any(Path(loss_rows.stats.cache_path).glob("compiled.*.nbi"))
 
 
 LOOPS = Loops(noisy_neurons, bernoulli, losses_of, loss_differences, weighted_sums)

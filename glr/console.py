@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -14,7 +16,12 @@ from glr.errors import GLRError
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Show a GLRError as one line and end with its status."""
+    """Show a GLRError as one line and end with its status.
+
+    A character that the terminal's encoding lacks is shown as a question mark.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         yield
         sys.stdout.flush()
@@ -34,6 +41,12 @@ def one_line_errors() -> Iterator[None]:
     except BrokenPipeError:  # as `| head` does when it has read enough
         print(f"{Path(sys.argv[0]).name}: its output was closed; stopped", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # of what is still to flush
+        sys.exit(GLRError.status)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"{Path(sys.argv[0]).name}: the disk of its output is full", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(GLRError.status)
 
 

@@ -272,8 +272,10 @@ def _reader(kind: Kind) -> Callable[[str], object]:
     return read
 
 
-def _is_own(value: object, script: Mapping[str, object]) -> bool:
-    """Whether the script itself defines the value: a function, or a noise law."""
+def _is_own(key: str, value: object, script: Mapping[str, object]) -> bool:
+    """Whether the script itself defines the value under that name: a function, or a noise law."""
+    if key == "main" or key.isupper():
+        return False
     return isinstance(value, noise.NoiseLaw) or (
         isinstance(value, FunctionType) and value.__module__ == script["__name__"]
     )
@@ -283,12 +285,15 @@ def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
     """The value of a constant, with names replaced by what they name, or a GLRError."""
     kind = KINDS[name]
     if name in NAMED and isinstance(value, str):
-        choices = NAMED[name] | {key: own for key, own in script.items() if _is_own(own, script)}
-        if value not in choices or not kind.is_right(choices[value]):
+        own = {key: item for key, item in script.items() if _is_own(key, item, script)}
+        choices = NAMED[name] | {key: item for key, item in own.items() if kind.is_right(item)}
+        if value not in choices:
             raise GLRError(f"{name} = {value}: no such name; give one of {', '.join(choices)}")
         value = choices[value]
     values = value if kind.many and isinstance(value, (tuple, list)) else (value,)
     may_be_none = kind.many and kind.read is str
     if (not values and not may_be_none) or not all(kind.is_right(item) for item in values):
-        raise GLRError(f"{name} = {as_typed(value)}: must be {kind.words}")
+        raise GLRError(f"{name} = {as_typed(value) or 'nothing'}: must be {kind.words}")
+    if name in NAMED and not isinstance(name_of(value), str):
+        raise GLRError(f"{name}: has no name to be recorded by; wrap it in a function (def)")
     return tuple(values) if kind.many else value

@@ -29,7 +29,8 @@ class Dataset(NamedTuple):
 
     `name` is used in file names. `x_train` (N, n_in) and `x_test` (M, n_in) are float32 and
     C-contiguous, in [0, 1] for the shipped sets; `y_train` (N,) and `y_test` (M,) are int64
-    class numbers from 0.
+    class numbers from 0. `source` is what DATASET called it; `shape` that of a sample in its file,
+    where that is your own.
     """
 
     name: str
@@ -37,6 +38,16 @@ class Dataset(NamedTuple):
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    source: str = ""
+    shape: tuple[int, ...] = ()
+
+
+def has_square_images(dataset: Dataset) -> bool:
+    """Whether the samples are square grey images, as far as their shape tells."""
+    if len(dataset.shape) > 1:
+        return len(dataset.shape) == 2 and dataset.shape[0] == dataset.shape[1]
+    n_in = dataset.x_test.shape[1]
+    return math.isqrt(n_in) ** 2 == n_in
 
 
 def n_classes(dataset: Dataset) -> int:
@@ -69,14 +80,14 @@ def load_dataset(source: str, data_dir: Path) -> Dataset:
 
     `source` is "digits" (see `digits_dataset`), "mnist" or "fashion_mnist" (`idx_split`; files in
     a folder of that name under `data_dir`, downloaded if missing) or a path ending in .npz
-    (`npz_split`). Raises GLRError for an unknown source and for data that cannot be used.
+    (`own_dataset`). Raises GLRError for an unknown source and for data that cannot be used.
     """
     name = dataset_label(source)
     if source == "digits":
         return digits_dataset()
     if source in SHIPPED:
-        return Dataset(name, *idx_split(source, Path(data_dir) / source))
-    return Dataset(name, *npz_split(Path(source)))
+        return Dataset(name, *idx_split(source, Path(data_dir) / source), source)
+    return own_dataset(source)
 
 
 def hold_out(dataset: Dataset, n: int, rng: np.random.Generator) -> Dataset:
@@ -94,7 +105,7 @@ def hold_out(dataset: Dataset, n: int, rng: np.random.Generator) -> Dataset:
     rows = rng.permutation(n_train)
     held, kept = rows[:n], np.sort(rows[n:])
     x, y = dataset.x_train, dataset.y_train
-    return Dataset(dataset.name, x[kept], y[kept], x[held], y[held])
+    return dataset._replace(x_train=x[kept], y_train=y[kept], x_test=x[held], y_test=y[held])
 
 
 def stratified_fifth(labels: np.ndarray) -> np.ndarray:
@@ -148,14 +159,14 @@ def digits_dataset() -> Dataset:
     except (*GZIP_DAMAGE, ValueError) as error:
         raise GLRError(f"{path}: damaged; pip install --force-reinstall scikit-learn") from error
     x = table[:, :64] / np.float32(16)  # exact
-    return Dataset("digits", *train_test_split(x, table[:, 64].astype(np.int64)))
+    return Dataset("digits", *train_test_split(x, table[:, 64].astype(np.int64)), "digits")
 
 
 # your own arrays --------------------------------------------------------------------------------
 
 
-def npz_split(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """x_train, y_train, x_test, y_test of an .npz file with arrays x, y and perhaps x_test, y_test.
+def own_dataset(source: str) -> Dataset:
+    """The data set in an .npz file with arrays x, y and perhaps x_test, y_test.
 
     x (N, ...) is flattened to (N, n_in) float32: uint8 is divided by 255; floats are taken as
     they are, and so are bools and other integers, as numbers. y (N,) or (N, 1) holds whole
@@ -165,6 +176,7 @@ def npz_split(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     Pickles are never read. Raises GLRError, which names the file, for anything else, for arrays
     of more than MAX_NPZ_BYTES in all, and for labels from MAX_CLASSES.
     """
+    path = Path(source)
     arrays = own_arrays(path)
     x, y = inputs_and_labels(arrays, "", path)
     if np.unique(y).size < 2:
@@ -184,7 +196,7 @@ def npz_split(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
             f"{path}: class {untrained[0]} has test samples but no training sample; "
             "add some or leave it out"
         )
-    return split
+    return Dataset(dataset_label(source), *split, source, arrays["x"].shape[1:])
 
 
 def own_arrays(path: Path) -> dict[str, np.ndarray]:

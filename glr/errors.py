@@ -13,6 +13,10 @@ class DivergenceError(GLRError):
     status = 3
 
 
+class UnknownActivationError(GLRError):
+    """A model whose activation stands in someone's script, not in glr.network."""
+
+
 class StoppedError(GLRError):
     """The user, or the system, asked the run to stop, and it did so with its state saved."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -12,9 +13,10 @@ from tqdm import tqdm
 
 from glr.constants import ROOT
 from glr.data import Dataset, dataset_label, load_dataset
-from glr.errors import GLRError
+from glr.errors import GLRError, UnknownActivationError
 from glr.files import write_whole
 from glr.machine import prepare_for_small_arrays
+from glr.models import Model, load_model
 from glr.plots import new_figure, save_figure
 from glr.robustness import (
     PUBLISHED,
@@ -50,8 +52,8 @@ def samples_of(constants: SimpleNamespace, data: Dataset) -> list[Samples]:
     paths = paths or sorted(folder.glob("*.npz"))
     if not paths:
         raise GLRError(
-            f"{folder}: no samples; run python {how_to_make('fgsm', data.name)} and "
-            f"python {how_to_make('corruptions', data.name)}"
+            f"{folder}: no samples; run python {how_to_make('fgsm', constants.DATASET)} and "
+            f"python {how_to_make('corruptions', constants.DATASET)}"
         )
     return [load_samples(path, data) for path in paths]
 
@@ -76,13 +78,42 @@ def models_or_pretrained(models_dir: Path, dataset: str) -> list[Path]:
     return own or shipped
 
 
+def with_known_activation(paths: Iterable[Path]) -> list[Path]:
+    """The models that can be evaluated; a note on each whose activation is its script's own."""
+    known = []
+    for path in paths:
+        try:
+            load_model(path)
+        except UnknownActivationError as error:
+            print(f"Left out: {error}", file=sys.stderr)
+        else:
+            known.append(path)
+    return known
+
+
+def check_distinct(paths: Sequence[Path], models: Sequence[Model]) -> None:
+    """Raise GLRError if two models have the same name and seed: a table would mix them."""
+    first: dict[tuple[str, int], Path] = {}
+    for path, model in zip(paths, models, strict=True):
+        own = model.metadata["constants"]
+        same = first.setdefault((own["NAME"], own["SEED"]), path)
+        if same is not path:
+            raise GLRError(
+                f"{same} and {path}: both are {own['NAME']} of seed {own['SEED']}; "
+                "evaluate one of them, with --models, or train it with another --name"
+            )
+
+
 def evaluate(constants: SimpleNamespace) -> list[Row]:
     """The accuracy of every model on every sample file, and on the clean test set."""
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     paths = [Path(path) for path in constants.MODELS]
-    paths = paths or models_or_pretrained(constants.MODELS_DIR, constants.DATASET)
+    paths = paths or with_known_activation(
+        models_or_pretrained(constants.MODELS_DIR, constants.DATASET)
+    )
     models = [load_model_for(path, data) for path in paths]
+    check_distinct(paths, models)
     samples = samples_of(constants, data)
     for note in filter(None, (blind_spot(one.metadata) for one in samples)):
         print(note)

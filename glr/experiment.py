@@ -21,6 +21,7 @@ from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
 from glr.models import MAX_BYTES
 from glr.network import Network, n_parameters, new_network, threshold
+from glr.npz import MAX_ARRAYS
 from glr.passes import NUMPY_LOOPS, Loops
 from glr.records import checkpoint_path, evaluated_on, recorded_constants, run_files
 from glr.training import Evaluation, Plan, Run, glr_estimator, train
@@ -168,6 +169,8 @@ def trained(run: Run, data: Dataset, constants: SimpleNamespace, rng: np.random.
     if path.exists() and constants.RESUME is not False:
         restore_checkpoint(path, run, origin, plan)
     print(start_note(path, run, constants), end="", file=sys.stderr)
+    if path.exists() and constants.RESUME is False:
+        path.replace(set_aside(path))
     is_kept = run.step > 0
     try:
         with stop_signals() as signals:
@@ -178,6 +181,10 @@ def trained(run: Run, data: Dataset, constants: SimpleNamespace, rng: np.random.
                     is_kept = True
                 if signals:
                     raise StoppedError(stop_note(path, run, constants), signals[0])
+    except (KeyboardInterrupt, BrokenPipeError):
+        if is_kept:
+            print(f"an earlier state is in {path}; --resume continues it", file=sys.stderr)
+        raise
     except DivergenceError as error:
         kept = f". An earlier state is in {path}" if is_kept else ""
         raise DivergenceError(f"{error}{kept}") from error
@@ -193,8 +200,13 @@ def start_note(path: Path, run: Run, constants: SimpleNamespace) -> str:
     if constants.RESUME:
         return f"nothing to resume at {path}: starts at step 1\n"
     if path.exists():
-        return f"starts anew, over an unfinished run in {path}; --resume would continue it\n"
+        return f"starts anew; the unfinished run in {path} is kept as {set_aside(path).name}\n"
     return ""
+
+
+def set_aside(path: Path) -> Path:
+    """Where the checkpoint of a run goes when another of its name starts anew."""
+    return path.with_name(f"{path.name}.old")
 
 
 def stop_note(path: Path, run: Run, constants: SimpleNamespace) -> str:
@@ -222,6 +234,8 @@ def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
     Raises GLRError for a network that no model file may hold.
     """
     sizes = [data.x_train.shape[1], *hidden, n_classes(data)]
+    if 2 * len(sizes) > MAX_ARRAYS:  # W and b of each layer, and the metadata
+        raise GLRError(f"HIDDEN: {len(hidden)} layers are too many for a model file; use fewer")
     n, most = n_parameters(sizes), MAX_BYTES // np.float32().itemsize
     if n > most:
         raise GLRError(

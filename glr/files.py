@@ -25,9 +25,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as file:
+        with file_beside(path, delete=False) as file:
             temporary = Path(file.name)
             write(file)
             file.flush()
@@ -44,12 +42,19 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def file_beside(path: Path, delete: bool) -> BinaryIO:
+    """A new temporary file in the folder of `path`, open for writing, with a name like its own."""
+    return tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=delete
+    )
+
+
 def check_writable(path: Path) -> None:
     """Raise GLRError unless a file can be made at `path`: before long work, not after it."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with file_beside(path, delete=True):
             pass
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder is in its place")

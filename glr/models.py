@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glr.errors import GLRError
+from glr.errors import GLRError, UnknownActivationError
 from glr.files import write_whole
 from glr.network import ACTIVATIONS, Activation, Layer, Network
 from glr.npz import json_object, npz_arrays
@@ -75,7 +75,7 @@ def named_activation(path: Path, metadata: dict) -> Activation:
     known = {activation.__name__: activation for activation in ACTIVATIONS}
     name = str(metadata.get("activation"))  # foreign JSON may hold a list here
     if name not in known:
-        raise GLRError(
+        raise UnknownActivationError(
             f"{path}: its activation {name!r} is not in glr.network.ACTIVATIONS "
             f"({', '.join(known)}); add it there"
         )

@@ -112,7 +112,7 @@ def write_penalties(constants: SimpleNamespace, whole: bool) -> None:
     lines = [["penalty", "BP under L-BFGS (%)", "published"]]
     for penalty in constants.PENALTIES:
         attack = script_constants(script, [*words, "--penalty", str(penalty)])
-        x_adv = perturbed(attack, surrogate(attack).network, batch, None)
+        x_adv = perturbed(attack, surrogate(attack, data).network, batch, None)
         reached = [
             100 * accuracy(network.logits_of_rows(x_adv), data.y_test) for network in networks
         ]

@@ -183,14 +183,24 @@ def output_of(glr: GLR, z: Array, neurons: Neurons | None, y: np.ndarray) -> Out
 
 
 def losses_of(loss: Loss, z: Array, y: np.ndarray) -> Array:
-    """The losses (…, B) of logits z (…, n_out, B); GLRError if the loss gives another shape."""
-    losses = np.asarray(loss(z, y), np.float32)
+    """The losses (…, B) of logits z (…, n_out, B); GLRError if the loss gives another shape.
+
+    The loss may read its arguments, not write: they are needed after it.
+    """
+    losses = np.asarray(loss(read_only(z), read_only(y)), np.float32)
     if losses.shape != z.shape[:-2] + z.shape[-1:]:
         raise GLRError(
             f"the loss gave shape {losses.shape} for logits {z.shape}: it must reduce the classes, "
             "the last axis but one, and keep the others"
         )
     return losses
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to."""
+    view = x.view()
+    view.flags.writeable = False
+    return view
 
 
 def columns(x: Array) -> Array:
@@ -260,12 +270,14 @@ def noisy_neurons(
 ) -> Neurons:
     """Outputs φ(v + σr). The noise's law is symmetric: −r has the probability of r."""
     v, scale = logits
-    r, score = law.draw(rng, shape)
-    if r.shape != shape or score.shape != shape:
+    drawn = law.draw(rng, shape)
+    shapes = [np.shape(part) for part in drawn] if isinstance(drawn, tuple) else [np.shape(drawn)]
+    if shapes != [shape, shape]:
         raise GLRError(
-            f"the noise {law.name} drew shapes {r.shape} and {score.shape}, not {shape} twice: "
+            f"the noise {law.name} drew shapes {', '.join(map(str, shapes))}, not {shape} twice: "
             "its draw must return the noise and its score"
         )
+    r, score = drawn
     noisy = scale * r
     noisy += v
     x = outputs_of(activation, noisy)

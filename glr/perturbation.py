@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from math import isqrt
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,13 +23,13 @@ from glr.backpropagation import keras_network
 from glr.black_box import square_attack
 from glr.constants import as_typed
 from glr.corruptions import CORRUPTIONS, SEVERITIES, as_images
-from glr.data import Dataset, dataset_label, load_dataset
+from glr.data import Dataset, dataset_label, has_square_images, load_dataset
 from glr.errors import GLRError
 from glr.experiment import run_generator, train_by_backpropagation
 from glr.files import check_writable
 from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
-from glr.models import Model, load_model
+from glr.models import Model
 from glr.network import Network, accuracy, relu, threshold
 from glr.noise import logistic
 from glr.optimizers import adam, cosine
@@ -62,21 +61,27 @@ SURROGATE = {  # how the surrogate is trained: the published code's separate ReL
 }
 
 
-def surrogate(constants: SimpleNamespace) -> Model:
-    """The surrogate of the data set and seed; trained, and kept in models/, when missing."""
+def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
+    """The surrogate of the data set and seed; trained, and kept in models/, when missing.
+
+    Raises GLRError if the file in its place is damaged, or of other data.
+    """
     shared = ("SCRIPT", "DATASET", "SEED", "DATA_DIR", "MODELS_DIR")  # the attack's are its own
     settings = SimpleNamespace(**{name: getattr(constants, name) for name in shared}, **SURROGATE)
     path = run_path(settings)
     if not path.exists():
         print(f"No surrogate at {path}: training one", file=sys.stderr)
         save_run(train_by_backpropagation(settings), settings)
-    return load_model(path)
+    try:
+        return load_model_for(path, data)
+    except GLRError as error:
+        raise GLRError(f"{error}. If deleted, a surrogate of these data is trained") from error
 
 
 def attacked_model(constants: SimpleNamespace, data: Dataset) -> tuple[Network, str]:
     """The network whose gradient is followed, and what it is called in file names."""
     if constants.TARGET == "surrogate":
-        return surrogate(constants).network, "surrogate"
+        return surrogate(constants, data).network, "surrogate"
     model = load_model_for(Path(constants.TARGET), data)
     own = model.metadata["constants"]
     return model.network, f"{own['NAME']}-seed{own['SEED']}"
@@ -88,11 +93,23 @@ def check_image_range(data: Dataset) -> None:
         raise GLRError(f"{data.name}: inputs leave [0, 1]; scale them to it, as images are")
 
 
+def check_square_images(data: Dataset) -> None:
+    """Raise GLRError unless the samples are square grey images."""
+    if not has_square_images(data):
+        shape = data.shape or data.x_test.shape[1:]
+        raise GLRError(
+            f"{data.name}: samples of shape {shape}; corruptions and the square attack need square "
+            "grey images"
+        )
+
+
 def write_attacks(constants: SimpleNamespace) -> None:
     """Attack the test set as the constants say, at each ε; write samples and pictures."""
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     check_image_range(data)
+    if constants.ATTACK == "square":
+        check_square_images(data)
     n = constants.IMAGES or len(data.x_test)
     x, y = data.x_test[:n], data.y_test[:n]
     network, target = attacked_model(constants, data)
@@ -110,7 +127,7 @@ def write_attacks(constants: SimpleNamespace) -> None:
         x_adv = perturbed(constants, network, (x, y), epsilon)
         metadata = attack_metadata(constants, target, epsilon, zero_share)
         save_samples(path, Samples(x, x_adv, y, metadata))
-        if isqrt(x.shape[1]) ** 2 == x.shape[1]:
+        if has_square_images(data):
             draw_attack(path.with_suffix(".png"), x, x_adv, y)
         before, after = (100 * accuracy(network.logits_of_rows(a), y) for a in (x, x_adv))
         print(f"{path.stem}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
@@ -205,6 +222,7 @@ def write_corruptions(constants: SimpleNamespace) -> None:
         )
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     check_image_range(data)
+    check_square_images(data)
     images = as_images(data.x_test)
     check_writable(samples_path(constants.DATA_DIR, data.name, constants.CORRUPTIONS[0]))
     streams = run_generator(constants.SEED).spawn(len(CORRUPTIONS))

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from glr.data import SHIPPED, Dataset
+from glr.data import Dataset, dataset_label
 from glr.errors import GLRError
 from glr.files import write_whole
 from glr.npz import json_object, npz_arrays
 
 MAX_BYTES = 8 * 2**30  # of a file's arrays together
+LARGEST = 1e6  # number that the metadata may hold
 ROUNDING = 1e-6  # of float32 sums in [0, 1]: how far a perturbation may exceed its ε
 
 
@@ -49,7 +51,7 @@ def load_samples(path: Path, data: Dataset) -> Samples:
     Raises GLRError, in one line, for a file that is missing, damaged, of other data, outside
     [0, 1], or whose perturbations exceed the ε in its metadata.
     """
-    advice = f"run python {how_to_make(path.stem, data.name)} again"
+    advice = f"run python {how_to_make(path.stem, data.source or f'{data.name}.npz')} again"
     arrays = npz_arrays(path, "file of samples", "x|x_adv|y|metadata", MAX_BYTES, advice)
     try:
         x, y, x_adv = arrays["x"], arrays["y"], arrays["x_adv"]
@@ -63,11 +65,14 @@ def load_samples(path: Path, data: Dataset) -> Samples:
     return samples
 
 
-def how_to_make(name: str, dataset: str) -> str:
-    """What `python` is given to write the file of samples called name (or "corruptions", all)."""
+def how_to_make(name: str, source: str) -> str:
+    """What `python` is given to write the file of samples called name (or "corruptions", all).
+
+    source : the data set, as DATASET names it
+    """
     from glr.corruptions import CORRUPTIONS  # noqa: PLC0415  (SciPy, for a complaint alone)
 
-    source = dataset if dataset in SHIPPED else f"{dataset}.npz"
+    label, source = dataset_label(source), shlex.quote(source)
     if name in ("corruptions", *CORRUPTIONS):
         one = f" --corruptions {name}" if name in CORRUPTIONS else ""
         return f'"RobustnessTest/noise_generate_adv.py" --dataset {source}{one}'
@@ -77,7 +82,7 @@ def how_to_make(name: str, dataset: str) -> str:
         return words
     attack, _, network, seed, _, epsilon = known.groups()
     words += f" --attack {attack}"
-    words += f" --target models/{network}_{dataset}_seed{seed}.npz" if network else ""
+    words += f" --target models/{network}_{label}_seed{seed}.npz" if network else ""
     return words + (f" --epsilon {epsilon}" if epsilon else "")
 
 
@@ -94,8 +99,9 @@ def metadata_fault(metadata: dict, data: Dataset) -> str:
         return f"the metadata say that it is of {metadata['dataset']}, not of {data.name}"
     if not isinstance(metadata.get("target", ""), str):
         return "the metadata name no target"
-    shares = [metadata.get(name) or 0 for name in ("epsilon", "zero_gradient_share")]
-    if not all(isinstance(s, (int, float)) and s >= 0 for s in (*severities_of(metadata), *shares)):
+    others = [metadata.get(name) for name in ("epsilon", "zero_gradient_share")]
+    numbers = [*severities_of(metadata), *(number for number in others if number is not None)]
+    if not all(isinstance(number, (int, float)) and 0 <= number < LARGEST for number in numbers):
         return "a severity, ε or share in the metadata is no number ≥ 0"
     return ""
 

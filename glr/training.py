@@ -18,6 +18,7 @@ from glr.losses import Loss
 from glr.network import Layer, Network, accuracy, layer_views
 from glr.noise import Array
 from glr.optimizers import Optimizer, Schedule, State
+from glr.passes import losses_of
 
 GradientEstimator = Callable[[list[Layer], Batch], Gradient]
 
@@ -167,6 +168,8 @@ def take_step(run: Run, batch: Batch, plan: Plan) -> None:
 
 def check_finite(risk: float, parameters: Array, step: int) -> None:
     """Raise DivergenceError unless the batch's mean loss and all the weights are finite."""
+    if step == 1 and not math.isfinite(risk):
+        raise DivergenceError(f"step 1: the loss is {risk}; look at LOSS, ACTIVATION, NOISE, SIGMA")
     if not math.isfinite(risk):
         what = f"the loss is {risk}"
     elif not math.isfinite(parameters @ parameters):  # faster than looking at each
@@ -194,4 +197,4 @@ def write_descent(
 def test_figures(network: Network, data: Dataset, loss: Loss) -> tuple[float, float]:
     """Mean loss and accuracy on the test set, noise-free."""
     output = network.logits_of_rows(data.x_test)
-    return float(loss(output, data.y_test).mean()), accuracy(output, data.y_test)
+    return float(losses_of(loss, output, data.y_test).mean()), accuracy(output, data.y_test)

@@ -21,13 +21,18 @@ from glr.black_box import square_attack
 from glr.constants import ROOT, as_typed
 from glr.data import Dataset, load_dataset
 from glr.errors import GLRError
-from glr.evaluation import epsilon_curve, models_or_pretrained, results_dir
+from glr.evaluation import (
+    epsilon_curve,
+    models_or_pretrained,
+    results_dir,
+    with_known_activation,
+)
 from glr.experiment import run_generator
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model
 from glr.network import Network
 from glr.pages import write_page
-from glr.perturbation import check_image_range, surrogate
+from glr.perturbation import check_image_range, check_square_images, surrogate
 from glr.plots import new_figure, save_figure
 from glr.robustness import (
     PUBLISHED_EPSILON,
@@ -53,7 +58,7 @@ Batch = tuple[np.ndarray, np.ndarray]  # inputs (N × n_in) in [0, 1], labels (N
 
 def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     """The models of DATASET that NAMES and SEEDS choose, in the order of NAMES."""
-    paths = models_or_pretrained(constants.MODELS_DIR, constants.DATASET)
+    paths = with_known_activation(models_or_pretrained(constants.MODELS_DIR, constants.DATASET))
     models = [load_model_for(path, data) for path in paths]
     chosen = [
         model
@@ -65,7 +70,7 @@ def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     if not chosen:
         raise GLRError(
             f"NAMES = {as_typed(constants.NAMES)}: no such model of {data.name} in "
-            f'{paths[0].parent}; python "Train&Test/study.py" trains them'
+            f'{constants.MODELS_DIR}; python "Train&Test/study.py" trains them'
         )
     return chosen
 
@@ -75,11 +80,12 @@ def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
     prepare_for_small_arrays()
     data = load_dataset(dataset, constants.DATA_DIR)
     check_image_range(data)
+    check_square_images(data)
     n = constants.IMAGES or len(data.x_test)
     batch = data.x_test[:n], data.y_test[:n]
     own = SimpleNamespace(**vars(constants), DATASET=dataset)
     models = chosen_models(own, data)
-    gradient = keras_input_gradient(keras_network(surrogate(own).network))
+    gradient = keras_input_gradient(keras_network(surrogate(own, data).network))
     transferred = fgsm(*batch, gradient, PUBLISHED_EPSILON)
     bar = tqdm(models, desc=f"attacks on {dataset}", unit="network", disable=None)
     return [row for model in bar for row in model_rows(constants, model, batch, transferred)]

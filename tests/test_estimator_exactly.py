@@ -207,3 +207,33 @@ def test_a_function_of_one_s_own_with_wrong_shapes_is_named(wrong, complaint):
     problem = Problem((7, 9, 5), sigma=(0.8, 0.7))
     with pytest.raises(GLRError, match=complaint):
         one_gradient(problem, replace(glr_of(problem), **wrong))
+
+
+def hinge_that_marks_its_argument(logits, y):
+    """The multi-class hinge loss as it is often written: the label's logit is overwritten."""
+    own = logits[..., y, np.arange(len(y))].copy()
+    logits[..., y, np.arange(len(y))] = -1e9
+    return np.maximum(0, 1 - own + logits.max(axis=-2))
+
+
+def loss_that_changes_the_labels(logits, y):
+    y[:] = 0
+    return zero_one(logits, y)
+
+
+@pytest.mark.parametrize("loss", [hinge_that_marks_its_argument, loss_that_changes_the_labels])
+@pytest.mark.parametrize("local", [False, True])
+def test_a_loss_that_writes_to_its_arguments_is_stopped(loss, local):
+    """They are needed after it: training would go wrong, and say nothing."""
+    glr = glr_of(Problem((3, 4, 3)), loss=loss, local_differences=local)
+    with pytest.raises(ValueError, match="read-only"):
+        one_gradient(Problem((3, 4, 3)), glr)
+
+
+@pytest.mark.parametrize(
+    "drawn", [None, 0.5, "noise", np.zeros((2, 4, 60)), (np.zeros(3),) * 2, (0, 0, 0)]
+)
+def test_a_noise_law_that_draws_something_else_is_refused(drawn):
+    law = NoiseLaw("odd", lambda rng, shape: drawn)
+    with pytest.raises(GLRError, match=r"the noise odd drew shapes .* must return the noise and"):
+        one_gradient(Problem((3, 4, 3)), glr_of(Problem((3, 4, 3)), noise=law))

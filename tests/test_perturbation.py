@@ -7,14 +7,17 @@ import pytest
 
 from glr import perturbation
 from glr.constants import ROOT, script_constants
+from glr.data import Dataset, has_square_images, hold_out, load_dataset
+from glr.errors import GLRError
 from glr.evaluation import PRETRAINED
-from glr.models import load_model
-from glr.network import new_network, sigmoid
+from glr.models import load_model, save_model
+from glr.network import new_network, relu, sigmoid
 from glr.perturbation import attack_labels, perturbed
 from glr.records import recorded_constants
 from glr.study import SCRIPTS, is_finished, tasks
 
 DATASETS = ("digits", "mnist", "fashion_mnist")
+RNG = np.random.default_rng(0)
 NETWORK = new_network([4, 3, 2], sigmoid, np.random.default_rng(0))
 X, Y = np.zeros((50, 4), np.float32), np.arange(50) % 2
 
@@ -86,10 +89,38 @@ def test_pretrained_networks_have_the_constants_of_today_s_study():
 def test_pretrained_surrogates_have_the_constants_of_today_s_attack(dataset, monkeypatch):
     monkeypatch.setattr(perturbation, "train_by_backpropagation", lambda settings: settings)
     monkeypatch.setattr(perturbation, "save_run", lambda run, settings: trained.append(settings))
-    monkeypatch.setattr(perturbation, "load_model", lambda path: path)
+    monkeypatch.setattr(perturbation, "load_model_for", lambda path, data: path)
     trained = []
     words = ("--dataset", dataset, "--models-dir", "nowhere", "--data-dir", "nowhere")
-    path = perturbation.surrogate(constants_of_attack(*words))
+    path = perturbation.surrogate(constants_of_attack(*words), None)
     (settings,) = trained
     found = load_model(PRETRAINED / path.name).metadata["constants"]
     assert found == recorded_constants(settings)
+
+
+def test_a_surrogate_of_other_data_is_refused_with_what_to_do(tmp_path):
+    """Data sets whose files have the same name share its place."""
+    constants = constants_of_attack("--models-dir", str(tmp_path), "--dataset", "own.npz")
+    settings = {"NAME": "surrogate", "SEED": 0}
+    metadata = {"activation": "relu", "dataset": "own", "constants": settings}
+    save_model(tmp_path / "surrogate_own_seed0.npz", new_network([4, 3, 2], relu, RNG), metadata)
+    x, y = np.zeros((2, 9), np.float32), np.arange(2)
+    with pytest.raises(GLRError, match=r"with 4 inputs .* not on own with 9 .* If deleted, a surr"):
+        perturbation.surrogate(constants, Dataset("own", x, y, x, y))
+
+
+@pytest.mark.parametrize("shape", [(2, 8), (4, 4, 4), (15,)])
+def test_what_is_no_square_grey_image_is_not_taken_for_one(shape, tmp_path):
+    x = RNG.random((10, *shape), dtype=np.float32)
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(10) % 2)
+    data = load_dataset(str(tmp_path / "own.npz"), tmp_path)
+    assert not has_square_images(data)
+    for kept in (data, hold_out(data, 2, np.random.default_rng(0))):
+        with pytest.raises(GLRError, match="need square grey images"):
+            perturbation.check_square_images(kept)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (16,)])
+def test_square_grey_images_are_known_by_their_shape_or_number(shape, tmp_path):
+    np.savez(tmp_path / "own.npz", x=np.zeros((10, *shape)), y=np.arange(10) % 2)
+    perturbation.check_square_images(load_dataset(str(tmp_path / "own.npz"), tmp_path))

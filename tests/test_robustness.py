@@ -3,11 +3,12 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 
 import numpy as np
 import pytest
-from processes import ROOT, command, run
+from processes import ROOT, command, run, saved
 from scipy.stats import ttest_ind
 
 from glr.data import load_dataset
@@ -418,3 +419,30 @@ def test_what_published_cells_say_names_those_that_are_not_surpassed():
     )
     assert what_published_cells_say(rows, "digits") == ""
     assert what_published_cells_say(rows[2:], "mnist").endswith("1 of the 1 cells of the GLR rows.")
+
+
+def test_two_models_of_one_name_and_seed_are_refused_not_averaged(chain, tmp_path):
+    home, env, *_ = chain
+    (tmp_path / "other").mkdir()
+    paths = [home / "models" / "LRS_digits_seed0.npz", tmp_path / "other" / "LRS_digits_seed0.npz"]
+    paths[1].write_bytes(paths[0].read_bytes())
+    env = {**env, "GLR_RESULTS_DIR": str(tmp_path / "results")}
+    ran = run("testAdv.py", "--models", *paths, env=env)
+    assert_refused(ran, "both are LRS of seed 0", tmp_path)
+
+
+def test_a_model_of_an_activation_of_its_own_is_left_out_unless_it_is_named(chain, tmp_path):
+    home, env, *_ = chain
+    models = tmp_path / "models"
+    shutil.copytree(home / "models", models)
+    own = models / "OWN_digits_seed0.npz"
+    arrays, metadata = saved(models / "LRS_digits_seed0.npz")
+    metadata["activation"] = "staircase"
+    np.savez(own, metadata=np.array(json.dumps(metadata)), **arrays)
+    env = {**env, "GLR_MODELS_DIR": str(models), "GLR_RESULTS_DIR": str(tmp_path / "results")}
+    ran = run("testAdv.py", "--models", own, env=env)
+    assert_refused(ran, "its activation 'staircase' is not in glr.network.ACTIVATIONS", tmp_path)
+    ran = run("testAdv.py", env=env)
+    assert ran.returncode == 0, ran.stderr
+    assert f"Left out: {own}: its activation 'staircase'" in ran.stderr
+    assert "LRS" in ran.stdout

@@ -131,6 +131,10 @@ def test_own_data_in_an_npz(tmp_path):
         ("--replicates 1 --hidden 9 9", "REPLICATES = 1"),
         ("--output-draws 0", "OUTPUT_DRAWS = 0: must be a whole number ≥ 1"),
         ("--hidden 0", "HIDDEN = 0"),
+        ("--hidden" + " 2" * 501, "HIDDEN: 501 layers are too many for a model file"),
+        ("--name " + "n" * 230, "File name too long"),
+        ("--activation main", "no such name; give one of sigmoid, threshold, tanh, relu\n"),
+        ("--noise main", "no such name; give one of gaussian, laplace, logistic\n"),
         ("--hidden 99999999999999999999", "weights, more than 268435456; use fewer"),
         ("--output-draws 9999999999", "not enough memory"),
         ("--steps -5", "STEPS = -5"),
@@ -260,3 +264,37 @@ def test_the_readme_s_own_noise_law_trains(tmp_path):
     _, metadata = saved(tmp_path / "m" / "LRS_digits_seed0.npz")
     assert metadata["constants"]["NOISE"] == "mixture"
     assert metadata["metrics"]["test_accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_characters_is_no_reason_to_stop(encoding):
+    for script in ("LRS.py", "testAdv.py"):
+        ran = run(script, "-h", env={**os.environ, "PYTHONIOENCODING": encoding})
+        assert ran.returncode == 0, ran.stderr
+        assert "--seed" in ran.stdout or "--models" in ran.stdout
+
+
+def test_a_run_that_starts_anew_keeps_the_unfinished_one(tmp_path):
+    checkpoint = tmp_path / "LRS_digits_seed0.checkpoint"
+    checkpoint.write_bytes(b"of another run")
+    ran = run("LRS.py", "--steps", 5, "--models-dir", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == (
+        f"starts anew; the unfinished run in {checkpoint} is kept as {checkpoint.name}.old\n"
+    )
+    assert (tmp_path / "LRS_digits_seed0.checkpoint.old").read_bytes() == b"of another run"
+
+
+def test_a_loss_without_a_name_is_refused_before_training(tmp_path):
+    """Its name is recorded with the weights: at the first checkpoint, after a thousand steps."""
+    home = copy_of_the_scripts(tmp_path / "home")
+    script = home / "Train&Test" / "LRS.py"
+    source = script.read_text().replace("\nLOSS = cross_entropy", "\nLOSS = partial(cross_entropy)")
+    script.write_text(
+        source.replace("\nimport sys\n", "\nimport sys\nfrom functools import partial\n")
+    )
+    ran = run("LRS.py", "--models-dir", tmp_path / "m", home=home)
+    assert ran.returncode == 2
+    assert (
+        ran.stderr == "LRS.py: LOSS: has no name to be recorded by; wrap it in a function (def)\n"
+    )

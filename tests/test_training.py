@@ -7,14 +7,14 @@ import pytest
 from scipy.special import expit, log_softmax
 
 from glr.data import Dataset
-from glr.errors import GLRError
+from glr.errors import DivergenceError, GLRError
 from glr.estimator import Gradient
 from glr.files import write_whole
 from glr.losses import cross_entropy, zero_one
 from glr.models import load_model, save_model
 from glr.network import Layer, accuracy, layer_views, logits, new_network, sigmoid, threshold
 from glr.optimizers import adagrad, adam, constant, cosine, sgd
-from glr.training import Estimator, Plan, Run, minibatches, train
+from glr.training import Estimator, Plan, Run, check_finite, minibatches, train
 
 
 def generator(seed=0):
@@ -119,6 +119,17 @@ def test_training_follows_the_plan(centralised, schedule):
         b = b - rate
     np.testing.assert_allclose(found_W, W, rtol=1e-5)
     np.testing.assert_allclose(found_b, b, rtol=1e-5)
+
+
+def test_a_first_loss_that_is_not_finite_is_not_blamed_on_the_step_size():
+    finite = np.ones(2, np.float32)
+    with pytest.raises(DivergenceError, match="step 1: the loss is nan; look at LOSS"):
+        check_finite(float("nan"), finite, 1)
+    with pytest.raises(DivergenceError, match="step 2: the loss is nan; lower LEARNING_RATE"):
+        check_finite(float("nan"), finite, 2)
+    with pytest.raises(DivergenceError, match="step 1: the weights overflow; lower LEARNING_RATE"):
+        check_finite(1.0, finite * np.float32(3e38), 1)
+    check_finite(1.0, finite, 1)
 
 
 def test_a_saved_model_is_loaded_as_it_was(tmp_path):

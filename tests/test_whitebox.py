@@ -145,4 +145,4 @@ def test_a_network_that_is_not_there_is_one_line(words):
     ran = run("whitebox.py", *words.split(), "--datasets", "digits")
     assert ran.returncode == 2
     assert ran.stderr.startswith("whitebox.py: NAMES = ")
-    assert ran.stderr.endswith('pretrained; python "Train&Test/study.py" trains them\n')
+    assert ran.stderr.endswith('; python "Train&Test/study.py" trains them\n')
