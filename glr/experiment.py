@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -169,14 +170,14 @@ def trained(run: Run, data: Dataset, constants: SimpleNamespace, rng: np.random.
     if path.exists() and constants.RESUME is not False:
         restore_checkpoint(path, run, origin, plan)
     print(start_note(path, run, constants), end="", file=sys.stderr)
-    if path.exists() and constants.RESUME is False:
-        path.replace(set_aside(path))
     is_kept = run.step > 0
     try:
         with stop_signals() as signals:
             for _ in shown(train(run, data, plan, rng), run, constants):
                 is_last = run.step == constants.STEPS
                 if signals or is_last or run.step % constants.CHECKPOINT_EVERY == 0:
+                    if not is_kept:
+                        set_aside(path)
                     save_checkpoint(path, run, origin)
                     is_kept = True
                 if signals:
@@ -200,13 +201,22 @@ def start_note(path: Path, run: Run, constants: SimpleNamespace) -> str:
     if constants.RESUME:
         return f"nothing to resume at {path}: starts at step 1\n"
     if path.exists():
-        return f"starts anew; the unfinished run in {path} is kept as {set_aside(path).name}\n"
+        return (
+            f"starts anew; --resume would continue the unfinished run in {path}, which goes to "
+            f"{place_aside(path).name}\n"
+        )
     return ""
 
 
-def set_aside(path: Path) -> Path:
-    """Where the checkpoint of a run goes when another of its name starts anew."""
+def place_aside(path: Path) -> Path:
+    """Where a checkpoint goes when another run of its name has one."""
     return path.with_name(f"{path.name}.old")
+
+
+def set_aside(path: Path) -> None:
+    """Keep the checkpoint of an earlier run, if there is one."""
+    with suppress(FileNotFoundError):
+        path.replace(place_aside(path))
 
 
 def stop_note(path: Path, run: Run, constants: SimpleNamespace) -> str:
