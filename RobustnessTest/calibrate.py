@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 from glr.console import one_line_errors
 from glr.constants import script_constants
 from glr.pages import is_whole, write_penalties
+from glr.study import are_trained
 
 # --------------------------------------------------------------------------------------------
 DATASET = "mnist"  # whose published L-BFGS accuracy is compared
@@ -26,7 +27,8 @@ PENALTIES = (0.8, 1.2, 2.3, 2.8)  # on the squared size of a change
 def main() -> None:
     """Attack with every penalty, and write the table."""
     constants = script_constants(globals())
-    write_penalties(constants, is_whole(constants, globals()))
+    whole = is_whole(constants, globals()) and are_trained(("BP",), constants, [DATASET])
+    write_penalties(constants, whole)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 from glr.console import one_line_errors
 from glr.constants import script_constants
 from glr.pages import is_whole
-from glr.study import datasets_found
-from glr.whitebox import has_all, measured_rows, write_whitebox
+from glr.study import are_trained, datasets_found
+from glr.whitebox import measured_rows, write_whitebox
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used
@@ -39,9 +39,8 @@ def main() -> None:
     """Attack all, write the tables and the picture."""
     constants = script_constants(globals())
     by_dataset = {name: measured_rows(constants, name) for name in datasets_found(constants)}
-    complete = all(has_all(rows, constants) for rows in by_dataset.values())
-    whole = complete and is_whole(constants, globals()) and [*by_dataset] == [*DATASETS]
-    write_whitebox(by_dataset, whole)
+    is_all = is_whole(constants, globals()) and [*by_dataset] == [*DATASETS]
+    write_whitebox(by_dataset, is_all and are_trained(NAMES, constants, DATASETS))
 
 
 if __name__ == "__main__":

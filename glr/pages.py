@@ -143,9 +143,9 @@ def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[st
     note = (
         f"Test accuracy in percent, noise-free, mean ± sd over {constants.SEEDS} seeds; "
         "published: Peng et al. (2022); FGSM transferred from a ReLU network, ε = 0.1 (the "
-        "published ε is not known); seconds on one core. Written by "
-        '`python "Train&Test/study.py"`; more in [docs/results.md](docs/results.md), other ε as '
-        "well."
+        "published ε is not known, and [decides](docs/results.md#what-the-controls-say) which rows "
+        'are above it); seconds on one core. Written by `python "Train&Test/study.py"`; more in '
+        "[docs/results.md](docs/results.md)."
     )
     table = markdown_table(readme_lines(rows, seconds))
     write_between(ROOT / "README.md", *RESULTS_MARKS, f"\n{table}\n\n{note}\n")

@@ -94,6 +94,13 @@ def trained_files(task: Task) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
+def are_trained(names: Iterable[str], constants: SimpleNamespace, datasets: Iterable[str]) -> bool:
+    """Whether MODELS_DIR has these networks of study.py, with its constants and of all SEEDS."""
+    networks = runpy.run_path(str(SCRIPTS / "study.py"))["NETWORKS"]
+    wanted = tasks(constants, {name: networks[name] for name in names}, datasets)
+    return all(is_finished(task) for task in wanted)
+
+
 def run_training_script(script: str, words: Sequence[str]) -> None:
     """Run a script of Train&Test, showing nothing; GLRError with its complaint if it fails."""
     command = [sys.executable, str(SCRIPTS / script), *words]

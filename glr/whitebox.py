@@ -133,12 +133,6 @@ def names_in(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.model for row in rows))
 
 
-def has_all(rows: Sequence[Row], constants: SimpleNamespace) -> bool:
-    """Whether every network was measured from every seed."""
-    wanted = {(name, seed) for name in constants.NAMES for seed in range(constants.SEEDS)}
-    return wanted <= {(row.model, row.seed) for row in rows}
-
-
 def whitebox_lines(rows: Sequence[Row]) -> list[list[str]]:
     """The table's cells, a header first: a network in each row."""
     lines = [["model", *COLUMNS]]

@@ -1,6 +1,7 @@
 """The study: which runs are missing, what interrupts it, and a Dask cluster that loses a worker."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from processes import assert_same_run
 from glr import pages, study
 from glr.constants import ROOT
 from glr.errors import GLRError
+from glr.evaluation import PRETRAINED
+from glr.models import load_model, save_model
 from glr.robustness import Row, csv_text, read_csv
 
 NAMES = ("LRS", "LRT", "LRSZ", "LRTZ")
@@ -208,3 +211,19 @@ def test_results_are_read_as_they_were_written(tmp_path):
     path = tmp_path / "digits.csv"
     path.write_text(csv_text(rows))
     assert read_csv(path) == rows
+
+
+def test_networks_are_the_study_s_by_their_constants_not_by_their_names(tmp_path):
+    """The page would else have the figures of whatever a folder holds."""
+    places = {"DATA_DIR": tmp_path, "MODELS_DIR": PRETRAINED}
+    names, datasets = ("LRT", "BP+L2C"), ["digits", "mnist"]
+    assert study.are_trained(names, SimpleNamespace(SEEDS=1, **places), datasets)
+    assert not study.are_trained(names, SimpleNamespace(SEEDS=2, **places), datasets)
+    shutil.copytree(PRETRAINED, tmp_path / "models")
+    path = tmp_path / "models" / "LRT_mnist_seed0.npz"
+    model = load_model(path)
+    model.metadata["constants"]["STEPS"] = 9
+    save_model(path, *model)
+    places["MODELS_DIR"] = tmp_path / "models"
+    assert study.are_trained(names, SimpleNamespace(SEEDS=1, **places), ["digits"])
+    assert not study.are_trained(names, SimpleNamespace(SEEDS=1, **places), datasets)

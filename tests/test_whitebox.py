@@ -85,13 +85,6 @@ def test_the_table_is_of_the_means_over_seeds():
     assert block.startswith("On digits, the first 360 test images:\n\n| model | clean |")
 
 
-def test_every_network_and_seed_makes_it_whole():
-    rows = [*rows_of("LRT", 0), *rows_of("LRT", 1), *rows_of("BP", 0)]
-    assert not whitebox.has_all(rows, SimpleNamespace(NAMES=("LRT", "BP"), SEEDS=2))
-    assert whitebox.has_all(rows, SimpleNamespace(NAMES=("LRT", "BP"), SEEDS=1))
-    assert whitebox.has_all(rows, SimpleNamespace(NAMES=("LRT",), SEEDS=2))
-
-
 def test_a_whole_run_is_written_to_the_page_and_another_beside_it(tmp_path, monkeypatch):
     for module in (whitebox, pages):
         monkeypatch.setattr(module, "ROOT", tmp_path)
