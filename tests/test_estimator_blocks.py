@@ -38,7 +38,10 @@ BLOCKED_PROBLEMS = {
     ),
     "local, weights": (Problem((7, 9, 5), perturb="weights"), {"local_differences": True}),
     "layerwise": (Problem((7, 9, 11, 5), sigma=(0.8, 0.7, 0.6)), {"layerwise": True}),
-    "standardised": (Problem((7, 9, 11, 5), sigma=(0.8, 0.7, 0.6)), {"standardised_loss": True}),
+    "standardised": (
+        Problem((7, 9, 11, 5), loss="zero_one", sigma=(0.8, 0.7, 0.6)),
+        {"standardised_loss": True},
+    ),
     "no hidden layer": (Problem((7, 5), sigma=(0.6,)), {}),
 }
 EVERYTHING = 2**40
