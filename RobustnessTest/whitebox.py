@@ -1,6 +1,7 @@
 """Attack every network itself, not by way of another: what of its robustness is left.
 
-    python whitebox.py                              study.py's networks, or the pretrained ones
+    python whitebox.py                              study.py's networks, in seven minutes; without
+                                                    them the pretrained ones
     python whitebox.py --datasets digits --seeds 1 --names LRS LRT BP+L2C
 
 The attacks of the table have ε 0.1: FGSM transferred from the surrogate, as in the published table;
