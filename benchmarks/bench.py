@@ -13,13 +13,8 @@ run each. In parts 1 to 4 ours is also timed compiled, if Numba is installed.
 from __future__ import annotations
 
 import argparse
-import csv
 import inspect
-import math
-import os
-import subprocess
 import sys
-import tempfile
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,10 +25,12 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
 import numpy as np
+from accuracies import data_dir, time_to_published_accuracy
 from choices import choices
-from measures import Comparison, medians, write_results
+from measures import Comparison, medians, own_process_ms, write_results
 from rivals import (
     LOOPS,
+    PAPER,
     Step,
     floor_steps,
     glr_step,
@@ -47,54 +44,22 @@ from rivals import (
 
 from glr.comparison import half_trained_network, published_estimator, relative_variance
 from glr.console import one_line_errors
-from glr.constants import ROOT, OneLineParser
+from glr.constants import OneLineParser
 from glr.data import Dataset, load_dataset
 from glr.estimator import Batch
 from glr.files import check_writable
 from glr.machine import prepare_for_small_arrays
 from glr.network import Activation, sigmoid, threshold
-from glr.robustness import PUBLISHED
 from glr.study import script_methods
 
 # --------------------------------------------------------------------------------------------
-PAPER = [784, 50, 10]
 WIDE = [784, 500, 500, 10]
 PUBLISHED_SIZES = ((10, 128), (100, 32), (100, 128))  # R and B of the published constants
 PUBLISHED_R = 10  # of the estimator whose precision per second is compared
-# The published runs: activation, R, B, and the flags that make our script do the same.
-PLAIN = (
-    "--initial-scale 2 --noise laplace --sigma 1.4142 --no-control-variate --no-local-differences "
-    "--output-draws 1 --learning-rate 0.01 --schedule constant --weight-decay 1e-4 "
-    "--no-centralised-gradient "
-)
-PUBLISHED_RUNS = {
-    "LRS": (sigmoid, 10, 128, PLAIN + "--replicates 10 --optimizer sgd --steps 4680"),
-    "LRT": (
-        threshold,
-        10,
-        32,
-        PLAIN + "--replicates 10 --optimizer sgd --steps 18750 --batch-size 32 "
-        "--no-conditional-score",
-    ),
-    "LRSZ": (
-        sigmoid,
-        100,
-        128,
-        PLAIN + "--replicates 100 --optimizer adagrad --steps 9360 --no-standardised-loss",
-    ),
-    "LRTZ": (
-        threshold,
-        100,
-        128,
-        PLAIN + "--replicates 100 --optimizer adagrad --steps 9360 --no-standardised-loss "
-        "--no-conditional-score",
-    ),
-}
 RESULTS = Path(__file__).resolve().parent / "results"
 REPEATS = 15  # turns of each step, of 50 ms or two calls; the median call counts
 PUBLISHED_STEPS = {"NumPy": "published_step", "PyTorch": "published_pytorch_step"}
 PROCESSES = 3  # in which each published step is timed; the median one counts
-TURNS = 5  # of 50 ms or two calls, in each such process
 # --------------------------------------------------------------------------------------------
 
 
@@ -151,19 +116,6 @@ def comparisons(
     ]
 
 
-def own_process_ms(step: str) -> float:
-    """Median milliseconds of a step of rivals.py in a new process; 0 if it is not installed."""
-    code = (
-        "import sys; sys.path[:0] = sys.argv[1:3]; from rivals import *; "
-        "from glr.machine import prepare_for_small_arrays; "
-        f"from measures import medians; step = {step}; "
-        f"print(medians({{'it': step}}, {TURNS})['it'] if step else 0)"
-    )
-    words = [sys.executable, "-c", code, str(ROOT), str(ROOT / "benchmarks")]
-    ran = subprocess.run(words, check=True, text=True, capture_output=True)
-    return float(ran.stdout)
-
-
 def against_backpropagation(repeats: int) -> list[Comparison]:
     """Part 2: a backpropagation step of the same network, by NumPy, Keras and PyTorch.
 
@@ -209,11 +161,6 @@ def against_floor(repeats: int) -> list[Comparison]:
     return found
 
 
-def data_dir() -> Path:
-    """The data folder, as for the scripts."""
-    return Path(os.environ.get("GLR_DATA_DIR", ROOT / "data"))
-
-
 def benchmark_data() -> Dataset:
     """MNIST where it is found, else the digits."""
     return load_dataset("mnist" if (data_dir() / "mnist").is_dir() else "digits", data_dir())
@@ -244,52 +191,6 @@ def precision_per_second(repeats: int) -> list[Comparison]:
             {other: theirs * ms for other, ms in others.items()},
         )
     return found
-
-
-def time_to_published_accuracy(_repeats: int) -> list[Comparison]:
-    """Part 5: milliseconds to the published clean accuracy on MNIST, default constants, seed 0.
-
-    The others are backpropagation (BP.py), and the published estimator with its constants, initial
-    weights and step size, whose steps are counted here and timed in NumPy, in a process of their
-    own. One run each.
-    """
-    if not (data_dir() / "mnist").is_dir():
-        print("5  left out: no MNIST; set GLR_DATA_DIR to a folder that has mnist/")
-        return []
-    found, backpropagation = [], history("BP.py", "")
-    for name, (activation, R, B, flags) in PUBLISHED_RUNS.items():
-        goal = PUBLISHED["mnist"][name][0]
-        ours = first_reached(goal, history(f"{name}.py", ""))["seconds"]
-        other = first_reached(goal, backpropagation)["seconds"]
-        case = f"{name} to {goal} % on MNIST"
-        found.append(Comparison(5, case, "BP.py to the same", 1e3 * ours, 1e3 * other))
-        rows = history(f"{name}.py", flags)
-        last = rows[-1]
-        theirs = own_process_ms(f"published_step({PAPER}, {activation.__name__}, {R}, {B})")
-        rival = (
-            "published algorithm and constants, which end after step "
-            f"{last['step']:.0f} at {100 * last['test_accuracy']:.1f} %"
-        )
-        ms = theirs * first_reached(goal, rows)["step"]
-        found.append(Comparison(5, case, rival, 1e3 * ours, ms))
-    return found
-
-
-def history(script: str, flags: str) -> list[dict[str, float]]:
-    """The learning curve of a script on MNIST, evaluated every hundred steps."""
-    with tempfile.TemporaryDirectory() as folder:
-        words = ["--dataset", "mnist", "--eval-every", "100", "--data-dir", str(data_dir())]
-        command = [sys.executable, str(ROOT / "Train&Test" / script), *words, *flags.split()]
-        subprocess.run([*command, "--models-dir", folder], check=True, stdout=subprocess.DEVNULL)
-        (path,) = Path(folder).glob("*.csv")
-        with path.open(encoding="utf-8", newline="") as file:
-            return [{name: float(x) for name, x in row.items()} for row in csv.DictReader(file)]
-
-
-def first_reached(goal: float, rows: list[dict[str, float]]) -> dict[str, float]:
-    """The first row of a learning curve at `goal` percent; endless steps and seconds if none is."""
-    never = {"step": math.inf, "seconds": math.inf}
-    return next((row for row in rows if 100 * row["test_accuracy"] >= goal), never)
 
 
 def growth(repeats: int) -> list[Comparison]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from glr.constants import ROOT
 from glr.files import write_whole
 from glr.plots import new_figure, save_figure
 from glr.robustness import markdown_table
 
 TURN_SECONDS = 0.05
+TURNS = 5  # of TURN_SECONDS or two calls, where a step has a process of its own
 COMPILED = ", compiled"  # ends the cases where ours had the compiled loops
 
 
@@ -67,6 +71,19 @@ def turn_ms(run: Callable[[], object]) -> list[float]:
         run()
         times.append(1e3 * (time.perf_counter() - start))
     return times
+
+
+def own_process_ms(step: str) -> float:
+    """Median milliseconds of a step of rivals.py in a new process; 0 if it is not installed."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]; from rivals import *; "
+        "from glr.machine import prepare_for_small_arrays; "
+        f"from measures import medians; step = {step}; "
+        f"print(medians({{'it': step}}, {TURNS})['it'] if step else 0)"
+    )
+    words = [sys.executable, "-c", code, str(ROOT), str(ROOT / "benchmarks")]
+    ran = subprocess.run(words, check=True, text=True, capture_output=True)
+    return float(ran.stdout)
 
 
 def write_results(folder: Path, found: list[Comparison], notes: dict[int, str]) -> None:

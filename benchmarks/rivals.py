@@ -31,6 +31,7 @@ Step = Callable[[], object]
 LOOPS = {"": NUMPY_LOOPS}  # by how the names of their cases end
 if compiled is not None:
     LOOPS[COMPILED] = compiled.LOOPS
+PAPER = [784, 50, 10]  # neurons of the published network
 RATE, DECAY = np.float32(0.01), np.float32(1e-4)
 OTHER_CORE = ThreadPoolExecutor(1)
 

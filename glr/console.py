@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from glr.errors import GLRError
 
@@ -26,28 +27,30 @@ def one_line_errors() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except GLRError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(error.status)
+        end(str(error), error.status)
     except MemoryError as error:
-        print(
-            f"{Path(sys.argv[0]).name}: not enough memory ({error}); "
-            "lower HIDDEN, BATCH_SIZE or OUTPUT_DRAWS",
-            file=sys.stderr,
-        )
-        sys.exit(GLRError.status)
+        end(f"not enough memory ({error}); lower HIDDEN, BATCH_SIZE or OUTPUT_DRAWS")
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted; start it again", file=sys.stderr)
-        sys.exit(130)
+        end("interrupted; start it again", 130)
     except BrokenPipeError:  # as `| head` does when it has read enough
-        print(f"{Path(sys.argv[0]).name}: its output was closed; stopped", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # of what is still to flush
-        sys.exit(GLRError.status)
+        drop_output()
+        end("its output was closed; stopped")
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        print(f"{Path(sys.argv[0]).name}: the disk of its output is full", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(GLRError.status)
+        drop_output()
+        end("the disk of its output is full")
+
+
+def end(complaint: str, status: int = GLRError.status) -> NoReturn:
+    """End the script with one line and this status."""
+    print(f"{Path(sys.argv[0]).name}: {complaint}", file=sys.stderr)
+    sys.exit(status)
+
+
+def drop_output() -> None:
+    """Send what is still to be flushed to nowhere: where it should go takes no more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from glr.data import Dataset, dataset_label, load_dataset
 from glr.errors import GLRError, UnknownActivationError
 from glr.files import write_whole
 from glr.machine import prepare_for_small_arrays
-from glr.models import Model, load_model
+from glr.models import Model
 from glr.plots import new_figure, save_figure
 from glr.robustness import (
     PUBLISHED,
@@ -78,23 +78,27 @@ def models_or_pretrained(models_dir: Path, dataset: str) -> list[Path]:
     return own or shipped
 
 
-def with_known_activation(paths: Iterable[Path]) -> list[Path]:
-    """The models that can be evaluated; a note on each whose activation is its script's own."""
-    known = []
+def known_models(constants: SimpleNamespace, data: Dataset) -> dict[Path, Model]:
+    """The models that are there for DATASET, by path; notes on those of an activation not known.
+
+    Raises GLRError if none is left.
+    """
+    known = {}
+    paths = models_or_pretrained(constants.MODELS_DIR, constants.DATASET)
     for path in paths:
         try:
-            load_model(path)
+            known[path] = load_model_for(path, data)
         except UnknownActivationError as error:
             print(f"Left out: {error}", file=sys.stderr)
-        else:
-            known.append(path)
+    if not known:
+        raise GLRError(f"{paths[0].parent}: no other model of {data.name}; train one first")
     return known
 
 
-def check_distinct(paths: Sequence[Path], models: Sequence[Model]) -> None:
+def check_distinct(models: Mapping[Path, Model]) -> None:
     """Raise GLRError if two models have the same name and seed: a table would mix them."""
     first: dict[tuple[str, int], Path] = {}
-    for path, model in zip(paths, models, strict=True):
+    for path, model in models.items():
         own = model.metadata["constants"]
         same = first.setdefault((own["NAME"], own["SEED"]), path)
         if same is not path:
@@ -108,16 +112,13 @@ def evaluate(constants: SimpleNamespace) -> list[Row]:
     """The accuracy of every model on every sample file, and on the clean test set."""
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
-    paths = [Path(path) for path in constants.MODELS]
-    paths = paths or with_known_activation(
-        models_or_pretrained(constants.MODELS_DIR, constants.DATASET)
-    )
-    models = [load_model_for(path, data) for path in paths]
-    check_distinct(paths, models)
+    named = {Path(path): load_model_for(Path(path), data) for path in constants.MODELS}
+    models = named or known_models(constants, data)
+    check_distinct(models)
     samples = samples_of(constants, data)
     for note in filter(None, (blind_spot(one.metadata) for one in samples)):
         print(note)
-    bar = tqdm(models, desc="evaluating", unit="model", disable=None)
+    bar = tqdm(models.values(), desc="evaluating", unit="model", disable=None)
     return [row for model in bar for row in rows_of(model, data, samples)]
 
 

@@ -21,12 +21,7 @@ from glr.black_box import square_attack
 from glr.constants import ROOT, as_typed
 from glr.data import Dataset, load_dataset
 from glr.errors import GLRError
-from glr.evaluation import (
-    epsilon_curve,
-    models_or_pretrained,
-    results_dir,
-    with_known_activation,
-)
+from glr.evaluation import epsilon_curve, known_models, results_dir
 from glr.experiment import run_generator
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model
@@ -38,7 +33,6 @@ from glr.robustness import (
     PUBLISHED_EPSILON,
     Row,
     cell,
-    load_model_for,
     markdown_table,
     mean_and_spread,
 )
@@ -58,12 +52,11 @@ Batch = tuple[np.ndarray, np.ndarray]  # inputs (N × n_in) in [0, 1], labels (N
 
 def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     """The models of DATASET that NAMES and SEEDS choose, in the order of NAMES."""
-    paths = with_known_activation(models_or_pretrained(constants.MODELS_DIR, constants.DATASET))
-    models = [load_model_for(path, data) for path in paths]
+    models = known_models(constants, data)
     chosen = [
         model
         for name in constants.NAMES
-        for model in models
+        for model in models.values()
         if model.metadata["constants"]["NAME"] == name
         and model.metadata["constants"]["SEED"] < constants.SEEDS
     ]

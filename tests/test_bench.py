@@ -17,8 +17,8 @@ from glr.optimizers import constant
 from glr.study import SCRIPTS, constants_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import bench
 import rivals
+from accuracies import PUBLISHED_RUNS
 from measures import COMPILED, Comparison, write_results
 
 GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
@@ -143,14 +143,14 @@ def test_results_are_written_as_table_and_picture(tmp_path):
 @pytest.mark.parametrize("name", GLR_SCRIPTS)
 def test_the_published_runs_are_of_the_published_estimator(name):
     """Its flags in the benchmark, the study and the method page say the same."""
-    flags = bench.PUBLISHED_RUNS[name][3].split()
+    flags = PUBLISHED_RUNS[name][3].split()
     constants = constants_of(f"{name}.py", flags)
     estimator = glr_method(constants)
     wanted = published_estimator(glr_method(constants_of(f"{name}.py", [])))
     wanted = replace(wanted, replicates=estimator.replicates, sigma=estimator.sigma)
     assert estimator == wanted
     assert estimator.sigma == pytest.approx((2**0.5, 2**0.5), rel=1e-4)
-    activation, R, B = bench.PUBLISHED_RUNS[name][:3]
+    activation, R, B = PUBLISHED_RUNS[name][:3]
     assert (estimator.activation, estimator.replicates) == (activation, R)
     assert constants.BATCH_SIZE == B
     assert (2, constant) == (constants.INITIAL_SCALE, constants.SCHEDULE)
@@ -160,6 +160,6 @@ def test_the_published_run_of_lrs_is_the_same_in_benchmark_study_and_method_page
     page = (ROOT / "docs" / "method.md").read_text(encoding="utf-8").replace("\\\n", " ")
     (command,) = re.findall(r'^    python "Train&Test/LRS\.py" (--initial-scale .*)$', page, re.M)
     study = runpy.run_path(str(SCRIPTS / "study.py"))["NETWORKS"]["LRS-published"][1]
-    flags = (bench.PUBLISHED_RUNS["LRS"][3], study, f"{command} --steps 4680")
+    flags = (PUBLISHED_RUNS["LRS"][3], study, f"{command} --steps 4680")
     one, *others = (constants_of("LRS.py", words.split()) for words in flags)
     assert others == [one, one]

@@ -9,25 +9,11 @@ import subprocess
 import numpy as np
 import pytest
 from processes import ROOT, command, run, saved
-from scipy.stats import ttest_ind
 
 from glr.data import load_dataset
 from glr.models import load_model, save_model
 from glr.network import new_network, sigmoid, threshold
-from glr.robustness import (
-    Row,
-    blind_spot,
-    cell,
-    mean_and_spread,
-    models_found,
-    other_conditions,
-    smaller_samples,
-    table_lines,
-    what_controls_say,
-    what_epsilon_decides,
-    what_published_cells_say,
-    what_the_estimate_changes,
-)
+from glr.robustness import blind_spot, models_found
 from glr.samples import Samples, fault, how_to_make
 
 DIGITS = load_dataset("digits", ROOT / "data")
@@ -333,92 +319,11 @@ def test_models_found_are_those_of_the_data_set_alone(tmp_path):
     assert names == ["BP+L2_digits_seed12.npz", "LRS_digits_seed0.npz"]
 
 
-def test_cells_are_means_over_severities_then_over_seeds():
-    rows = [
-        Row("LRS", seed, "contrast", severity, (50 + 10 * seed + severity) / 100, 100)
-        for seed in (0, 1)
-        for severity in range(1, 6)
-    ]
-    rows += [Row("LRS", 0, "fgsm", epsilon, epsilon, 100) for epsilon in (0.05, 0.1, 1.0)]
-    assert cell(rows, "LRS", "contrast") == pytest.approx([53, 63])
-    assert mean_and_spread(cell(rows, "LRS", "contrast")) == "58.00 ± 7.07"
-    assert cell(rows, "LRS", "fgsm") == pytest.approx([10])
-    assert mean_and_spread(cell(rows, "LRS", "lbfgs")) == "–"
-    assert other_conditions(rows) == [
-        ["model", "fgsm ε 0.05", "fgsm ε 1"],
-        ["LRS", "5.00", "100.00"],
-    ]
-
-
-def test_published_cells_stand_below_ours():
-    lines = table_lines([Row("LRTZ", 0, "clean", 0, 0.96, 10)], "mnist", ["LRTZ"])
-    assert lines[0][:4] == ["model", "clean", "lbfgs", "fgsm"]
-    assert lines[1][:2] == ["LRTZ", "96.00"]
-    assert lines[2][:4] == ["  published", "90.22", "77.74", "61.36"]
-
-
-def test_conditions_of_fewer_samples_are_named():
-    rows = [Row("LRS", 0, "clean", 0, 0.9, 360), Row("LRS", 0, "fgsm", 0.1, 0.5, 360)]
-    assert smaller_samples(rows) == ""
-    rows += [Row("LRS", seed, "square", 0.1, 0.5, 20) for seed in (0, 1)]
-    assert smaller_samples(rows) == "Of the first samples only, not of all 360: square 20."
-
-
 def test_a_surrogate_s_constants_are_not_the_attack_s(chain):
     """So that one whose training was stopped is continued by any attack."""
     home, *_ = chain
     constants = load_model(home / "models" / "surrogate_digits_seed0.npz").metadata["constants"]
     assert not {"ATTACK", "EPSILON", "IMAGES", "TARGET", "PENALTY"} & constants.keys()
-
-
-def test_what_controls_say_is_arithmetic():
-    rows = [
-        Row(name, 0, "fgsm", 0.1, share, 10)
-        for name, share in (("BP", 0.3), ("LRS", 0.55), ("BP-L2", 0.5))
-    ]
-    assert "LRS +25.0; controls by backpropagation: BP-L2 +20.0" in what_controls_say(rows)
-
-
-def test_what_the_estimate_changes_is_the_difference_and_welch_s_p():
-    accuracies = {"LRS": (0.91, 0.92, 0.93), "BP+L2C": (0.92, 0.94, 0.96)}
-    rows = [
-        Row(name, seed, "clean", 0, share, 100)
-        for name, shares in accuracies.items()
-        for seed, share in enumerate(shares)
-    ]
-    p = ttest_ind((91, 92, 93), (92, 94, 96), equal_var=False).pvalue
-    assert what_the_estimate_changes(rows).endswith(f" clean -2.00 ({p:.2g}).")
-    assert what_the_estimate_changes(rows[:1] + rows[3:4]) == ""
-
-
-def test_what_epsilon_decides_counts_the_rows_above_the_published_cell_at_each():
-    """Published under FGSM: LRS 45.91, LRT 54.35 on MNIST."""
-    accuracies = {"LRS": {0.1: (0.5, 0.6), 0.2: (0.2, 0.3)}, "LRT": {0.1: (0.7,), 0.2: (0.55,)}}
-    rows = [
-        Row(name, seed, "fgsm", epsilon, share, 100)
-        for name, by_epsilon in accuracies.items()
-        for epsilon, shares in by_epsilon.items()
-        for seed, share in enumerate(shares)
-    ]
-    bp = Row("BP", 0, "fgsm", 0.2, 0.9, 100)
-    assert what_epsilon_decides([*rows, bp], "mnist").endswith(
-        "by the ε of ours: 0.1: 2 of 2, 0.2: 1 of 2."
-    )
-    assert what_epsilon_decides([row for row in rows if row.severity == 0.1], "mnist") == ""
-    assert what_epsilon_decides(rows, "digits") == ""
-
-
-def test_what_published_cells_say_names_those_that_are_not_surpassed():
-    """Published on MNIST: LRTZ 90.22 clean, LRS 45.91 under FGSM; BP's cells do not count."""
-    rows = [Row("LRTZ", seed, "clean", 0, share, 10) for seed, share in ((0, 0.89), (1, 0.91))]
-    rows += [Row("LRS", 0, "fgsm", 0.1, 0.5, 10), Row("BP", 0, "clean", 0, 0.1, 10)]
-    says = what_published_cells_say(rows, "mnist")
-    assert says == (
-        "Above the published figure: 1 of the 2 cells of the GLR rows; "
-        "not: LRTZ clean 90.00 ± 1.41 (90.22)."
-    )
-    assert what_published_cells_say(rows, "digits") == ""
-    assert what_published_cells_say(rows[2:], "mnist").endswith("1 of the 1 cells of the GLR rows.")
 
 
 def test_two_models_of_one_name_and_seed_are_refused_not_averaged(chain, tmp_path):
@@ -446,3 +351,8 @@ def test_a_model_of_an_activation_of_its_own_is_left_out_unless_it_is_named(chai
     assert ran.returncode == 0, ran.stderr
     assert f"Left out: {own}: its activation 'staircase'" in ran.stderr
     assert "LRS" in ran.stdout
+    for path in set(models.iterdir()) - {own}:
+        path.unlink()
+    ran = run("testAdv.py", env=env)
+    assert ran.returncode == 2
+    assert ran.stderr.endswith(f"testAdv.py: {models}: no other model of digits; train one first\n")
