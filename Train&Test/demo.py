@@ -5,27 +5,24 @@ python demo.py --dataset mnist --seed 1         the paper's 784-50-10
 """
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
-
-from tqdm import tqdm
 
 from glr.console import one_line_errors
 from glr.constants import script_constants
 from glr.data import dataset_label
 from glr.evaluation import results_dir
 from glr.models import load_model
-from glr.records import results_table, run_path
 from glr.study import (
     CORRUPTIONS_COMMAND,
     EVALUATION_COMMAND,
     FGSM_COMMAND,
     run_robustness_script,
-    run_training_script,
+    tasks,
+    train,
 )
+from glr.tables import plain_table, training_lines
 
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
@@ -35,28 +32,14 @@ PROCESSES = 2  # scripts that run at the same time; each uses one core
 # --------------------------------------------------------------------------------------------
 
 
-def train(script: str, constants: SimpleNamespace) -> dict:
-    """Run a training script as a process of its own; the metadata of the model that it saved."""
-    flags = {
-        "--dataset": constants.DATASET,
-        "--seed": constants.SEED,
-        "--data-dir": constants.DATA_DIR,
-        "--models-dir": constants.MODELS_DIR,
-    }
-    words = [str(word) for flag in flags.items() for word in flag]
-    run_training_script(f"{script}.py", words)
-    constants = SimpleNamespace(**vars(constants), NAME=script, VALIDATION=0)
-    return load_model(run_path(constants)).metadata
-
-
 def main() -> None:
     """Train all and print what they reached."""
     constants = script_constants(globals())
     label = dataset_label(constants.DATASET)
-    with ThreadPoolExecutor(constants.PROCESSES) as pool:
-        runs = pool.map(lambda script: train(script, constants), SCRIPTS)
-        trained = list(tqdm(runs, total=len(SCRIPTS), desc="training", unit="script"))
-    print(results_table(trained), "\n", flush=True)
+    networks = {script: (f"{script}.py", "") for script in SCRIPTS}
+    runs = tasks(constants, networks, [constants.DATASET])
+    train(runs, constants)
+    print(plain_table(training_lines(load_model(run.path) for run in runs)), "\n", flush=True)
     for words in (FGSM_COMMAND, CORRUPTIONS_COMMAND, EVALUATION_COMMAND):
         run_robustness_script(words, constants, constants.DATASET)
     print("\nPictures:")

@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 from glr.console import one_line_errors
 from glr.constants import script_constants
 from glr.pages import (
-    RESULTS_MARKS,
     is_whole,
     results_block,
     write_comparisons,
@@ -91,7 +90,7 @@ def main() -> None:
         for words in (fgsm, LBFGS_COMMAND, CORRUPTIONS_COMMAND, evaluation):
             run_robustness_script(words, constants, dataset)
     if not is_whole(constants, globals()) or datasets != [*DATASETS]:
-        write_page(RESULTS_MARKS, results_block(datasets), whole=False)
+        write_page("results", results_block(datasets), whole=False)
         return
     write_pretrained(runs, datasets)
     write_comparisons(constants, COMPARED)

@@ -15,7 +15,7 @@ from rivals import PAPER
 
 from glr.constants import ROOT
 from glr.network import sigmoid, threshold
-from glr.robustness import PUBLISHED
+from glr.tables import PUBLISHED
 
 # The published runs: activation, R, B, and the flags that make our script do the same.
 PLAIN = (

@@ -46,10 +46,10 @@ from glr.comparison import half_trained_network, published_estimator, relative_v
 from glr.console import one_line_errors
 from glr.constants import OneLineParser
 from glr.data import Dataset, load_dataset
-from glr.estimator import Batch
 from glr.files import check_writable
 from glr.machine import prepare_for_small_arrays
 from glr.network import Activation, sigmoid, threshold
+from glr.passes import Batch
 from glr.study import script_methods
 
 # --------------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ import numpy as np
 from rivals import Step, glr_step, plain_glr, random_batch
 
 from glr import estimator
+from glr.arrays import empty_neurons_first
 from glr.losses import cross_entropy
 from glr.network import new_network, sigmoid, threshold
-from glr.noise import empty_neurons_first, logistic, random_words, uniform
+from glr.noise import logistic, random_words, uniform
 from glr.passes import Logits, binary_neurons, columns, logits_of, noisy_neurons
 
 SIZES, R, B = [784, 50, 10], 10, 128
@@ -65,7 +66,7 @@ def neuron_choices() -> list[Choice]:
     rng, hidden = np.random.Generator(np.random.SFC64(0)), (R, SIZES[1], B)
     glr = plain_glr(threshold, 2, R)
     v = rng.standard_normal(hidden, np.float32)
-    logits = Logits(v[0], np.ones((1, 1), np.float32))
+    logits = Logits(v[0], np.ones((1, 1), np.float32), hidden)
     return [
         Choice(
             "sigmoid as (1 + tanh(v/2))/2 (network.sigmoid)",
@@ -75,9 +76,9 @@ def neuron_choices() -> list[Choice]:
         ),
         Choice(
             "threshold neurons drawn as bits (passes.binary_neurons)",
-            lambda: binary_neurons(glr, logits, hidden, rng),
+            lambda: binary_neurons(glr, logits, rng),
             "drawn as noise that is compared with 0",
-            lambda: noisy_neurons(logistic, threshold, logits, hidden, rng),
+            lambda: noisy_neurons(logistic, threshold, logits, rng),
         ),
     ]
 
@@ -95,7 +96,7 @@ def layout_choices() -> list[Choice]:
     W, b = layers[1]
     return [
         Choice(
-            "cross-entropy of neurons first in memory (noise.empty_neurons_first)",
+            "cross-entropy of neurons first in memory (arrays.empty_neurons_first)",
             lambda: cross_entropy(z, batch.y),
             "of passes first",
             lambda: cross_entropy(z_by_pass, batch.y),

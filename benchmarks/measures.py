@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from glr.constants import ROOT
 from glr.files import write_whole
-from glr.plots import new_figure, save_figure
-from glr.robustness import markdown_table
+from glr.plots import new_figure, plain_axes, save_figure
+from glr.tables import markdown_table
 
 TURN_SECONDS = 0.05
 TURNS = 5  # of TURN_SECONDS or two calls, where a step has a process of its own
@@ -82,7 +82,7 @@ def own_process_ms(step: str) -> float:
         f"print(medians({{'it': step}}, {TURNS})['it'] if step else 0)"
     )
     words = [sys.executable, "-c", code, str(ROOT), str(ROOT / "benchmarks")]
-    ran = subprocess.run(words, check=True, text=True, capture_output=True)
+    ran = subprocess.run(words, check=True, text=True, stdout=subprocess.PIPE)
     return float(ran.stdout)
 
 
@@ -154,9 +154,8 @@ def draw_part(axes, rows: list[Comparison]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.axvline(1, color="black", lw=0.8)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.grid(axis="x", alpha=0.3)
+    plain_axes(axes, lines_of="x")
     axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def label_of(row: Comparison) -> str:

@@ -16,11 +16,11 @@ from measures import COMPILED
 from threadpoolctl import ThreadpoolController
 
 from glr.backpropagation import import_keras
-from glr.estimator import GLR, HALVED_COST, Batch, glr_gradient, step_cost
+from glr.estimator import HALVED_COST, glr_gradient, step_cost
 from glr.losses import cross_entropy
 from glr.network import Activation, Layer, Network, new_network, sigmoid, threshold
 from glr.noise import logistic, random_words
-from glr.passes import NUMPY_LOOPS
+from glr.passes import GLR, NUMPY_LOOPS, Batch
 
 try:
     from glr import compiled

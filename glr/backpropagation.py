@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from glr.arrays import State
 from glr.errors import GLRError
-from glr.estimator import Batch, Gradient
+from glr.estimator import Estimator, Gradient
 from glr.network import Layer, Network, layer_views, threshold
 from glr.noise import LAPLACE_SCALE, LOGISTIC_SCALE
-from glr.optimizers import State
-from glr.training import Estimator
+from glr.passes import Batch
 
 if TYPE_CHECKING:
     import keras

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from glr.arrays import State
 from glr.data import Dataset
 from glr.errors import GLRError
 from glr.files import write_whole
 from glr.npz import json_object, npz_arrays
-from glr.optimizers import Optimizer, State
+from glr.optimizers import Optimizer
 from glr.training import Evaluation, Plan, Run
 
 MAX_BYTES = 2**32  # of a checkpoint's arrays together

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from glr.data import Dataset, n_classes
-from glr.estimator import GLR, Batch, Streams, glr_gradient
+from glr.estimator import glr_estimator, glr_gradient
 from glr.network import Network, new_network
 from glr.noise import laplace
 from glr.optimizers import adam, cosine
-from glr.plots import new_figure, save_figure
-from glr.training import Plan, Run, glr_estimator, train
+from glr.passes import GLR, Batch, Streams
+from glr.plots import new_figure, plain_axes, save_figure
+from glr.training import Plan, Run, train
 
 REPLICATES = (2, 5, 10, 20, 50, 100, 200)
-LEAST_DRAWS = 200  # gradients that a variance is estimated from; at small R, where it is large,
-PASSES = 10_000  # more of them: this many replicates in all
+LEAST_DRAWS = 200  # gradients that a variance is estimated from
+PASSES = 10_000  # replicates of all of them together: at small R, where it is large, they are more
 BATCH = 128
 HALF_TRAINED_STEPS = 500
 
@@ -103,7 +104,7 @@ def draw_variances(path: Path, found: dict[str, tuple[list[float], list[float]]]
         axes.plot(REPLICATES, ours, "o-", ms=3, color=f"C{i}", label=name)
         axes.plot(REPLICATES, published, "o--", ms=3, color=f"C{i}", label=f"{name}, published")
     axes.set(xscale="log", yscale="log", xlabel="replicates R", ylabel="relative variance")
-    axes.grid(alpha=0.3)
+    plain_axes(axes)
     axes.legend(fontsize=8, ncols=2, frameon=False)
     figure.suptitle("Variance of the first layer's gradient estimate, batch 128", fontsize=10)
     save_figure(path, figure)
@@ -123,6 +124,6 @@ def draw_accuracy_against_time(path: Path, histories: dict[str, Path]) -> None:
     for axis, ticks in ((axes.xaxis, (1, 2, 5, 10, 20)), (axes.yaxis, (3, 4, 6, 10, 20, 30, 60))):
         axis.set_ticks(ticks, [str(tick) for tick in ticks])
         axis.set_ticks([], minor=True)
-    axes.grid(alpha=0.3)
+    plain_axes(axes)
     axes.legend(fontsize=8, frameon=False)
     save_figure(path, figure)

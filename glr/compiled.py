@@ -20,18 +20,11 @@ import numpy as np
 from numba import njit
 
 from glr import passes
+from glr.arrays import Array, neurons_first
+from glr.arrays import neurons_last_but_one as as_passes
 from glr.losses import Loss, cross_entropy, zero_one
 from glr.network import Activation, sigmoid
-from glr.noise import (
-    LOGISTIC_SCALE,
-    UNIFORM_STEP,
-    Array,
-    NoiseLaw,
-    logistic,
-    neurons_first,
-    random_words,
-)
-from glr.noise import neurons_last_but_one as as_passes
+from glr.noise import LOGISTIC_SCALE, UNIFORM_STEP, NoiseLaw, logistic, random_words
 from glr.passes import Logits, Loops, Neurons, Output
 
 f4, i4 = np.float32, np.int32
@@ -45,15 +38,12 @@ compiled = njit(
 
 
 def noisy_neurons(
-    law: NoiseLaw,
-    activation: Activation,
-    logits: Logits,
-    shape: tuple[int, ...],
-    rng: np.random.Generator,
+    law: NoiseLaw, activation: Activation, logits: Logits, rng: np.random.Generator
 ) -> Neurons:
     """Outputs φ(v + σr) of logistic noise, whose r is found from its score where it is needed."""
     if law is not logistic:
-        return passes.noisy_neurons(law, activation, logits, shape, rng)
+        return passes.noisy_neurons(law, activation, logits, rng)
+    shape = logits.shape
     words = random_words(rng, shape, np.uint32).view(i4).reshape(-1, *shape[-2:])
     v, is_sigmoid = by_neuron(logits.v), activation is sigmoid
     (scale,) = by_neuron(logits.scale)  # (passes, 1 or B)

@@ -29,7 +29,7 @@ def one_line_errors() -> Iterator[None]:
     except GLRError as error:
         end(str(error), error.status)
     except MemoryError as error:
-        end(f"not enough memory ({error}); lower HIDDEN, BATCH_SIZE or OUTPUT_DRAWS")
+        end(f"not enough memory ({error}); make the network, the batch or the data set smaller")
     except KeyboardInterrupt:
         end("interrupted; start it again", 130)
     except BrokenPipeError:  # as `| head` does when it has read enough

@@ -71,7 +71,7 @@ KINDS: dict[str, Kind] = {
     "NAME": Kind(
         str,
         lambda v: isinstance(v, str) and is_file_name(v),
-        "of letters, digits, + - ., not surrogate",
+        "letters, digits and + - . alone, and not surrogate",
     ),
     "DATASET": _text("a name or the path of an .npz")._replace(many=False),
     "SEED": _whole(0),

@@ -14,16 +14,16 @@ every layer's gradient of the expected loss is an expectation of the loss times 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from glr.arrays import Array, State
 from glr.errors import GLRError
 from glr.machine import results_of_threads
 from glr.network import Layer
-from glr.noise import Array
 from glr.passes import (
     GLR,
     Batch,
@@ -40,7 +40,7 @@ from glr.passes import (
 
 BLOCK_FLOATS = 2**20  # of noise per layer and block, 4 MB: smaller blocks cost more calls
 KEPT_FLOATS = 2**23  # of activations in a group of passes: 32 MB, and as much of scores
-SMALLEST_GROUP = 32  # passes; those of fewer would have a noisy control variate
+GROUP_ROOM = 32  # passes that a group may have at any size: few have a noisy control variate
 HALVED_COST = 2**20  # of a step, see step_cost: some 5 ms; cheaper ones lose by threads
 
 
@@ -49,6 +49,17 @@ class Gradient(NamedTuple):
 
     layers: list[Layer]
     risk: float
+
+
+GradientEstimator = Callable[[list[Layer], Batch], Gradient]
+
+
+class Estimator(NamedTuple):
+    """A gradient estimator, and the state of its noise as arrays, to be stored and restored."""
+
+    gradient: GradientEstimator
+    state: Callable[[], State] = dict
+    restore: Callable[[State], object] = lambda state: None
 
 
 def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Gradient:
@@ -151,7 +162,7 @@ def _mean(gradients: Iterable[Gradient], shares: Iterable[float]) -> Gradient:
 def group_sizes(glr: GLR, layers: list[Layer], B: int) -> list[int]:
     """The replicates in as many groups of nearly equal size as it takes to keep one of them."""
     neurons = sum(b.size for _, b in layers[:-1]) + glr.output_draws * layers[-1].b.size
-    groups = -(-glr.replicates // max(SMALLEST_GROUP, KEPT_FLOATS // (neurons * B)))
+    groups = -(-glr.replicates // max(GROUP_ROOM, KEPT_FLOATS // (neurons * B)))
     return [(glr.replicates + g) // groups for g in range(groups)]
 
 
@@ -277,3 +288,34 @@ def _blocks(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> li
         starts = range(0, glr.replicates, block_size)
         parts = [replace(glr, replicates=min(block_size, glr.replicates - r)) for r in starts]
     return [forward_passes(part, layers, batch, streams) for part in parts]
+
+
+def glr_estimator(glr: GLR, rng: np.random.Generator) -> Estimator:
+    """The GLR gradient as a function of layers and batch, one noise stream per layer."""
+    streams = rng.spawn(len(glr.sigma))
+
+    def restore(state: State) -> None:
+        for t, stream in enumerate(streams):
+            set_generator_words(stream, state[f"stream{t}"])
+
+    return Estimator(
+        lambda layers, batch: glr_gradient(glr, layers, batch, streams),
+        lambda: {f"stream{t}": generator_words(stream) for t, stream in enumerate(streams)},
+        restore,
+    )
+
+
+def generator_words(rng: np.random.Generator) -> np.ndarray:
+    """The state of an SFC64 generator as 6 uint64: its four words, and a spare half-word."""
+    state = rng.bit_generator.state
+    return np.array([*state["state"]["state"], state["has_uint32"], state["uinteger"]], np.uint64)
+
+
+def set_generator_words(rng: np.random.Generator, words: np.ndarray) -> None:
+    """Put an SFC64 generator into the state that generator_words gave, or that any 6 words say."""
+    rng.bit_generator.state = {
+        "bit_generator": "SFC64",
+        "state": {"state": words[:4]},
+        "has_uint32": int(words[4] > 0),
+        "uinteger": int(words[5]) % 2**32,
+    }

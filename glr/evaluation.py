@@ -17,21 +17,17 @@ from glr.errors import GLRError, UnknownActivationError
 from glr.files import write_whole
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model
-from glr.plots import new_figure, save_figure
-from glr.robustness import (
+from glr.plots import new_figure, plain_axes, save_figure
+from glr.robustness import Row, blind_spot, csv_text, load_model_for, models_found, rows_of
+from glr.samples import Samples, how_to_make, load_samples, samples_path
+from glr.tables import (
     PUBLISHED,
-    Row,
-    blind_spot,
     cell,
-    csv_text,
-    load_model_for,
     markdown_table,
-    models_found,
     other_conditions,
     plain_table,
     present,
     published_cell,
-    rows_of,
     smaller_samples,
     table_lines,
     what_controls_say,
@@ -39,8 +35,9 @@ from glr.robustness import (
     what_published_cells_say,
     what_the_estimate_changes,
 )
-from glr.samples import Samples, how_to_make, load_samples, samples_path
 
+# Constants in which the models of one row may differ: the seed, and what leaves the network as is.
+OF_ONE_NETWORK = ("SEED", "DATASET", "EVAL_EVERY", "COMPILED")
 PRETRAINED = ROOT / "models" / "pretrained"  # weights of seed 0, written by study.py
 
 
@@ -95,17 +92,33 @@ def known_models(constants: SimpleNamespace, data: Dataset) -> dict[Path, Model]
     return known
 
 
-def check_distinct(models: Mapping[Path, Model]) -> None:
-    """Raise GLRError if two models have the same name and seed: a table would mix them."""
-    first: dict[tuple[str, int], Path] = {}
+def check_seeds(models: Mapping[Path, Model]) -> None:
+    """Raise GLRError unless models of one name differ in their seeds, and in nothing else.
+
+    A table would take the mean of them.
+    """
+    first: dict[str, Path] = {}
+    seeds: dict[tuple[str, int], Path] = {}
     for path, model in models.items():
-        own = model.metadata["constants"]
-        same = first.setdefault((own["NAME"], own["SEED"]), path)
+        same = seeds.setdefault((model.name, model.seed), path)
         if same is not path:
             raise GLRError(
-                f"{same} and {path}: both are {own['NAME']} of seed {own['SEED']}; "
+                f"{same} and {path}: both are {model.name} of seed {model.seed}; "
                 "evaluate one of them, with --models, or train it with another --name"
             )
+        other = first.setdefault(model.name, path)
+        changed = differing(model.metadata["constants"], models[other].metadata["constants"])
+        if changed:
+            raise GLRError(
+                f"{other} and {path}: both are {model.name}, of other {', '.join(changed)}; "
+                "evaluate one of them, with --models, or train it with another --name"
+            )
+
+
+def differing(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    """The constants in which two networks differ, but for those that a mean may be taken over."""
+    names = sorted((one.keys() | other.keys()) - set(OF_ONE_NETWORK))
+    return [name for name in names if one.get(name) != other.get(name)]
 
 
 def evaluate(constants: SimpleNamespace) -> list[Row]:
@@ -114,7 +127,7 @@ def evaluate(constants: SimpleNamespace) -> list[Row]:
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     named = {Path(path): load_model_for(Path(path), data) for path in constants.MODELS}
     models = named or known_models(constants, data)
-    check_distinct(models)
+    check_seeds(models)
     samples = samples_of(constants, data)
     for note in filter(None, (blind_spot(one.metadata) for one in samples)):
         print(note)
@@ -188,8 +201,7 @@ def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
         bars.text(0, -0.17, "black: published", transform=bars.transAxes, fontsize=8)
     curves.set(xlabel="ε of FGSM (transfer)", ylabel="accuracy (%)", ylim=(0, 100))
     for axes in (bars, curves):
-        axes.grid(axis="y", alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes, lines_of="y")
     figure.suptitle(f"{dataset}: noise-free accuracy, mean over seeds", fontsize=10)
     save_figure(path, figure)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,16 +15,16 @@ from glr.console import stop_signals
 from glr.constants import as_typed, name_of
 from glr.data import Dataset, hold_out, load_dataset, n_classes
 from glr.errors import DivergenceError, GLRError, StoppedError
-from glr.estimator import GLR
-from glr.files import check_writable
+from glr.estimator import glr_estimator
+from glr.files import check_writable, place_aside, set_aside
 from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
 from glr.models import MAX_BYTES
 from glr.network import Network, n_parameters, new_network, threshold
 from glr.npz import MAX_ARRAYS
-from glr.passes import NUMPY_LOOPS, Loops
+from glr.passes import GLR, NUMPY_LOOPS, Loops
 from glr.records import checkpoint_path, evaluated_on, recorded_constants, run_files
-from glr.training import Evaluation, Plan, Run, glr_estimator, train
+from glr.training import Evaluation, Plan, Run, train
 
 
 def run_generator(seed: int) -> np.random.Generator:
@@ -206,17 +205,6 @@ def start_note(path: Path, run: Run, constants: SimpleNamespace) -> str:
             f"{place_aside(path).name}\n"
         )
     return ""
-
-
-def place_aside(path: Path) -> Path:
-    """Where a checkpoint goes when another run of its name has one."""
-    return path.with_name(f"{path.name}.old")
-
-
-def set_aside(path: Path) -> None:
-    """Keep the checkpoint of an earlier run, if there is one."""
-    with suppress(FileNotFoundError):
-        path.replace(place_aside(path))
 
 
 def stop_note(path: Path, run: Run, constants: SimpleNamespace) -> str:

@@ -6,6 +6,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,6 +61,17 @@ def check_writable(path: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, "a folder is in its place")
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def place_aside(path: Path) -> Path:
+    """Where a file goes when another run needs its name."""
+    return path.with_name(f"{path.name}.old")
+
+
+def set_aside(path: Path) -> None:
+    """Keep the file that is at `path`, if there is one, beside it."""
+    with suppress(FileNotFoundError):
+        path.replace(place_aside(path))
 
 
 def unwritable(path: Path, error: OSError) -> GLRError:

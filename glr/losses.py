@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from glr.noise import Array
+from glr.arrays import Array
 
 Loss = Callable[[Array, np.ndarray], Array]
 

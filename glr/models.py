@@ -26,6 +26,16 @@ class Model(NamedTuple):
     network: Network
     metadata: dict
 
+    @property
+    def name(self) -> str:
+        """NAME of the script that trained it."""
+        return self.metadata["constants"]["NAME"]
+
+    @property
+    def seed(self) -> int:
+        """SEED of the script that trained it."""
+        return self.metadata["constants"]["SEED"]
+
 
 def save_model(path: Path, network: Network, metadata: dict) -> None:
     """Write the network's layers and the metadata to `path`, whole or not at all."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glr.noise import Array
+from glr.arrays import Array
 
 Activation = Callable[[Array], Array]
 
@@ -110,6 +110,11 @@ def new_network(
     return Network(initial_parameters(sizes, rng, scale), sizes, activation)
 
 
+def is_right(output_logits: Array, y: np.ndarray) -> np.ndarray:
+    """Whether the largest logit of each column of (n_out × B) is at the label y (B,): (B,)."""
+    return output_logits.argmax(axis=0) == y
+
+
 def accuracy(output_logits: Array, y: np.ndarray) -> float:
-    """Share in [0, 1] of the columns of (n_out × B) whose largest logit is at the label y (B,)."""
-    return float(np.mean(output_logits.argmax(axis=0) == y))
+    """Share in [0, 1] of the columns of (n_out × B) that are right."""
+    return float(is_right(output_logits, y).mean())

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from glr.arrays import Array, empty_neurons_first
+
 Draw = Callable[[np.random.Generator, tuple[int, ...]], tuple[Array, Array]]
 
 LOGISTIC_SCALE = math.sqrt(3.0) / math.pi  # β of the logistic law with standard deviation 1
@@ -55,27 +56,6 @@ def random_words(
     words = -(-size * np.dtype(dtype).itemsize // 8)
     drawn = rng.bit_generator.random_raw(replicates * words).view(dtype)
     return drawn.reshape(replicates, -1)[:, :size].reshape(shape)
-
-
-def neurons_first(x: Array) -> Array:
-    """The view (n, …, B) of an array (…, n, B)."""
-    n = x.ndim
-    return x.transpose(n - 2, *range(n - 2), n - 1)
-
-
-def neurons_last_but_one(x: Array) -> Array:
-    """The view (…, n, B) of an array (n, …, B)."""
-    return x.transpose(*range(1, x.ndim - 1), 0, x.ndim - 1)
-
-
-def empty_neurons_first(shape: tuple[int, ...]) -> Array:
-    """An empty float32 array (…, n, B) that lies in memory as (n, …, B).
-
-    So all columns of a layer are one matrix (n × columns) without a copy, and reductions over
-    the neurons add whole rows (what that saves: benchmarks/results/bench.md, part 7).
-    """
-    *passes, n, B = shape
-    return neurons_last_but_one(np.empty((n, *passes, B), np.float32))
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float = 1) -> Array:

@@ -14,9 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from glr.noise import Array
+from glr.arrays import Array, State
 
-State = dict[str, np.ndarray]
 Optimizer = Callable[[Array, Array, float, State], None]
 Schedule = Callable[[int, int], float]
 

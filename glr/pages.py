@@ -10,7 +10,7 @@ import re
 import runpy
 import statistics
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,40 +22,31 @@ from glr.comparison import (
 )
 from glr.constants import ROOT, script_constants
 from glr.data import load_dataset
+from glr.errors import GLRError
 from glr.evaluation import results_dir
 from glr.experiment import run_generator
 from glr.files import write_whole
 from glr.models import load_model
 from glr.network import accuracy
 from glr.perturbation import perturbed, surrogate
-from glr.robustness import (
-    Row,
+from glr.robustness import Row, read_csv
+from glr.study import SCRIPTS, Task, script_methods
+from glr.tables import (
+    GLR_ROWS,
     cell,
     markdown_table,
     mean_and_spread,
     other_conditions,
     present,
     published_cell,
-    read_csv,
     table_lines,
     what_controls_say,
     what_epsilon_decides,
     what_published_cells_say,
     what_the_estimate_changes,
 )
-from glr.study import SCRIPTS, Task, script_methods
 
-RESULTS_MARKS = ('<!-- results: written by "Train&Test/study.py" -->', "<!-- end of results -->")
-ABLATION_MARKS = (
-    '<!-- ablation: written by "Train&Test/ablation.py" -->',
-    "<!-- end of ablation -->",
-)
-PENALTY_MARKS = (
-    '<!-- penalties: written by "RobustnessTest/calibrate.py" -->',
-    "<!-- end of penalties -->",
-)
-VARIANCE_MARKS = ('<!-- variance: written by "Train&Test/study.py" -->', "<!-- end of variance -->")
-DESCRIBED = ("LRS", "LRT", "LRSZ", "LRTZ", "BP")  # the scripts that say their own accuracies
+DESCRIBED = (*GLR_ROWS, "BP")  # the scripts that say their own accuracies
 README_ROWS = {  # the networks of README's table, and what it calls them
     **{name: f"[{name}.py](Train%26Test/{name}.py)" for name in DESCRIBED},
     "BP+L2C": "[BP.py](Train%26Test/BP.py) with LRS's noise and penalty",
@@ -69,15 +60,23 @@ def is_whole(constants: SimpleNamespace, script: Mapping[str, object]) -> bool:
     return all(getattr(constants, name) == script[name] for name in stated)
 
 
-def write_page(marks: tuple[str, str], block: str, whole: bool) -> None:
-    """Put the block between the marks of docs/results.md; if not of a whole run, on its own page.
+def write_section_and_picture(
+    name: str, block: str, draw: Callable[[Path], object], whole: bool
+) -> None:
+    """Print the block, and write it and its picture: to docs/, or beside the results.
 
-    That page is called after the word that the first mark begins with.
+    draw : draws the picture to the path that it is given
     """
+    print(block)
+    draw((ROOT / "docs" if whole else results_dir()) / f"{name}.png")
+    write_page(name, block, whole)
+
+
+def write_page(name: str, block: str, whole: bool) -> None:
+    """Put the block in its section of docs/results.md; if not of a whole run, on its own page."""
     if whole:
-        write_between(ROOT / "docs" / "results.md", *marks, f"\n{block}\n")
+        write_section(ROOT / "docs" / "results.md", name, block)
         return
-    name = marks[0].removeprefix("<!-- ").split(":")[0]
     path = results_dir() / f"{name}.md"
     write_whole(path, lambda file: file.write(f"{block}\n".encode()))
     print(f"Written: {path}; docs/results.md keeps what the script's own constants gave")
@@ -88,7 +87,7 @@ def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
     data = load_dataset(dataset, constants.DATA_DIR)
     variances = variances_by_replicates(script_methods(), data, run_generator(0))
     draw_variances(ROOT / "docs" / "variance.png", variances)
-    names = ("LRS", "LRT", "LRSZ", "LRTZ", "BP", "LRS-published")
+    names = (*GLR_ROWS, "BP", "LRS-published")
     histories = {name: constants.MODELS_DIR / f"{name}_{dataset}_seed0.csv" for name in names}
     draw_accuracy_against_time(ROOT / "docs" / "time.png", histories)
     lines = [["method", *(f"R {R}" for R in REPLICATES)]]
@@ -96,7 +95,7 @@ def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
         for kind, values in zip(("", ", published estimator"), kinds, strict=True):
             lines.append([name + kind, *(f"{value:.2g}" for value in values)])
     block = f"On {dataset}:\n\n{markdown_table(lines)}"
-    write_page(VARIANCE_MARKS, block, whole=True)
+    write_page("variance", block, whole=True)
 
 
 def write_penalties(constants: SimpleNamespace, whole: bool) -> None:
@@ -119,7 +118,7 @@ def write_penalties(constants: SimpleNamespace, whole: bool) -> None:
         lines.append([f"{penalty:g}", mean_and_spread(reached), published])
     table = markdown_table(lines)
     print(table)
-    write_page(PENALTY_MARKS, table, whole)
+    write_page("penalties", table, whole)
 
 
 def write_ablation(runs: list[Task], whole: bool) -> None:
@@ -130,7 +129,7 @@ def write_ablation(runs: list[Task], whole: bool) -> None:
         accuracies.setdefault(" ".join([task.script, *task.extra]), []).append(100 * reached)
     lines = [["command", "validation accuracy (%)"]]
     lines += [[f"`{command}`", mean_and_spread(values)] for command, values in accuracies.items()]
-    write_page(ABLATION_MARKS, markdown_table(lines), whole)
+    write_page("ablation", markdown_table(lines), whole)
 
 
 def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[str]) -> None:
@@ -148,8 +147,8 @@ def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[st
         "[docs/results.md](docs/results.md)."
     )
     table = markdown_table(readme_lines(rows, seconds))
-    write_between(ROOT / "README.md", *RESULTS_MARKS, f"\n{table}\n\n{note}\n")
-    write_page(RESULTS_MARKS, results_block(datasets), whole=True)
+    write_section(ROOT / "README.md", "results", f"{table}\n\n{note}")
+    write_page("results", results_block(datasets), whole=True)
     for name in DESCRIBED:
         write_measured(SCRIPTS / f"{name}.py", measured(name, rows, seconds, constants.SEEDS))
 
@@ -215,9 +214,17 @@ def write_measured(script: Path, paragraph: str) -> None:
     write_whole(script, lambda file: file.write(text.encode()))
 
 
-def write_between(path: Path, begin: str, end: str, block: str) -> None:
-    """Replace what stands between the line `begin` and the line `end` of a text file."""
-    head, rest = path.read_text(encoding="utf-8").split(begin + "\n", 1)
-    _, tail = rest.split(end, 1)
-    text = f"{head}{begin}\n{block}\n{end}{tail}"
+def write_section(path: Path, name: str, block: str) -> None:
+    """Replace what stands in a text file between <!-- name: … --> and <!-- end of name -->.
+
+    Raises GLRError if the file has no such section, or several.
+    """
+    section = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    text = path.read_text(encoding="utf-8")
+    text, found = section.subn(lambda marks: f"{marks[1]}\n{block}\n\n{marks[2]}", text)
+    if found != 1:
+        raise GLRError(
+            f"{path}: {found} sections {name}; restore the lines <!-- {name}: … --> and "
+            f"<!-- end of {name} -->"
+        )
     write_whole(path, lambda file: file.write(text.encode()))

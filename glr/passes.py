@@ -13,18 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from glr.arrays import Array, empty_neurons_first, neurons_first, neurons_last_but_one
 from glr.errors import GLRError
 from glr.losses import Loss
 from glr.network import Activation, Layer, threshold
-from glr.noise import (
-    Array,
-    NoiseLaw,
-    empty_neurons_first,
-    logistic,
-    neurons_first,
-    neurons_last_but_one,
-    random_words,
-)
+from glr.noise import NoiseLaw, logistic, random_words
 
 MOVED_FLOATS = 2**18  # of output logits after local changes at a time: 1 MB, as caches have
 PIECE_COLUMNS = 1280  # passes × samples in one product, see piece_size
@@ -108,10 +101,15 @@ class Passes(NamedTuple):
 
 
 class Logits(NamedTuple):
-    """Logits v (…, n, B) of a layer, and its noise's standard deviation, an array that fits v."""
+    """Logits v of a layer (…, n, B), which noise in every element of `shape` is to be added to.
+
+    scale : the noise's standard deviation, an array that fits v
+    shape : (R, [K,] n, B), which v fits
+    """
 
     v: Array
     scale: Array
+    shape: tuple[int, ...]
 
 
 class Neurons(NamedTuple):
@@ -151,14 +149,14 @@ def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
         if t == len(layers) - 1:
             activation, draws = _identity, (glr.replicates, glr.output_draws)
             x = x[..., None, :, :]  # the axis of the K draws
-        logits = Logits(logits_of(layer, x), noise_scale(glr, t, x))
+        v = logits_of(layer, x)
         if glr.sigma[t] == 0:
-            x = outputs_of(activation, logits.v)
+            x = outputs_of(activation, v)
             noise.append(None)
             drawn.append(None)
             continue
-        shape = (*draws, *logits.v.shape[-2:])
-        drawn.append(layer_neurons(glr, activation, logits, shape, streams[t]))
+        logits = Logits(v, noise_scale(glr, t, x), (*draws, *v.shape[-2:]))
+        drawn.append(layer_neurons(glr, activation, logits, streams[t]))
         noise.append(Noise(drawn[t].score, logits.scale[..., 0, :]))
         x = drawn[t].x
     output = output_of(glr, x, drawn[-1], batch.y)
@@ -225,9 +223,9 @@ def logits_of(layer: Layer, x: Array) -> Array:
 def piece_size(B: int) -> int:
     """The replicates of B samples that one product or sum is taken over.
 
-    It depends on nothing else, so that blocks of any number of pieces give the same bits. So
-    few columns stay in the cache, and of small layers BLAS need not make copies
-    (what that saves: benchmarks/results/bench.md, part 7).
+    It depends on nothing else, so that blocks of any number of pieces give the same bits. A
+    product of so few columns stays in the cache, and BLAS does not copy the operands of small
+    layers first (what that saves: benchmarks/results/bench.md, part 7).
     """
     return max(1, PIECE_COLUMNS // B)
 
@@ -249,27 +247,19 @@ def noise_scale(glr: GLR, t: int, x: Array) -> Array:
 
 
 def layer_neurons(
-    glr: GLR,
-    activation: Activation,
-    logits: Logits,
-    shape: tuple[int, ...],
-    rng: np.random.Generator,
+    glr: GLR, activation: Activation, logits: Logits, rng: np.random.Generator
 ) -> Neurons:
-    """Neurons of the given logits, with independent noise in every element of `shape`."""
+    """Neurons of the given logits, with independent noise in every element of their shape."""
     if activation is threshold and glr.conditional_score:
-        return binary_neurons(glr, logits, shape, rng)
-    return glr.loops.noisy_neurons(glr.noise, activation, logits, shape, rng)
+        return binary_neurons(glr, logits, rng)
+    return glr.loops.noisy_neurons(glr.noise, activation, logits, rng)
 
 
 def noisy_neurons(
-    law: NoiseLaw,
-    activation: Activation,
-    logits: Logits,
-    shape: tuple[int, ...],
-    rng: np.random.Generator,
+    law: NoiseLaw, activation: Activation, logits: Logits, rng: np.random.Generator
 ) -> Neurons:
     """Outputs φ(v + σr). The noise's law is symmetric: −r has the probability of r."""
-    v, scale = logits
+    v, scale, shape = logits
     drawn = law.draw(rng, shape)
     shapes = [np.shape(part) for part in drawn] if isinstance(drawn, tuple) else [np.shape(drawn)]
     if shapes != [shape, shape]:
@@ -298,9 +288,7 @@ def outputs_of(activation: Activation, v: Array) -> Array:
     return x
 
 
-def binary_neurons(
-    glr: GLR, logits: Logits, shape: tuple[int, ...], rng: np.random.Generator
-) -> Neurons:
+def binary_neurons(glr: GLR, logits: Logits, rng: np.random.Generator) -> Neurons:
     """Outputs x ~ Bernoulli(F(v)) of threshold neurons, and their conditional scores E[s | x].
 
     With v in units of the noise, E[s | x = 1] = f(v)/F(v) and E[s | x = 0] = −f(v)/(1 − F(v)),
@@ -310,7 +298,7 @@ def binary_neurons(
     v = logits.v / logits.scale
     p, gap = glr.noise.cdf(v), glr.noise.score_gap(v)
     levels = np.minimum(p * np.float32(65536), np.float32(65535)).astype(np.uint16)
-    x, score = glr.loops.bernoulli(random_words(rng, shape, np.uint16), levels, gap)
+    x, score = glr.loops.bernoulli(random_words(rng, logits.shape, np.uint16), levels, gap)
     return Neurons(x, score, lambda: (1 - x, (2 * x - 1) * (gap * p * (1 - p))))
 
 

@@ -27,38 +27,17 @@ from glr.data import Dataset, dataset_label, has_square_images, load_dataset
 from glr.errors import GLRError
 from glr.experiment import run_generator, train_by_backpropagation
 from glr.files import check_writable
-from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model
-from glr.network import Network, accuracy, relu, threshold
-from glr.noise import logistic
-from glr.optimizers import adam, cosine
+from glr.network import Network, accuracy, threshold
 from glr.pictures import draw_attack, draw_corruptions
 from glr.records import run_path, save_run
 from glr.robustness import EPSILON_ATTACKS, load_model_for
 from glr.samples import Samples, samples_path, save_samples
+from glr.study import constants_of
 
-SURROGATE = {  # how the surrogate is trained: the published code's separate ReLU network
-    "NAME": "surrogate",
-    "HIDDEN": (50,),
-    "INITIAL_SCALE": 1.0,
-    "ACTIVATION": relu,
-    "LOSS": cross_entropy,
-    "NOISE": logistic,
-    "SIGMA": (0.0,),
-    "PERTURB": "logits",
-    "OPTIMIZER": adam,
-    "BATCH_SIZE": 128,
-    "STEPS": 5000,
-    "LEARNING_RATE": 0.001,
-    "SCHEDULE": cosine,
-    "WEIGHT_DECAY": 0.0,
-    "CENTRALISED_GRADIENT": False,
-    "EVAL_EVERY": 500,
-    "VALIDATION": 0,
-    "CHECKPOINT_EVERY": 1000,
-    "RESUME": None,  # wherever there is something to resume
-}
+# The surrogate, the published code's separate ReLU network: what it has other than BP.py.
+SURROGATE = "--hidden 50 --activation relu --steps 5000 --learning-rate 0.001"
 
 
 def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
@@ -66,8 +45,7 @@ def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
 
     Raises GLRError if the file in its place is damaged, or of other data.
     """
-    shared = ("SCRIPT", "DATASET", "SEED", "DATA_DIR", "MODELS_DIR")  # the attack's are its own
-    settings = SimpleNamespace(**{name: getattr(constants, name) for name in shared}, **SURROGATE)
+    settings = surrogate_constants(constants)
     path = run_path(settings)
     if not path.exists():
         print(f"No surrogate at {path}: training one", file=sys.stderr)
@@ -78,13 +56,23 @@ def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
         raise GLRError(f"{error}. If deleted, a surrogate of these data is trained") from error
 
 
+def surrogate_constants(constants: SimpleNamespace) -> SimpleNamespace:
+    """The constants of BP.py with which the surrogate of an attack is trained."""
+    own = {"--dataset": constants.DATASET, "--seed": constants.SEED}
+    places = {"--data-dir": constants.DATA_DIR, "--models-dir": constants.MODELS_DIR}
+    words = [str(word) for flag in (own | places).items() for word in flag]
+    settings = constants_of("BP.py", [*SURROGATE.split(), *words])
+    settings.NAME = "surrogate"  # a name that no training script takes
+    settings.RESUME = None  # wherever there is something to resume
+    return settings
+
+
 def attacked_model(constants: SimpleNamespace, data: Dataset) -> tuple[Network, str]:
     """The network whose gradient is followed, and what it is called in file names."""
     if constants.TARGET == "surrogate":
         return surrogate(constants, data).network, "surrogate"
     model = load_model_for(Path(constants.TARGET), data)
-    own = model.metadata["constants"]
-    return model.network, f"{own['NAME']}-seed{own['SEED']}"
+    return model.network, f"{model.name}-seed{model.seed}"
 
 
 def check_image_range(data: Dataset) -> None:
@@ -223,28 +211,34 @@ def write_corruptions(constants: SimpleNamespace) -> None:
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     check_image_range(data)
     check_square_images(data)
-    images = as_images(data.x_test)
-    check_writable(samples_path(constants.DATA_DIR, data.name, constants.CORRUPTIONS[0]))
-    streams = run_generator(constants.SEED).spawn(len(CORRUPTIONS))
+    chosen = [name for name in CORRUPTIONS if name in constants.CORRUPTIONS]
+    title = "corruptions" if chosen == [*CORRUPTIONS] else "+".join(chosen)
+    picture = samples_path(constants.DATA_DIR, data.name, title).with_suffix(".png")
+    check_writable(picture)
     shown = {}
-    for (name, corruption), rng in zip(
-        tqdm(CORRUPTIONS.items(), disable=None), streams, strict=True
-    ):
-        if name not in constants.CORRUPTIONS:
-            continue
-        stack = np.stack([corruption(images, severity, rng) for severity in SEVERITIES])
-        # Half precision: 2⁻¹² of intensity at most, a tenth of an 8-bit step, for half the bytes.
-        x_adv = stack.reshape(len(SEVERITIES), len(images), -1).astype(np.float16)
-        metadata = {
-            "attack": name,
-            "dataset": data.name,
-            "severities": list(SEVERITIES),
-            "seed": constants.SEED,
-        }
+    for name in tqdm(chosen, unit="corruption", disable=None):
+        samples = corrupted(data, name, constants.SEED)
         path = samples_path(constants.DATA_DIR, data.name, name)
-        save_samples(path, Samples(data.x_test, x_adv, data.y_test, metadata))
-        print(f"{name}: {len(images)} images × severities 1–5; {path}")
-        shown[name] = stack[:, 0]
-    picture = samples_path(constants.DATA_DIR, data.name, "corruptions").with_suffix(".png")
-    draw_corruptions(picture, images[0], shown)
+        save_samples(path, samples)
+        print(f"{name}: {len(samples.x)} images × severities 1–5; {path}")
+        shown[name] = as_images(samples.x_adv[:, 0].astype(np.float32))
+    draw_corruptions(picture, as_images(data.x_test[:1])[0], shown)
     print(f"picture: {picture}")
+
+
+def corrupted(data: Dataset, name: str, seed: int) -> Samples:
+    """The test images at the severities of a corruption; the same whichever others are asked for.
+
+    In half precision: 2⁻¹² of intensity at most, a tenth of an 8-bit step, for half the bytes.
+    """
+    images = as_images(data.x_test)
+    rng = run_generator(seed).spawn(len(CORRUPTIONS))[[*CORRUPTIONS].index(name)]
+    stack = np.stack([CORRUPTIONS[name](images, severity, rng) for severity in SEVERITIES])
+    x_adv = stack.reshape(len(SEVERITIES), len(images), -1).astype(np.float16)
+    metadata = {
+        "attack": name,
+        "dataset": data.name,
+        "severities": list(SEVERITIES),
+        "seed": seed,
+    }
+    return Samples(data.x_test, x_adv, data.y_test, metadata)

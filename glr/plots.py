@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glr.files import write_whole
-from glr.training import Evaluation
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from glr.training import Evaluation
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -23,6 +25,12 @@ def new_figure(width: float, height: float) -> Figure:
 def save_figure(path: Path, figure: Figure) -> None:
     """Write the figure as a PNG, whole or not at all."""
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+def plain_axes(axes: Axes, lines_of: str = "both") -> None:
+    """Pale grid lines of the axis "x", "y" or "both"; no frame above and to the right."""
+    axes.grid(axis=lines_of, alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_learning_curve(path: Path, title: str, history: Sequence[Evaluation], where: str) -> None:
@@ -48,7 +56,6 @@ def draw_learning_curve(path: Path, title: str, history: Sequence[Evaluation], w
     right.set(xlabel="minibatch step", ylabel="mean loss per sample")
     right.legend(frameon=False)
     for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
     figure.suptitle(title)
     save_figure(path, figure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import platform
-from collections.abc import Iterable
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +13,14 @@ from types import SimpleNamespace
 from glr.constants import name_of
 from glr.data import dataset_label
 from glr.errors import GLRError
-from glr.files import write_whole
-from glr.models import save_model
+from glr.files import place_aside, set_aside, write_whole
+from glr.models import layers_and_metadata, save_model
 from glr.plots import draw_learning_curve
 from glr.training import Evaluation, Run
 
 # Of a script's constants, those that have no bearing on the weights.
 NO_BEARING = ("SCRIPT", "DATA_DIR", "MODELS_DIR", "CHECKPOINT_EVERY", "RESUME")
+USED = ("numpy", "tensorflow", "keras", "numba")  # packages whose versions may change last bits
 
 
 def evaluated_on(constants: SimpleNamespace) -> str:
@@ -49,15 +50,17 @@ def run_files(constants: SimpleNamespace) -> list[Path]:
 def save_run(run: Run, constants: SimpleNamespace) -> None:
     """Write the model (.npz), its history (.csv) and learning curve (.png); print the summary.
 
-    The checkpoint is deleted last: nothing is lost if one of them cannot be written.
+    The checkpoint is deleted last: nothing is lost if one of them cannot be written. A model of
+    the same name that has other constants is kept beside the new one.
     """
     network, last, where = run.network, run.history[-1], evaluated_on(constants)
     model, history, picture, checkpoint = run_files(constants)
     accuracy = last.test_accuracy
     title = f"{model.stem}: {', '.join(map(str, network.sizes))} neurons"
     try:
-        write_history(history, run.history)
+        write_history(history, run.history, where)
         draw_learning_curve(picture, title, run.history, where)
+        print(keep_other_model(model, recorded_constants(constants)), end="", file=sys.stderr)
         save_model(model, network, run_metadata(run, constants))
     except GLRError as error:
         raise GLRError(f"{error}. The run is kept: --resume then writes it") from error
@@ -65,6 +68,23 @@ def save_run(run: Run, constants: SimpleNamespace) -> None:
     print(
         f"{constants.NAME}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
         f"{where} accuracy {100 * accuracy:.2f} % (noise-free)  {last.seconds:.1f} s  {model}"
+    )
+
+
+def keep_other_model(path: Path, wanted: dict) -> str:
+    """Put a model that is not of the wanted constants, as recorded, aside; a note that it was."""
+    try:
+        _, metadata = layers_and_metadata(path)
+    except GLRError:  # none, or damaged: there is nothing to keep
+        return ""
+    earlier = metadata.get("constants")
+    if earlier == wanted or not isinstance(earlier, dict):
+        return ""
+    changed = [name for name in wanted if earlier.get(name) != wanted[name]]
+    set_aside(path)
+    return (
+        f"{path.name} was a model of other {', '.join(changed) or 'constants'}: it goes to "
+        f"{place_aside(path).name}; --name gives each its own\n"
     )
 
 
@@ -95,26 +115,20 @@ def run_metadata(run: Run, constants: SimpleNamespace) -> dict:
             "train_loss": last.train_loss,
             "seconds": round(last.seconds, 3),
         },
-        "versions": {"python": platform.python_version(), "numpy": version("numpy")},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in USED if package in sys.modules},
+        },
     }
 
 
-def write_history(path: Path, history: list[Evaluation]) -> None:
-    """The learning curve as CSV: step, epoch, seconds, train_loss, test_loss, test_accuracy."""
+def write_history(path: Path, history: list[Evaluation], where: str) -> None:
+    """The learning curve as CSV: step, epoch, seconds, train_loss, test_loss, test_accuracy.
+
+    where : "test"; or "validation", which then stands in the place of "test" in the header
+    """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(Evaluation._fields)
+    rows.writerow(field.replace("test", where) for field in Evaluation._fields)
     rows.writerows([row.step, *(f"{figure:.6g}" for figure in row[1:])] for row in history)
     write_whole(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def results_table(runs: Iterable[dict]) -> str:
-    """The models' metadata as a table: script | test accuracy | seconds."""
-    lines = [
-        f"{'script':8s} | {'test accuracy':>13s} | {'seconds':>7s}",
-        "-" * 9 + "|" + "-" * 15 + "|" + "-" * 8,
-    ]
-    for run in runs:
-        accuracy, seconds = run["metrics"]["test_accuracy"], run["metrics"]["seconds"]
-        lines.append(f"{run['script']:8s} | {100 * accuracy:11.2f} % | {seconds:7.1f}")
-    return "\n".join(lines)

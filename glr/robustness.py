@@ -1,14 +1,12 @@
-"""Accuracy of trained networks on clean and perturbed test samples, as rows and as a table."""
+"""Accuracy of trained networks on clean and perturbed test samples, in rows."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +17,6 @@ from glr.models import Model, load_model
 from glr.network import accuracy
 from glr.samples import Samples, severities_of
 
-MAIN_ROWS = ("BP", "LRS", "LRT", "LRSZ", "LRTZ")  # the published table's; others are controls
-PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
-PUBLISHED_EPSILON = 0.1  # the ε whose accuracies stand in the table
 EPSILON_ATTACKS = ("fgsm", "pgd", "square")  # those whose samples are made for an ε
 
 
@@ -81,11 +76,10 @@ def blind_spot(metadata: dict) -> str:
 
 def rows_of(model: Model, data: Dataset, samples: Iterable[Samples]) -> list[Row]:
     """The model's accuracy on the clean test set and on every severity of all samples."""
-    name, seed = model.metadata["constants"]["NAME"], model.metadata["constants"]["SEED"]
 
     def row(condition: str, severity: float, x: np.ndarray, y: np.ndarray) -> Row:
         share = accuracy(model.network.logits_of_rows(x.astype(np.float32, copy=False)), y)
-        return Row(name, seed, condition, severity, share, len(y))
+        return Row(model.name, model.seed, condition, severity, share, len(y))
 
     rows = [row("clean", 0, data.x_test, data.y_test)]
     for _, x_adv, y, metadata in samples:
@@ -119,191 +113,3 @@ def read_csv(path: Path) -> list[Row]:
             )
             for r in csv.DictReader(file)
         ]
-
-
-def cell(rows: Iterable[Row], model: str, condition: str) -> list[float]:
-    """A table's cell, seed by seed, in percent: the mean over severities; [] if not measured.
-
-    Of an attack that has an ε, the samples of the published ε count.
-    """
-    by_seed: dict[int, list[float]] = {}
-    for row in rows:
-        if (row.model, row.condition) == (model, condition) and not has_other_epsilon(row):
-            by_seed.setdefault(row.seed, []).append(100 * row.accuracy)
-    return [fmean(values) for _, values in sorted(by_seed.items())]
-
-
-def has_other_epsilon(row: Row) -> bool:
-    """Whether the row is of an attack with an ε, and not the published one."""
-    return row.condition in EPSILON_ATTACKS and row.severity != PUBLISHED_EPSILON
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Percentages as "mean ± sd", the sd over seeds where there are several; – for none."""
-    if not values:
-        return "–"
-    mean = f"{fmean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {stdev(values):.2f}"
-
-
-def published_cell(dataset: str, model: str, condition: str) -> str:
-    """The published accuracy in percent, or nothing."""
-    cells = PUBLISHED.get(dataset, {}).get(model, [])
-    return f"{cells[PUBLISHED['columns'].index(condition)]:.2f}" if cells else ""
-
-
-def present(rows: Iterable[Row]) -> tuple[list[str], list[str]]:
-    """The models of the main table and the controls that were measured, each in its order."""
-    names = {row.model for row in rows}
-    return [n for n in MAIN_ROWS if n in names], sorted(names - set(MAIN_ROWS))
-
-
-def table_lines(rows: list[Row], dataset: str, models: list[str]) -> list[list[str]]:
-    """The table's cells, a header first: each model's accuracies, and the published below."""
-    columns = PUBLISHED["columns"]
-    lines = [["model", *columns]]
-    for model in models:
-        lines.append([model, *(mean_and_spread(cell(rows, model, c)) for c in columns)])
-        below = [published_cell(dataset, model, c) for c in columns]
-        if any(below):
-            lines.append(["  published", *below])
-    return lines
-
-
-def plain_table(lines: list[list[str]]) -> str:
-    """Cells in columns for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in lines
-    )
-
-
-def markdown_table(lines: list[list[str]]) -> str:
-    """Cells as a Markdown table."""
-    header, *body = lines
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *body])
-
-
-def other_conditions(rows: list[Row]) -> list[list[str]]:
-    """What the main table has no column for: other attacks, targets and ε. Cells with a header."""
-    columns = PUBLISHED["columns"]
-    kinds = sorted(
-        {
-            (r.condition, r.severity)
-            for r in rows
-            if r.condition not in columns or has_other_epsilon(r)
-        }
-    )
-    if not kinds:
-        return []
-    main, controls = present(rows)
-    lines = [["model", *(f"{c} ε {s:g}" if s else c for c, s in kinds)]]
-    for model in main + controls:
-        lines.append(
-            [model, *(mean_and_spread(accuracies_at(rows, model, kind)) for kind in kinds)]
-        )
-    return lines
-
-
-def what_epsilon_decides(rows: list[Row], dataset: str) -> str:
-    """At which ε of FGSM how many GLR rows surpass the published accuracy, whose ε is not known."""
-    published = {name: published_cell(dataset, name, "fgsm") for name in present(rows)[0]}
-    goals = {name: float(goal) for name, goal in published.items() if goal and name != "BP"}
-    parts = []
-    for epsilon in sorted({row.severity for row in rows if row.condition == "fgsm"}):
-        reached = {name: accuracies_at(rows, name, ("fgsm", epsilon)) for name in goals}
-        above = [name for name, goal in goals.items() if fmean(reached[name]) > goal]
-        parts.append(f"{epsilon:g}: {len(above)} of {len(goals)}")
-    if not goals or len(parts) < 2:
-        return ""
-    return (
-        "GLR rows above the published FGSM accuracy, whose ε is not known, by the ε of ours: "
-        f"{', '.join(parts)}."
-    )
-
-
-def accuracies_at(rows: Iterable[Row], model: str, kind: tuple[str, float]) -> list[float]:
-    """A model's accuracies under one condition and severity, seed by seed, in percent."""
-    return [
-        100 * row.accuracy
-        for row in rows
-        if row.model == model and (row.condition, row.severity) == kind
-    ]
-
-
-def smaller_samples(rows: list[Row]) -> str:
-    """A note on the conditions that were measured on fewer samples than the clean accuracy."""
-    n_clean = max(row.n for row in rows if row.condition == "clean")
-    fewer = sorted({(row.condition, row.n) for row in rows if row.n < n_clean})
-    listed = ", ".join(f"{condition} {n}" for condition, n in fewer)
-    return f"Of the first samples only, not of all {n_clean}: {listed}." if fewer else ""
-
-
-def what_controls_say(rows: list[Row]) -> str:
-    """FGSM accuracies less that of BP, in points: those of the GLR rows, then of the controls."""
-    fgsm = {name: cell(rows, name, "fgsm") for name in {row.model for row in rows}}
-    if not fgsm.get("BP"):
-        return ""
-    base = fmean(fgsm["BP"])
-    gains = {name: fmean(v) - base for name, v in fgsm.items() if v and name != "BP"}
-    glr = ", ".join(f"{n} {gains[n]:+.1f}" for n in MAIN_ROWS if n in gains)
-    own = ", ".join(f"{n} {gains[n]:+.1f}" for n in sorted(gains) if n.startswith("BP"))
-    return (
-        f"FGSM accuracy against plain backpropagation, in points: {glr or 'no GLR row'}; "
-        f"controls by backpropagation: {own or 'none trained'}."
-    )
-
-
-def what_the_estimate_changes(rows: list[Row]) -> str:
-    """LRS less BP+L2C, which descends the same risk by backpropagation, in every column.
-
-    Nothing if they were not trained with two seeds or more.
-    """
-    pairs = [
-        (condition, cell(rows, "LRS", condition), cell(rows, "BP+L2C", condition))
-        for condition in PUBLISHED["columns"]
-    ]
-    parts = [
-        f"{condition} {round(fmean(ours) - fmean(other), 2) + 0:+.2f} ({welch_p(ours, other):.2g})"
-        for condition, ours, other in pairs
-        if min(len(ours), len(other)) > 1
-    ]
-    if not parts:
-        return ""
-    return (
-        "LRS less BP+L2C, in points (p of Welch's t-test over the seeds, each for itself): "
-        f"{', '.join(parts)}."
-    )
-
-
-def welch_p(one: Sequence[float], other: Sequence[float]) -> float:
-    """The probability that means of equal expectation differ as much; NaN if nothing varies."""
-    from scipy.stats import ttest_ind_from_stats  # noqa: PLC0415  (a second, for this alone)
-
-    moments = [m for values in (one, other) for m in (fmean(values), stdev(values), len(values))]
-    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing varies
-        return float(ttest_ind_from_stats(*moments, equal_var=False).pvalue)
-
-
-def what_published_cells_say(rows: list[Row], dataset: str) -> str:
-    """How many published cells of the GLR rows our means surpass, and which they do not."""
-    names = [name for name in present(rows)[0] if name != "BP"]
-    compared = [
-        (name, condition, cell(rows, name, condition), published_cell(dataset, name, condition))
-        for name in names
-        for condition in PUBLISHED["columns"]
-    ]
-    compared = [cells for cells in compared if cells[2] and cells[3]]
-    if not compared:
-        return ""
-    below = [cells for cells in compared if fmean(cells[2]) <= float(cells[3])]
-    listed = ", ".join(
-        f"{name} {condition} {mean_and_spread(ours)} ({published})"
-        for name, condition, ours, published in below
-    )
-    return (
-        f"Above the published figure: {len(compared) - len(below)} of the {len(compared)} cells of "
-        f"the GLR rows{f'; not: {listed}' if below else ''}."
-    )

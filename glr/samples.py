@@ -25,7 +25,10 @@ ROUNDING = 1e-6  # of float32 sums in [0, 1]: how far a perturbation may exceed 
 
 
 class Samples(NamedTuple):
-    """Clean inputs, their perturbations by severity (S × N × n_in), labels and metadata."""
+    """Clean inputs (N × n_in), their perturbations by severity, labels (N,) and metadata.
+
+    x_adv : (S × N × n_in); or, to be saved, (N × n_in) of an attack, which has no severities
+    """
 
     x: np.ndarray
     x_adv: np.ndarray

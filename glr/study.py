@@ -20,12 +20,13 @@ from typing import BinaryIO, NamedTuple
 
 from glr.constants import ROOT, script_constants
 from glr.errors import GLRError
-from glr.estimator import GLR
 from glr.evaluation import PRETRAINED
 from glr.experiment import glr_method
 from glr.files import write_whole
 from glr.models import load_model
-from glr.records import recorded_constants, run_path
+from glr.passes import GLR
+from glr.records import keep_other_model, recorded_constants, run_path
+from glr.tables import GLR_ROWS
 
 SCRIPTS = ROOT / "Train&Test"
 
@@ -58,11 +59,12 @@ def flags_of(name: str, dataset: str, seed: int, extra: Sequence[str]) -> tuple[
 def tasks(
     constants: SimpleNamespace, networks: Mapping[str, tuple[str, str]], datasets: Iterable[str]
 ) -> list[Task]:
-    """Every network × data set × seed, in that order."""
+    """Every network × data set × seed, in that order; the seeds are 0 … SEEDS − 1, or SEED."""
+    seeds = range(constants.SEEDS) if hasattr(constants, "SEEDS") else [constants.SEED]
     found = []
     for name, (script, extra) in networks.items():
         for dataset in datasets:
-            for seed in range(constants.SEEDS):
+            for seed in seeds:
                 run = (name, dataset, seed, tuple(extra.split()))
                 places = ("--models-dir", str(constants.MODELS_DIR))
                 path = run_path(constants_of(script, [*flags_of(*run), *places]))
@@ -75,13 +77,17 @@ def constants_of(script: str, flags: Sequence[str]) -> SimpleNamespace:
     return script_constants(runpy.run_path(str(SCRIPTS / script)), list(flags))
 
 
+def recorded_constants_of(task: Task) -> dict:
+    """The constants that the run's model will record."""
+    return recorded_constants(constants_of(task.script, task.flags))
+
+
 def is_finished(task: Task) -> bool:
     """Whether the run's model is there, and was trained with the constants of today's script."""
     if not task.path.exists():
         return False
-    wanted = recorded_constants(constants_of(task.script, task.flags))
     try:
-        return load_model(task.path).metadata.get("constants") == wanted
+        return load_model(task.path).metadata.get("constants") == recorded_constants_of(task)
     except GLRError:  # a damaged file, or an activation of someone's own: the run is done again
         return False
 
@@ -90,7 +96,7 @@ def trained_files(task: Task) -> dict[str, bytes]:
     """The files that the run writes, by name."""
     with tempfile.TemporaryDirectory() as folder:
         places = ("--data-dir", task.data_dir, "--models-dir", folder)
-        run_training_script(task.script, [*task.flags, *places])
+        run_training_script(task, places)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
@@ -101,12 +107,17 @@ def are_trained(names: Iterable[str], constants: SimpleNamespace, datasets: Iter
     return all(is_finished(task) for task in wanted)
 
 
-def run_training_script(script: str, words: Sequence[str]) -> None:
-    """Run a script of Train&Test, showing nothing; GLRError with its complaint if it fails."""
-    command = [sys.executable, str(SCRIPTS / script), *words]
+def run_training_script(task: Task, places: Sequence[str]) -> None:
+    """Run the task's script, showing nothing; GLRError with its last complaint if it fails.
+
+    places : the flags of its folders
+    """
+    command = [sys.executable, str(SCRIPTS / task.script), *task.flags, *places]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
-        raise GLRError(ran.stderr.strip() or f"{script} ended with status {ran.returncode}")
+        complaint = (ran.stderr.strip() or f"ended with status {ran.returncode}").splitlines()[-1]
+        run = " ".join([task.script, *task.flags])
+        raise GLRError(f"{run}: {complaint.removeprefix(f'{task.script}: ')}")
 
 
 @contextmanager
@@ -114,7 +125,7 @@ def workers(constants: SimpleNamespace) -> Iterator[None]:
     """Where joblib runs what it is given: PROCESSES here, or the Dask cluster at DASK."""
     from joblib import parallel_config  # noqa: PLC0415  (it takes as long as all the rest)
 
-    if not constants.DASK:
+    if not getattr(constants, "DASK", ""):  # of many runs' scripts; demo.py has five, and none
         with parallel_config(n_jobs=constants.PROCESSES):
             yield
         return
@@ -141,19 +152,23 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
 
 
 def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
-    """Run the tasks that are not finished, and keep what they write.
+    """Train those that are not finished: an interrupted study goes on where it was."""
+    train([task for task in wanted if not is_finished(task)], constants)
 
-    A run is kept as soon as it is done, its model last: an interrupted study goes on from there.
-    """
+
+def train(wanted: list[Task], constants: SimpleNamespace) -> None:
+    """Run the tasks, and keep what they write: each as soon as it is done, its model last."""
     from joblib import Parallel, delayed  # noqa: PLC0415
     from tqdm import tqdm  # noqa: PLC0415
 
-    missing = [task for task in wanted if not is_finished(task)]
+    for task in wanted:
+        note = keep_other_model(task.path, recorded_constants_of(task))
+        print(note, end="", file=sys.stderr)
     with ended_as_by_ctrl_c(), workers(constants):
         runs = Parallel(return_as="generator_unordered")(
-            delayed(trained_files)(task) for task in missing
+            delayed(trained_files)(task) for task in wanted
         )
-        for files in tqdm(runs, total=len(missing), desc="training", unit="run"):
+        for files in tqdm(runs, total=len(wanted), desc="training", unit="run"):
             keep(files, constants.MODELS_DIR)
 
 
@@ -169,8 +184,7 @@ def _put(data: bytes, file: BinaryIO) -> None:
 
 def script_methods() -> dict[str, GLR]:
     """The estimator of each GLR script at its default constants."""
-    names = ("LRS", "LRT", "LRSZ", "LRTZ")
-    return {name: glr_method(constants_of(f"{name}.py", [])) for name in names}
+    return {name: glr_method(constants_of(f"{name}.py", [])) for name in GLR_ROWS}
 
 
 def datasets_found(constants: SimpleNamespace) -> list[str]:

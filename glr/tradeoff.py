@@ -11,35 +11,28 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from glr.constants import ROOT
 from glr.corruptions import CORRUPTIONS
 from glr.data import Dataset, load_dataset
-from glr.evaluation import results_dir
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model
-from glr.pages import write_page
-from glr.plots import new_figure, save_figure
-from glr.robustness import (
+from glr.network import is_right
+from glr.pages import write_section_and_picture
+from glr.plots import new_figure, plain_axes, save_figure
+from glr.robustness import Row, load_model_for, rows_of
+from glr.samples import load_samples, samples_path
+from glr.study import Task
+from glr.tables import (
     PUBLISHED,
     PUBLISHED_EPSILON,
-    Row,
     cell,
-    load_model_for,
     markdown_table,
     mean_and_spread,
     published_cell,
-    rows_of,
 )
-from glr.samples import load_samples, samples_path
-from glr.study import Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TRADEOFF_MARKS = (
-    '<!-- tradeoff: written by "Train&Test/tradeoff.py" -->',
-    "<!-- end of tradeoff -->",
-)
 SAMPLES = (f"fgsm_eps{PUBLISHED_EPSILON:g}", "lbfgs", *CORRUPTIONS)  # of the published columns
 WORST_CLASS = "clean, worst class"  # a condition beside the published columns
 DRAWN = ("clean", "fgsm")  # the two accuracies that are set against each other
@@ -103,10 +96,9 @@ def measured_rows(runs: list[Task], constants: SimpleNamespace, dataset: str) ->
 
 def worst_class_row(model: Model, data: Dataset) -> Row:
     """The clean accuracy on the class where it is lowest: 0 of a class that was lost."""
-    right = model.network.logits_of_rows(data.x_test).argmax(axis=0) == data.y_test
+    right = is_right(model.network.logits_of_rows(data.x_test), data.y_test)
     lowest = min(float(right[data.y_test == label].mean()) for label in np.unique(data.y_test))
-    own = model.metadata["constants"]
-    return Row(own["NAME"], own["SEED"], WORST_CLASS, 0, lowest, len(data.y_test))
+    return Row(model.name, model.seed, WORST_CLASS, 0, lowest, len(data.y_test))
 
 
 def published(dataset: str, name: str, conditions: Sequence[str]) -> list[float]:
@@ -202,17 +194,15 @@ def draw_tradeoff(axes: Axes, measured: Measured) -> None:
         xlabel="clean accuracy (%)",
         ylabel=f"FGSM accuracy, ε {PUBLISHED_EPSILON:g} (%)",
     )
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
 
 
 def write_tradeoffs(by_dataset: Sequence[Measured], whole: bool) -> None:
-    """Write tradeoff.png and the tables, to docs/ if they are of a whole run (glr.pages)."""
-    folder = ROOT / "docs" if whole else results_dir()
-    draw_tradeoffs(folder / "tradeoff.png", by_dataset)
+    """Write the tables and the picture, to docs/ if they are of a whole run."""
     block = tradeoff_block(by_dataset)
-    print(block)
-    write_page(TRADEOFF_MARKS, block, whole)
+    write_section_and_picture(
+        "tradeoff", block, lambda path: draw_tradeoffs(path, by_dataset), whole
+    )
 
 
 def tradeoff_block(by_dataset: Sequence[Measured]) -> str:

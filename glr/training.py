@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
+from glr.arrays import Array, State
 from glr.data import Dataset
 from glr.errors import DivergenceError
-from glr.estimator import GLR, Batch, Gradient, glr_gradient
+from glr.estimator import Estimator
 from glr.losses import Loss
 from glr.network import Layer, Network, accuracy, layer_views
-from glr.noise import Array
-from glr.optimizers import Optimizer, Schedule, State
-from glr.passes import losses_of
-
-GradientEstimator = Callable[[list[Layer], Batch], Gradient]
+from glr.optimizers import Optimizer, Schedule
+from glr.passes import Batch, losses_of
 
 
 class Plan(NamedTuple):
@@ -54,14 +52,6 @@ class Evaluation(NamedTuple):
     test_accuracy: float
 
 
-class Estimator(NamedTuple):
-    """A gradient estimator, and the state of its noise as arrays, to be stored and restored."""
-
-    gradient: GradientEstimator
-    state: Callable[[], State] = dict
-    restore: Callable[[State], object] = lambda state: None
-
-
 @dataclass
 class Run:
     """All that training changes; with the seed, all that a run needs to be continued.
@@ -80,37 +70,6 @@ class Run:
     risks: list[float] = field(default_factory=list)
     history: list[Evaluation] = field(default_factory=list)
     retuned: list[dict] = field(default_factory=list)
-
-
-def glr_estimator(glr: GLR, rng: np.random.Generator) -> Estimator:
-    """The GLR gradient as a function of layers and batch, one noise stream per layer."""
-    streams = rng.spawn(len(glr.sigma))
-
-    def restore(state: State) -> None:
-        for t, stream in enumerate(streams):
-            set_generator_words(stream, state[f"stream{t}"])
-
-    return Estimator(
-        lambda layers, batch: glr_gradient(glr, layers, batch, streams),
-        lambda: {f"stream{t}": generator_words(stream) for t, stream in enumerate(streams)},
-        restore,
-    )
-
-
-def generator_words(rng: np.random.Generator) -> np.ndarray:
-    """The state of an SFC64 generator as 6 uint64: its four words, and a spare half-word."""
-    state = rng.bit_generator.state
-    return np.array([*state["state"]["state"], state["has_uint32"], state["uinteger"]], np.uint64)
-
-
-def set_generator_words(rng: np.random.Generator, words: np.ndarray) -> None:
-    """Put an SFC64 generator into the state that generator_words gave, or that any 6 words say."""
-    rng.bit_generator.state = {
-        "bit_generator": "SFC64",
-        "state": {"state": words[:4]},
-        "has_uint32": int(words[4] > 0),
-        "uinteger": int(words[5]) % 2**32,
-    }
 
 
 def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

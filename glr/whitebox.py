@@ -18,36 +18,27 @@ from tqdm import tqdm
 from glr.attacks import InputGradient, fgsm, keras_input_gradient, pgd, zero_gradient_share
 from glr.backpropagation import keras_network
 from glr.black_box import square_attack
-from glr.constants import ROOT, as_typed
+from glr.constants import as_typed
 from glr.data import Dataset, load_dataset
 from glr.errors import GLRError
-from glr.evaluation import epsilon_curve, known_models, results_dir
+from glr.evaluation import epsilon_curve, known_models
 from glr.experiment import run_generator
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model
-from glr.network import Network
-from glr.pages import write_page
+from glr.network import Network, is_right
+from glr.pages import write_section_and_picture
 from glr.perturbation import check_image_range, check_square_images, surrogate
-from glr.plots import new_figure, save_figure
-from glr.robustness import (
-    PUBLISHED_EPSILON,
-    Row,
-    cell,
-    markdown_table,
-    mean_and_spread,
-)
+from glr.plots import new_figure, plain_axes, save_figure
+from glr.robustness import Row
+from glr.tables import PUBLISHED_EPSILON, cell, markdown_table, mean_and_spread
 
-WHITEBOX_MARKS = (
-    '<!-- whitebox: written by "RobustnessTest/whitebox.py" -->',
-    "<!-- end of whitebox -->",
-)
 TRANSFERRED = "fgsm, transferred"  # from the surrogate, as in the published table
 ATTACKS = ("fgsm", "pgd", "square")  # on the network itself
 WORST = "under all"  # right is what is right clean and under every attack, the transferred one too
 COLUMNS = ("clean", TRANSFERRED, *ATTACKS, WORST)
 ZERO_GRADIENT = "zero gradient"  # samples at which the gradient that is followed is exactly zero
 
-Batch = tuple[np.ndarray, np.ndarray]  # inputs (N × n_in) in [0, 1], labels (N,)
+LabelledRows = tuple[np.ndarray, np.ndarray]  # inputs (N × n_in) in [0, 1], labels (N,)
 
 
 def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
@@ -57,8 +48,7 @@ def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
         model
         for name in constants.NAMES
         for model in models.values()
-        if model.metadata["constants"]["NAME"] == name
-        and model.metadata["constants"]["SEED"] < constants.SEEDS
+        if model.name == name and model.seed < constants.SEEDS
     ]
     if not chosen:
         raise GLRError(
@@ -85,7 +75,7 @@ def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
 
 
 def model_rows(
-    constants: SimpleNamespace, model: Model, batch: Batch, transferred: np.ndarray
+    constants: SimpleNamespace, model: Model, batch: LabelledRows, transferred: np.ndarray
 ) -> list[Row]:
     """A network's accuracies: clean, under each attack, and under all that have the table's ε.
 
@@ -95,17 +85,16 @@ def model_rows(
     gradient = keras_input_gradient(keras_network(network))
     inputs = {("clean", 0.0): x, (TRANSFERRED, PUBLISHED_EPSILON): transferred}
     inputs |= attacked(constants, network, batch, gradient)
-    right = {kind: network.logits_of_rows(x).argmax(axis=0) == y for kind, x in inputs.items()}
+    right = {kind: is_right(network.logits_of_rows(x), y) for kind, x in inputs.items()}
     compared = [r for (_, epsilon), r in right.items() if epsilon in (0, PUBLISHED_EPSILON)]
     right[WORST, PUBLISHED_EPSILON] = np.logical_and.reduce(compared)
     shares = {kind: float(r.mean()) for kind, r in right.items()}
     shares[ZERO_GRADIENT, 0.0] = zero_gradient_share(gradient(x, y))
-    own = model.metadata["constants"]
-    return [Row(own["NAME"], own["SEED"], *kind, share, len(y)) for kind, share in shares.items()]
+    return [Row(model.name, model.seed, *kind, share, len(y)) for kind, share in shares.items()]
 
 
 def attacked(
-    constants: SimpleNamespace, network: Network, batch: Batch, gradient: InputGradient
+    constants: SimpleNamespace, network: Network, batch: LabelledRows, gradient: InputGradient
 ) -> dict[tuple[str, float], np.ndarray]:
     """The batch's inputs after every attack on the network, by attack and ε."""
     x, y = batch
@@ -135,7 +124,7 @@ def whitebox_lines(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def what_gradients_hide(rows: Sequence[Row]) -> str:
-    """Where the gradient that FGSM and PGD follow is no guide: they fail, the network holds not."""
+    """Where the gradient that FGSM and PGD follow misleads: square, which has none, does more."""
     means = {
         (name, condition): fmean(cell(rows, name, condition))
         for name in names_in(rows)
@@ -175,17 +164,13 @@ def draw_pgd(path: Path, by_dataset: Mapping[str, Sequence[Row]]) -> None:
             style = "s:" if name.startswith("BP") else "o-"
             axes.plot(*epsilon_curve(rows, name, "pgd"), style, ms=3, color=f"C{i}", label=name)
         axes.set(title=dataset, xlabel="ε of PGD on the network itself", ylim=(0, 100))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
     panels[0].set_ylabel("accuracy (%)")
     panels[-1].legend(fontsize=8, frameon=False)
     save_figure(path, figure)
 
 
 def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], whole: bool) -> None:
-    """Write whitebox.png and the tables, to docs/ if they are of a whole run (glr.pages)."""
-    folder = ROOT / "docs" if whole else results_dir()
-    draw_pgd(folder / "whitebox.png", by_dataset)
+    """Write the tables and the picture, to docs/ if they are of a whole run."""
     block = whitebox_block(by_dataset)
-    print(block)
-    write_page(WHITEBOX_MARKS, block, whole)
+    write_section_and_picture("whitebox", block, lambda path: draw_pgd(path, by_dataset), whole)

@@ -4,12 +4,13 @@ import numpy as np
 
 from glr.checkpoint import save_checkpoint
 from glr.data import Dataset
+from glr.estimator import glr_estimator
 from glr.losses import zero_one
 from glr.network import new_network, sigmoid
 from glr.noise import gaussian
 from glr.optimizers import adam, cosine
 from glr.passes import GLR
-from glr.training import Plan, Run, glr_estimator, train
+from glr.training import Plan, Run, train
 
 ORIGIN = {"SEED": 0, "SIGMA": [1.0], "training data": 7}
 PLAN = Plan(

@@ -24,11 +24,11 @@ from glr.backpropagation import (
     noise_layer,
 )
 from glr.errors import GLRError
-from glr.estimator import Batch
 from glr.experiment import run_generator, training_noise
 from glr.losses import cross_entropy
 from glr.network import Network, layer_views, logits, new_network, sigmoid, threshold
 from glr.noise import gaussian
+from glr.passes import Batch
 
 
 def test_attacks_on_a_threshold_network_follow_the_sigmoid_s_slope():

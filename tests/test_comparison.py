@@ -8,10 +8,10 @@ import pytest
 
 from glr import comparison
 from glr.comparison import published_estimator, relative_variance
-from glr.estimator import Batch, glr_gradient
+from glr.estimator import glr_gradient
 from glr.losses import zero_one
 from glr.network import new_network, threshold
-from glr.passes import GLR, forward_passes
+from glr.passes import GLR, Batch, forward_passes
 
 OURS = GLR(
     threshold,

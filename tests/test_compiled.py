@@ -7,9 +7,9 @@ import pytest
 from problems import PUBLISHED, Problem, flat, glr_of, layers_of, samples_of, streams_of
 from processes import assert_same_run, run, saved
 
-from glr.estimator import Batch, glr_gradient
+from glr.estimator import glr_gradient
 from glr.losses import cross_entropy, zero_one
-from glr.passes import bernoulli
+from glr.passes import Batch, bernoulli
 
 compiled = pytest.importorskip(
     "glr.compiled", reason="Numba is not installed", exc_type=ImportError

@@ -40,8 +40,9 @@ from problems import (
 from scipy import stats
 
 from glr import estimator
-from glr.estimator import Batch, glr_gradient
+from glr.estimator import glr_gradient
 from glr.network import layer_views
+from glr.passes import Batch
 
 # ---------------------------------------------------------------- unbiasedness
 

@@ -18,8 +18,8 @@ from problems import (
 )
 
 from glr import estimator, passes
-from glr.estimator import Batch, glr_gradient, group_sizes
-from glr.passes import forward_passes
+from glr.estimator import glr_gradient, group_sizes
+from glr.passes import Batch, forward_passes
 
 BLOCKED_PROBLEMS = {
     "sigmoid": (Problem((7, 9, 5)), {}),

@@ -20,10 +20,10 @@ from problems import (
 )
 
 from glr.errors import GLRError
-from glr.estimator import Batch, glr_gradient, standard_deviation_and_share_right
+from glr.estimator import glr_gradient, standard_deviation_and_share_right
 from glr.losses import cross_entropy, zero_one
 from glr.noise import NoiseLaw
-from glr.passes import forward_passes
+from glr.passes import Batch, forward_passes
 
 
 def one_gradient(problem, glr, copies=20, seed=7):

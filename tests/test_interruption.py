@@ -16,13 +16,8 @@ from runs import ORIGIN, PLAN, run_with_checkpoint, small_run
 from glr.checkpoint import fingerprint, restore_checkpoint
 from glr.data import Dataset
 from glr.errors import DivergenceError, GLRError
-from glr.estimator import Gradient
-from glr.training import (
-    Estimator,
-    generator_words,
-    set_generator_words,
-    take_step,
-)
+from glr.estimator import Estimator, Gradient, generator_words, set_generator_words
+from glr.training import take_step
 
 KILLS = 50
 NAME = "LRS_digits_seed0"

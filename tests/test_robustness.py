@@ -255,6 +255,18 @@ def test_how_to_make_a_file_of_samples(name, command):
     assert how_to_make(name, "mnist") == f'"RobustnessTest/{command}'
 
 
+def test_one_corruption_alone_is_as_among_all_and_has_a_picture_of_its_own(chain, tmp_path):
+    home, env, *_ = chain
+    env = {**env, "GLR_DATA_DIR": str(tmp_path)}
+    ran = run("noise_generate_adv.py", "--corruptions", "contrast", "glass_blur", env=env)
+    assert ran.returncode == 0, ran.stderr
+    own, all_of_them = (place / "digits" / "adversarial" for place in (tmp_path, home / "data"))
+    names = ["contrast.npz", "glass_blur+contrast.png", "glass_blur.npz"]
+    assert sorted(path.name for path in own.iterdir()) == names
+    for name in ("contrast.npz", "glass_blur.npz"):
+        assert (own / name).read_bytes() == (all_of_them / name).read_bytes()
+
+
 def test_missing_samples_and_models_are_named_with_what_to_run(chain, tmp_path):
     _, env, *_ = chain
     empty = {**env, "GLR_RESULTS_DIR": str(tmp_path / "results")}
@@ -334,6 +346,24 @@ def test_two_models_of_one_name_and_seed_are_refused_not_averaged(chain, tmp_pat
     env = {**env, "GLR_RESULTS_DIR": str(tmp_path / "results")}
     ran = run("testAdv.py", "--models", *paths, env=env)
     assert_refused(ran, "both are LRS of seed 0", tmp_path)
+
+
+def test_models_of_one_name_that_differ_in_more_than_their_seeds_are_not_averaged(chain, tmp_path):
+    home, env, *_ = chain
+    models = tmp_path / "models"
+    shutil.copytree(home / "models", models)
+    other = models / "LRS_digits_seed1.npz"
+    arrays, metadata = saved(other)
+    for constants, status in (({"COMPILED": True, "EVAL_EVERY": 7}, 0), ({"SIGMA": [0.05]}, 2)):
+        metadata["constants"] |= constants
+        np.savez(other, metadata=np.array(json.dumps(metadata)), **arrays)
+        places = {"GLR_MODELS_DIR": str(models), "GLR_RESULTS_DIR": str(tmp_path / "results")}
+        ran = run("testAdv.py", "--samples", "fgsm_eps0.1", env=env | places)
+        assert ran.returncode == status, ran.stderr
+    assert ran.stderr == (
+        f"testAdv.py: {models / 'LRS_digits_seed0.npz'} and {other}: both are LRS, of other SIGMA; "
+        "evaluate one of them, with --models, or train it with another --name\n"
+    )
 
 
 def test_a_model_of_an_activation_of_its_own_is_left_out_unless_it_is_named(chain, tmp_path):

@@ -2,15 +2,17 @@
 
 import csv
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import ROOT, assert_same_run, run, saved
+from processes import ROOT, assert_same_run, history, run, saved
 
 GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
 HAS_MNIST = (Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist").is_dir()
@@ -286,6 +288,41 @@ def test_a_run_that_starts_anew_keeps_the_unfinished_one(tmp_path):
         "LRS_digits_seed0.checkpoint.old\n"
     )
     assert (tmp_path / "LRS_digits_seed0.checkpoint.old").read_bytes() == b"of another run"
+
+
+def test_a_model_of_other_constants_is_kept_beside_the_new_one(tmp_path):
+    words = ("--steps", 5, "--models-dir", tmp_path)
+    model = tmp_path / "LRS_digits_seed0.npz"
+    run("LRS.py", *words)
+    ran = run("LRS.py", *words)
+    assert ran.stderr == ""
+    assert not (tmp_path / "LRS_digits_seed0.npz.old").exists()
+    ran = run("LRS.py", *words, "--sigma", 0.3, "--batch-size", 7)
+    assert ran.stderr == (
+        "LRS_digits_seed0.npz was a model of other SIGMA, BATCH_SIZE: it goes to "
+        "LRS_digits_seed0.npz.old; --name gives each its own\n"
+    )
+    assert saved(tmp_path / "LRS_digits_seed0.npz.old")[1]["constants"]["SIGMA"] == [1, 0.5]
+    assert saved(model)[1]["constants"]["SIGMA"] == [0.3]
+
+
+def test_a_validation_run_s_history_does_not_speak_of_the_test_set(tmp_path):
+    run("LRS.py", "--steps", 5, "--validation", 100, "--models-dir", tmp_path)
+    (row,) = history(tmp_path / "LRS_digits_seed0_validation.csv")
+    assert list(row) == ["step", "epoch", "train_loss", "validation_loss", "validation_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("script", "used"), [("LRS.py", {"numpy"}), ("BP.py", {"numpy", "tensorflow", "keras"})]
+)
+def test_the_versions_of_what_computed_the_weights_are_recorded(script, used, tmp_path):
+    run(script, "--steps", 5, "--models-dir", tmp_path)
+    (model,) = tmp_path.glob("*.npz")
+    _, metadata = saved(model)
+    assert metadata["versions"] == {
+        "python": platform.python_version(),
+        **{package: version(package) for package in used},
+    }
 
 
 def test_a_loss_without_a_name_is_refused_before_training(tmp_path):

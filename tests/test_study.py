@@ -56,7 +56,8 @@ def test_only_missing_and_outdated_runs_are_trained(tmp_path, monkeypatch):
 def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
     chosen = constants(tmp_path, SEEDS=1)
     runs = study.tasks(chosen, {"LRS": ("LRS.py", "--steps 10 --sigma 0")}, ["digits"])
-    with pytest.raises(GLRError, match="GLR needs noise in every layer"):
+    says = r"LRS.py --name LRS --dataset digits --seed 0 --steps 10 --sigma 0: SIGMA = 0: GLR needs"
+    with pytest.raises(GLRError, match=f"^{says} noise"):
         study.train_missing([task for task in runs if not task.path.exists()], chosen)
 
 
@@ -164,11 +165,33 @@ def test_a_study_of_no_data_set_is_one_clear_error(tmp_path):
         study.datasets_found(SimpleNamespace(DATASETS=("mnist",), DATA_DIR=tmp_path))
 
 
-def test_text_between_marks_is_replaced_and_nothing_else(tmp_path):
+def test_a_section_is_replaced_and_nothing_else(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("head\n<!-- a -->\nold\n<!-- b -->\ntail\n")
-    pages.write_between(page, "<!-- a -->", "<!-- b -->", "new")
-    assert page.read_text() == "head\n<!-- a -->\nnew\n<!-- b -->\ntail\n"
+    text = "head\n<!-- a: by b.py -->\n{}\n<!-- end of a -->\ntail\n<!-- end of b -->\n"
+    page.write_text(text.format("old\nlines"))
+    pages.write_section(page, "a", r"new \1")
+    assert page.read_text() == text.format("\nnew \\1\n")
+    for marks in ("", text * 2):
+        page.write_text(marks)
+        with pytest.raises(GLRError, match=f"page.md: {marks.count('a: ')} sections a; restore"):
+            pages.write_section(page, "a", "new")
+        assert page.read_text() == marks
+
+
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [("README.md", "results")]
+    + [
+        ("docs/results.md", name)
+        for name in ("results", "whitebox", "tradeoff", "penalties", "variance", "ablation")
+    ],
+)
+def test_the_pages_have_the_sections_that_are_written(page, name, tmp_path):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    copy = tmp_path / "page.md"
+    copy.write_text(text, encoding="utf-8")
+    pages.write_section(copy, name, "new")
+    assert copy.read_text(encoding="utf-8") != text
 
 
 @pytest.mark.parametrize("earlier", ["Measured: old.", "Measured: old\nand older."])

@@ -3,8 +3,8 @@
 import pytest
 from scipy.stats import ttest_ind
 
-from glr.robustness import (
-    Row,
+from glr.robustness import Row
+from glr.tables import (
     cell,
     mean_and_spread,
     other_conditions,

@@ -8,13 +8,13 @@ from scipy.special import expit, log_softmax
 
 from glr.data import Dataset
 from glr.errors import DivergenceError, GLRError
-from glr.estimator import Gradient
+from glr.estimator import Estimator, Gradient
 from glr.files import write_whole
 from glr.losses import cross_entropy, zero_one
 from glr.models import load_model, save_model
 from glr.network import Layer, accuracy, layer_views, logits, new_network, sigmoid, threshold
 from glr.optimizers import adagrad, adam, constant, cosine, sgd
-from glr.training import Estimator, Plan, Run, check_finite, minibatches, train
+from glr.training import Plan, Run, check_finite, minibatches, train
 
 
 def generator(seed=0):
