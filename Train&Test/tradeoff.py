@@ -3,6 +3,9 @@
     python tradeoff.py                              MNIST and Fashion-MNIST, if found; an hour
     python tradeoff.py --seeds 1 --datasets mnist --penalties 1e-4 1e-3
 
+Noise on the weights has a larger step size, which the scripts' own noise is given as well, to tell
+the two apart.
+
 Every setting is reported: none is chosen by the test set. Finished runs are not repeated. Written:
 docs/results.md and docs/tradeoff.png, or, of other constants than those below, tradeoff.md and .png
 in RobustnessTest/results/. The models go to models/tradeoff/.
@@ -35,7 +38,8 @@ PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
 PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2)  # values of WEIGHT_DECAY, the scripts' own first
 WEIGHT_SIGMAS = (0.2, 0.3, 0.35, 0.5, 0.7, 1.2)  # σ of noise on the hidden neurons' weights
-WEIGHT_NOISE = "--perturb weights --sigma {} 0.1 --learning-rate 0.03"  # the flags for it
+LEARNING_RATE = 0.03  # of noise on the weights; and once of the scripts' own noise
+WEIGHT_NOISE = "--perturb weights --sigma {} 0.1 --learning-rate {}"  # the flags for it
 # The networks: name, script, and flags that differ from the script's constants.
 NETWORKS = {
     "LRS": ("LRS.py", ""),
@@ -57,8 +61,10 @@ def main() -> None:
     places = {**vars(constants), "MODELS_DIR": constants.MODELS_DIR / "tradeoff"}
     own = SimpleNamespace(**places)
     settings = [Setting("penalty", p, f"--weight-decay {p:g}") for p in constants.PENALTIES]
+    rate = constants.LEARNING_RATE
+    settings += [Setting("step size", rate, f"--learning-rate {rate:g}")]
     settings += [
-        Setting("weight noise", s, WEIGHT_NOISE.format(s)) for s in constants.WEIGHT_SIGMAS
+        Setting("weight noise", s, WEIGHT_NOISE.format(s, rate)) for s in constants.WEIGHT_SIGMAS
     ]
     runs = tasks(own, networks_at(NETWORKS, settings), datasets)
     train_missing(runs, own)

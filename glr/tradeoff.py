@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SAMPLES = (f"fgsm_eps{PUBLISHED_EPSILON:g}", "lbfgs", *CORRUPTIONS)  # of the published columns
 WORST_CLASS = "clean, worst class"  # a condition beside the published columns
 DRAWN = ("clean", "fgsm")  # the two accuracies that are set against each other
-STYLES = {"penalty": "o-", "weight noise": "s:"}  # of the lines, by what is made larger
+STYLES = {"penalty": "o-", "step size": "D", "weight noise": "s:"}  # by what is made larger
 
 
 class Setting(NamedTuple):
@@ -167,7 +167,9 @@ def draw_tradeoffs(path: Path, by_dataset: Sequence[Measured]) -> None:
     for axes, measured in zip(panels, by_dataset, strict=True):
         draw_tradeoff(axes, measured)
     panels[0].legend(fontsize=8, frameon=False)
-    figure.suptitle("More penalty, or more noise on the weights; stars: published", fontsize=10)
+    figure.suptitle(
+        "More penalty, step size, or noise on the weights; stars: published", fontsize=10
+    )
     save_figure(path, figure)
 
 
