@@ -18,7 +18,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/bench.py
 
 study: .venv/installed
-	$(BIN)/python "Train&Test/study.py"
+	$(BIN)/python "Train&Test/study.py" --write-docs
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .

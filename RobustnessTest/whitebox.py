@@ -9,8 +9,8 @@ FGSM and PGD along the network's own gradient (of a threshold network, along tha
 network of the same weights); and square, which needs no gradient. Only what is right under all of
 them counts in the last column. A picture shows PGD at other ε.
 
-Written: docs/results.md and docs/whitebox.png, or, of other constants than those below or of fewer
-networks, whitebox.md and .png in RobustnessTest/results/.
+Written: whitebox.md and .png in RobustnessTest/results/; with --write-docs, from the constants
+below and all of study.py's networks, docs/results.md and docs/whitebox.png.
 """
 
 import sys
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 
 from glr.console import one_line_errors
 from glr.constants import script_constants
-from glr.pages import is_whole
+from glr.pages import is_for_docs
 from glr.study import are_trained, datasets_found
 from glr.whitebox import measured_rows, write_whitebox
 
@@ -33,6 +33,7 @@ IMAGES = 1000  # the first so many test images; 0 for all
 EPSILON = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)  # of PGD in the picture
 PGD_STEPS = 40  # of pgd
 QUERIES = 1000  # squares that square tries on each image
+WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
 # --------------------------------------------------------------------------------------------
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     """Attack all, write the tables and the picture."""
     constants = script_constants(globals())
     by_dataset = {name: measured_rows(constants, name) for name in datasets_found(constants)}
-    is_all = is_whole(constants, globals()) and [*by_dataset] == [*DATASETS]
+    is_all = is_for_docs(constants, globals()) and [*by_dataset] == [*DATASETS]
     write_whitebox(by_dataset, is_all and are_trained(NAMES, constants, DATASETS))
 
 

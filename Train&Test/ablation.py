@@ -1,82 +1,93 @@
-"""Train variants of the constants and compare them on held-out training samples of MNIST.
+"""Compare variants of the scripts on held-out training samples, over one seed or several.
 
-    python ablation.py                              every variant; about ten minutes on two cores
+    python ablation.py                              those of docs/results.md; about ten minutes
+    python ablation.py --dataset digits --validation 300 --variants LRS.py "LRS.py --sigma 2 0.5"
+    python ablation.py --seeds 5                    the same over five seeds
 
-Nothing here looks at the test set. Finished runs are not repeated. Written: docs/results.md.
+With several seeds the table has each variant's difference from the first, and the p of Welch's
+t-test for it. VALIDATION = 0 compares on the test set, which is for the last run. Finished runs are
+not repeated; their models are in models/ablation/. Written: ablation.md in RobustnessTest/results/.
 """
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
 from glr.console import one_line_errors
 from glr.constants import script_constants
-from glr.pages import is_whole, write_ablation
+from glr.pages import is_for_docs, write_ablation
+from glr.records import evaluated_on
 from glr.study import tasks, train_missing
 
 # --------------------------------------------------------------------------------------------
+DATASET = "mnist"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
+VALIDATION = 10000  # training samples held out and evaluated; 0 for the test set
 SEEDS = 1  # seeds 0 … SEEDS − 1 of every variant
 PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
-# What is compared: a script, and flags that differ from its constants.
+WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
 GLOBAL = "--no-local-differences --replicates 16 --output-draws 4"  # about the same time a step
 AS_LRS = "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient --learning-rate 0.01"  # of BP
-VARIANTS = (
-    ("LRS.py", ""),
-    ("LRS.py", "--replicates 1"),
-    ("LRS.py", "--replicates 4"),
-    ("LRS.py", "--output-draws 4"),
-    ("LRS.py", GLOBAL),
-    ("LRS.py", f"{GLOBAL} --learning-rate 0.005"),
-    ("LRS.py", f"{GLOBAL} --no-control-variate"),
-    ("LRS.py", f"{GLOBAL} --layerwise"),
-    ("LRS.py", "--layerwise"),
-    ("LRS.py", "--noise gaussian"),
-    ("LRS.py", "--noise laplace"),
-    ("LRS.py", "--sigma 0.5 0.5"),
-    ("LRS.py", "--sigma 2 0.5"),
-    ("LRS.py", "--sigma 1 1"),
-    ("LRS.py", "--perturb weights --sigma 0.1 0.1"),
-    ("LRS.py", "--learning-rate 0.005"),
-    ("LRS.py", "--learning-rate 0.02"),
-    ("LRS.py", "--weight-decay 2e-4"),
-    ("LRS.py", "--no-centralised-gradient"),
-    ("LRS.py", "--initial-scale 2"),
-    ("LRS.py", "--schedule constant"),
-    ("LRS.py", "--hidden 50 50 --replicates 16"),
-    ("BP.py", AS_LRS),
-    ("BP.py", f"{AS_LRS} --hidden 50 50"),
-    ("LRT.py", ""),
-    ("LRT.py", "--no-conditional-score"),
-    ("LRT.py", GLOBAL),
-    ("LRT.py", f"{GLOBAL} --no-conditional-score"),
-    ("LRT.py", "--layerwise"),
-    ("LRSZ.py", ""),
-    ("LRSZ.py", "--replicates 2"),
-    ("LRSZ.py", GLOBAL),
-    ("LRSZ.py", "--no-standardised-loss"),
-    ("LRSZ.py", "--layerwise"),
-    ("LRTZ.py", ""),
-    ("LRTZ.py", "--replicates 2"),
-    ("LRTZ.py", GLOBAL),
-    ("LRTZ.py", "--no-standardised-loss"),
-    ("LRTZ.py", "--no-conditional-score"),
-    ("LRTZ.py", "--no-centralised-gradient"),
+VARIANTS = (  # scripts, each with the flags that differ from its constants
+    "LRS.py",
+    "LRS.py --replicates 1",
+    "LRS.py --replicates 4",
+    "LRS.py --output-draws 4",
+    f"LRS.py {GLOBAL}",
+    f"LRS.py {GLOBAL} --learning-rate 0.005",
+    f"LRS.py {GLOBAL} --no-control-variate",
+    f"LRS.py {GLOBAL} --layerwise",
+    "LRS.py --layerwise",
+    "LRS.py --noise gaussian",
+    "LRS.py --noise laplace",
+    "LRS.py --sigma 0.5 0.5",
+    "LRS.py --sigma 2 0.5",
+    "LRS.py --sigma 1 1",
+    "LRS.py --perturb weights --sigma 0.1 0.1",
+    "LRS.py --learning-rate 0.005",
+    "LRS.py --learning-rate 0.02",
+    "LRS.py --weight-decay 2e-4",
+    "LRS.py --no-centralised-gradient",
+    "LRS.py --initial-scale 2",
+    "LRS.py --schedule constant",
+    "LRS.py --hidden 50 50 --replicates 16",
+    f"BP.py {AS_LRS}",
+    f"BP.py {AS_LRS} --hidden 50 50",
+    "LRT.py",
+    "LRT.py --no-conditional-score",
+    f"LRT.py {GLOBAL}",
+    f"LRT.py {GLOBAL} --no-conditional-score",
+    "LRT.py --layerwise",
+    "LRSZ.py",
+    "LRSZ.py --replicates 2",
+    f"LRSZ.py {GLOBAL}",
+    "LRSZ.py --no-standardised-loss",
+    "LRSZ.py --layerwise",
+    "LRTZ.py",
+    "LRTZ.py --replicates 2",
+    f"LRTZ.py {GLOBAL}",
+    "LRTZ.py --no-standardised-loss",
+    "LRTZ.py --no-conditional-score",
+    "LRTZ.py --no-centralised-gradient",
 )
 # --------------------------------------------------------------------------------------------
 
 
 def main() -> None:
-    """Train what is missing, and write the table."""
+    """Train what is missing, print and write the table."""
     constants = script_constants(globals())
+    own = SimpleNamespace(**vars(constants))
+    own.MODELS_DIR = constants.MODELS_DIR / "ablation"
+    held_out = f"--validation {constants.VALIDATION} " if constants.VALIDATION else ""
+    split = [variant.split(maxsplit=1) for variant in constants.VARIANTS]
     variants = {
-        f"try{i}": (script, f"--validation 10000 {flags}")
-        for i, (script, flags) in enumerate(VARIANTS)
+        f"try{i}": (script, held_out + "".join(flags)) for i, (script, *flags) in enumerate(split)
     }
-    runs = tasks(constants, variants, ["mnist"])
-    train_missing(runs, constants)
-    write_ablation(runs, is_whole(constants, globals()))
+    runs = tasks(own, variants, [constants.DATASET])
+    train_missing(runs, own)
+    write_ablation(runs, evaluated_on(constants), is_for_docs(constants, globals()))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     python study.py --seeds 3 --datasets mnist
     python study.py --dask tcp://host:8786          the same runs on a Dask cluster
 
-Written: README's table, docs/results.md, and the measured line of each training script; if it is
-not all data sets and seeds below, RobustnessTest/results/results.md alone.
+Written: RobustnessTest/results/; with --write-docs, from all data sets and seeds below, README's
+table, docs/results.md, and the measured line of each training script.
 
 Runs that are finished are not repeated: interrupt it at any time, and start it again.
 """
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 from glr.console import one_line_errors
 from glr.constants import script_constants
 from glr.pages import (
-    is_whole,
+    is_for_docs,
     results_block,
     write_comparisons,
     write_page,
@@ -43,6 +43,7 @@ SEEDS = 5  # seeds 0 … SEEDS − 1 of every network
 EPSILON = (0.05, 0.1, 0.15, 0.2)  # of FGSM; the tables have 0.1
 PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
+WRITE_DOCS = False  # into README and docs/, in place of RobustnessTest/results/
 # The networks of the tables: name, script, and flags that differ from the script's constants.
 NETWORKS = {
     "LRS": ("LRS.py", ""),
@@ -89,7 +90,7 @@ def main() -> None:
         evaluation = (*EVALUATION_COMMAND, "--models", *own)
         for words in (fgsm, LBFGS_COMMAND, CORRUPTIONS_COMMAND, evaluation):
             run_robustness_script(words, constants, dataset)
-    if not is_whole(constants, globals()) or datasets != [*DATASETS]:
+    if not is_for_docs(constants, globals()) or datasets != [*DATASETS]:
         write_page("results", results_block(datasets), whole=False)
         return
     write_pretrained(runs, datasets)

@@ -6,9 +6,9 @@
 Noise on the weights has a larger step size, which the scripts' own noise is given as well, to tell
 the two apart.
 
-Every setting is reported: none is chosen by the test set. Finished runs are not repeated. Written:
-docs/results.md and docs/tradeoff.png, or, of other constants than those below, tradeoff.md and .png
-in RobustnessTest/results/. The models go to models/tradeoff/.
+Every setting is reported: none is chosen by the test set. Finished runs are not repeated; the
+models are in models/tradeoff/. Written: tradeoff.md and .png in RobustnessTest/results/; with
+--write-docs, from the constants below, docs/results.md and docs/tradeoff.png.
 """
 
 import sys
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 
 from glr.console import one_line_errors
 from glr.constants import script_constants
-from glr.pages import is_whole
+from glr.pages import is_for_docs
 from glr.study import (
     CORRUPTIONS_COMMAND,
     FGSM_COMMAND,
@@ -36,6 +36,7 @@ DATASETS = ("mnist", "fashion_mnist")  # the ones of these that are found are us
 SEEDS = 3  # seeds 0 … SEEDS − 1 of every network
 PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
+WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
 PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2)  # values of WEIGHT_DECAY, the scripts' own first
 WEIGHT_SIGMAS = (0.2, 0.3, 0.35, 0.5, 0.7, 1.2)  # σ of noise on the hidden neurons' weights
 LEARNING_RATE = 0.03  # of noise on the weights; and once of the scripts' own noise
@@ -74,7 +75,7 @@ def main() -> None:
             run_robustness_script(words, constants, dataset)
         rows = measured_rows(runs, constants, dataset)
         measured.append(Measured(dataset, list(NETWORKS), settings, rows))
-    whole = is_whole(constants, globals()) and datasets == [*DATASETS]
+    whole = is_for_docs(constants, globals()) and datasets == [*DATASETS]
     write_tradeoffs(measured, whole)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from glr.arrays import State
 from glr.errors import GLRError
 from glr.estimator import Estimator, Gradient
-from glr.network import Layer, Network, layer_views, threshold
+from glr.network import Layer, Network, layer_views, relu, sigmoid, tanh, threshold
 from glr.noise import LAPLACE_SCALE, LOGISTIC_SCALE
 from glr.passes import Batch
 
@@ -53,6 +53,7 @@ def silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+GRADIENTS = (sigmoid, tanh, relu, threshold)  # activations that Keras has; see keras_network
 KERAS_LAWS = ("gaussian", "laplace", "logistic")  # that noise_layer can draw
 
 
@@ -76,7 +77,7 @@ def keras_network(network: Network, noise: TrainingNoise | None = None) -> keras
     """
     keras, _ = import_keras()
     name = network.activation.__name__
-    if name not in ("sigmoid", "tanh", "relu", "threshold"):
+    if network.activation not in GRADIENTS:
         raise GLRError(f"ACTIVATION = {name}: Keras has no gradient of it; use sigmoid")
     activation = threshold_with_sigmoid_gradient() if name == "threshold" else name
     inputs = x = keras.Input((network.sizes[0],))

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import sys
+import textwrap
 import tokenize
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -116,6 +117,8 @@ KINDS: dict[str, Kind] = {
     "NAMES": _text("names of networks"),
     "SEEDS": _whole(1),
     "PROCESSES": _whole(1),
+    "WRITE_DOCS": FLAG,
+    "VARIANTS": _text("scripts of Train&Test with flags"),
     "DASK": Kind(str, lambda v: isinstance(v, str), "the address of a Dask scheduler, or nothing"),
 }
 
@@ -123,7 +126,7 @@ KINDS: dict[str, Kind] = {
 NAMED: dict[str, dict[str, object]] = {
     "ACTIVATION": {f.__name__: f for f in network.ACTIVATIONS},
     "LOSS": {f.__name__: f for f in (losses.cross_entropy, losses.zero_one)},
-    "NOISE": {law.name: law for law in (noise.gaussian, noise.laplace, noise.logistic)},
+    "NOISE": {law.name: law for law in noise.LAWS},
     "OPTIMIZER": {f.__name__: f for f in (optimizers.sgd, optimizers.adagrad, optimizers.adam)},
     "SCHEDULE": {f.__name__: f for f in (optimizers.cosine, optimizers.constant)},
 }
@@ -248,7 +251,8 @@ def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -
     """Add --name to the parser, with the script's comment and value as its help."""
     kind = KINDS[name]
     flag = "--" + name.lower().replace("_", "-")
-    text = f"{comment} (default: {as_typed(default) or 'none'})".replace("%", "%%")
+    shown = textwrap.shorten(as_typed(default), 200, placeholder=" …")
+    text = f"{comment} (default: {shown or 'none'})".replace("%", "%%")
     if kind is FLAG:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
         return
@@ -286,7 +290,9 @@ def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
     kind = KINDS[name]
     if name in NAMED and isinstance(value, str):
         own = {key: item for key, item in script.items() if _is_own(key, item, script)}
-        choices = NAMED[name] | {key: item for key, item in own.items() if kind.is_right(item)}
+        fitting = {key: item for key, item in own.items() if kind.is_right(item)}
+        by_name = {str(name_of(item)): item for item in fitting.values()}
+        choices = NAMED[name] | by_name | fitting
         if value not in choices:
             raise GLRError(f"{name} = {value}: no such name; give one of {', '.join(choices)}")
         value = choices[value]
@@ -296,4 +302,6 @@ def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
         raise GLRError(f"{name} = {as_typed(value) or 'nothing'}: must be {kind.words}")
     if name in NAMED and not isinstance(name_of(value), str):
         raise GLRError(f"{name}: has no name to be recorded by; wrap it in a function (def)")
+    if name in NAMED and NAMED[name].get(name_of(value), value) is not value:
+        raise GLRError(f"{name} = {name_of(value)}: is the name of another in glr; rename yours")
     return tuple(values) if kind.many else value

@@ -196,6 +196,12 @@ def own_dataset(source: str) -> Dataset:
             f"{path}: class {untrained[0]} has test samples but no training sample; "
             "add some or leave it out"
         )
+    skipped = np.setdiff1d(np.arange(y.max()), split[1])
+    if skipped.size:
+        raise GLRError(
+            f"{path}: no training sample of class {skipped[0]}, though labels go up to {y.max()}; "
+            "number the classes 0, 1, 2, ..."
+        )
     return Dataset(dataset_label(source), *split, source, arrays["x"].shape[1:])
 
 

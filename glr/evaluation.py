@@ -18,7 +18,15 @@ from glr.files import write_whole
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model
 from glr.plots import new_figure, plain_axes, save_figure
-from glr.robustness import Row, blind_spot, csv_text, load_model_for, models_found, rows_of
+from glr.robustness import (
+    Row,
+    accuracy_by_class,
+    blind_spot,
+    csv_text,
+    load_model_for,
+    models_found,
+    rows_of,
+)
 from glr.samples import Samples, how_to_make, load_samples, samples_path
 from glr.tables import (
     PUBLISHED,
@@ -42,15 +50,16 @@ PRETRAINED = ROOT / "models" / "pretrained"  # weights of seed 0, written by stu
 
 
 def samples_of(constants: SimpleNamespace, data: Dataset) -> list[Samples]:
-    """The samples that the constants name, or all of the data set's; each one checked."""
+    """The samples that the constants name, or all of the data set's, if any; each one checked."""
     folder = samples_path(constants.DATA_DIR, data.name, "any").parent
     names = [name.removesuffix(".npz") for name in constants.SAMPLES]
     paths = [samples_path(constants.DATA_DIR, data.name, name) for name in names]
     paths = paths or sorted(folder.glob("*.npz"))
     if not paths:
-        raise GLRError(
-            f"{folder}: no samples; run python {how_to_make('fgsm', constants.DATASET)} and "
-            f"python {how_to_make('corruptions', constants.DATASET)}"
+        print(
+            f"{folder}: no samples, so the clean accuracies alone; for the others run "
+            f"python {how_to_make('fgsm', constants.DATASET)} and "
+            f"python {how_to_make('corruptions', constants.DATASET)} first"
         )
     return [load_samples(path, data) for path in paths]
 
@@ -129,10 +138,19 @@ def evaluate(constants: SimpleNamespace) -> list[Row]:
     models = named or known_models(constants, data)
     check_seeds(models)
     samples = samples_of(constants, data)
-    for note in filter(None, (blind_spot(one.metadata) for one in samples)):
+    lost = (lost_classes(model, data) for model in models.values())
+    for note in filter(None, (*(blind_spot(one.metadata) for one in samples), *lost)):
         print(note)
     bar = tqdm(models.values(), desc="evaluating", unit="model", disable=None)
     return [row for model in bar for row in rows_of(model, data, samples)]
+
+
+def lost_classes(model: Model, data: Dataset) -> str:
+    """A note on the classes of which the model gets no clean test sample right, else nothing."""
+    lost = [str(k) for k, share in accuracy_by_class(model, data).items() if share == 0]
+    if not lost:
+        return ""
+    return f"Note: {model.name} of seed {model.seed} is never right on class {', '.join(lost)}."
 
 
 def results_dir() -> Path:

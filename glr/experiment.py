@@ -21,6 +21,7 @@ from glr.losses import cross_entropy
 from glr.machine import prepare_for_small_arrays
 from glr.models import MAX_BYTES
 from glr.network import Network, n_parameters, new_network, threshold
+from glr.noise import LAWS, check_law
 from glr.npz import MAX_ARRAYS
 from glr.passes import GLR, NUMPY_LOOPS, Loops
 from glr.records import checkpoint_path, evaluated_on, recorded_constants, run_files
@@ -71,6 +72,8 @@ def glr_method(constants: SimpleNamespace) -> GLR:
         raise GLRError("CONDITIONAL_SCORE = True: is for ACTIVATION = threshold; set it to False")
     if c.CONDITIONAL_SCORE and (c.NOISE.cdf is None or c.NOISE.score_gap is None):
         raise GLRError("CONDITIONAL_SCORE = True: NOISE has no cdf and score_gap; set it to False")
+    if c.NOISE not in LAWS:
+        check_law(c.NOISE, run_generator(c.SEED), needs_cdf=c.CONDITIONAL_SCORE)
     return GLR(
         activation=c.ACTIVATION,
         loss=c.LOSS,

@@ -14,12 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glr.arrays import Array, empty_neurons_first
+from glr.errors import GLRError
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], tuple[Array, Array]]
 
 LOGISTIC_SCALE = math.sqrt(3.0) / math.pi  # β of the logistic law with standard deviation 1
 LAPLACE_SCALE = 1.0 / math.sqrt(2.0)  # β of the Laplace law with standard deviation 1
 UNIFORM_STEP = (1 - 2**-22) * 2**-31  # takes a signed 32-bit word into (−1, 1), see uniform
+CHECKED_SHAPE = (64, 64, 64)  # of the draws that a law of your own is checked by
+CHECKED_ERROR = 0.1  # far more than the means err by, and less than what matters
+CHECKED_LOGITS = (-30.0, -2.0, -1.0, -0.3, 0.3, 1.0, 2.0, 30.0)
 GAUSSIAN_CLIP = 1e-6  # keeps Φ off 0 and 1, where float32 has no digits left to divide by
 
 
@@ -30,16 +34,62 @@ class NoiseLaw:
     name
         what results and metadata call it.
     draw(rng, shape)
-        noise r and its score s(r), two float32 arrays of `shape`. All that a new law needs.
+        noise r and its score s(r), two float32 arrays of `shape`. All that a new law needs. f must
+        be without jumps: equation (1) is an integration by parts. So r is not uniform.
     cdf(v), score_gap(v)
-        F(v), and E[s | r > −v] − E[s | r < −v] = f(v) / (F(v)(1 − F(v))): the conditional score
-        of a threshold neuron is score_gap(v)·(x − F(v)). Only `CONDITIONAL_SCORE` asks for them.
+        F(v), and E[s | r > −v] − E[s | r < −v] = f(v) / (F(v)(1 − F(v))), both finite for every v:
+        the conditional score of a threshold neuron is score_gap(v)·(x − F(v)). Only
+        `CONDITIONAL_SCORE` asks for them.
     """
 
     name: str
     draw: Draw
     cdf: Callable[[Array], Array] | None = None
     score_gap: Callable[[Array], Array | float] | None = None
+
+
+def noise_and_score(
+    law: NoiseLaw, rng: np.random.Generator, shape: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """What the law draws; GLRError unless it is two arrays of the shape."""
+    drawn = law.draw(rng, shape)
+    shapes = [np.shape(part) for part in drawn] if isinstance(drawn, tuple) else [np.shape(drawn)]
+    if shapes != [shape, shape]:
+        raise GLRError(
+            f"the noise {law.name} drew shapes {', '.join(map(str, shapes))}, not {shape} twice: "
+            "its draw must return the noise and its score"
+        )
+    return drawn
+
+
+def check_law(law: NoiseLaw, rng: np.random.Generator, needs_cdf: bool) -> None:
+    """Raise GLRError unless the law's draws fit one another, as far as a sample of them shows.
+
+    E[r·s(r)] is 1 for every density without jumps, by parts; and E[s; r > −v] is f(v), which is
+    score_gap(v)·F(v)(1 − F(v)).
+    """
+    r, s = (np.asarray(part, np.float64) for part in noise_and_score(law, rng, CHECKED_SHAPE))
+    found = {"mean of r·s(r)": (r * s).mean(), "standard deviation of r": r.std()}
+    wrong = [f"the {what} is {value:.2f}" for what, value in found.items() if not is_near(value, 1)]
+    if wrong:
+        raise GLRError(
+            f"NOISE = {law.name}: {', '.join(wrong)}, not 1; scale it, or mend its score, which is "
+            "−d log f/dr of a density f without jumps"
+        )
+    for v in CHECKED_LOGITS if needs_cdf else ():
+        p, gap = (float(of_v(np.float32(v))) for of_v in (law.cdf, law.score_gap))
+        share, mean_score = (r > -v).mean(), (s * (r > -v)).mean()
+        if not (is_near(p, share) and is_near(gap * p * (1 - p), mean_score)):
+            raise GLRError(
+                f"NOISE = {law.name}: at v = {v:g} cdf is {p:.2f} and score_gap·cdf·(1 − cdf) "
+                f"{gap * p * (1 - p):.2f}, and by its draws {share:.2f} and {mean_score:.2f}; mend "
+                "cdf and score_gap, or set CONDITIONAL_SCORE to False"
+            )
+
+
+def is_near(value: float, goal: float) -> bool:
+    """Whether a mean over the checked draws may be that of its goal. NaN is not."""
+    return abs(value - goal) < CHECKED_ERROR
 
 
 def random_words(
@@ -130,3 +180,4 @@ def _laplace_score_gap(v: Array) -> Array:
 gaussian = NoiseLaw("gaussian", _draw_gaussian, _gaussian_cdf, _gaussian_score_gap)
 laplace = NoiseLaw("laplace", _draw_laplace, _laplace_cdf, _laplace_score_gap)
 logistic = NoiseLaw("logistic", _draw_logistic, _logistic_cdf, _logistic_score_gap)
+LAWS = (gaussian, laplace, logistic)

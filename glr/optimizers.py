@@ -1,7 +1,8 @@
 """Gradient descent on one flat parameter vector, in place; and how its step size falls.
 
-An optimizer is `update(parameters, gradient, rate, state)`; `state` is a dict of arrays that the
-optimizer fills on its first call, so that training can store it and continue from it.
+An optimizer is `update(parameters, gradient, rate, state)`, which changes the parameters in place
+and returns nothing; `state` is a dict of arrays that it fills on its first call, and changes in
+place later, so that training can store it and continue from it.
 
 A schedule is `factor(step, steps)`: what multiplies the step size at a step, counted from 0, of so
 many in all.

@@ -1,7 +1,8 @@
 """What the scripts write of their runs: the tables of README.md, docs/results.md and docstrings.
 
-The committed pages hold the figures of the scripts' own constants. A run with others, or without
-one of the data sets, is written to a page of its own beside the results.
+The committed pages hold the figures of the scripts' own constants: WRITE_DOCS writes them. A run
+without it, with other constants, or without one of the data sets, is written to a page of its own
+beside the results.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from glr.errors import GLRError
 from glr.evaluation import results_dir
 from glr.experiment import run_generator
 from glr.files import write_whole
-from glr.models import load_model
+from glr.models import layers_and_metadata, load_model
 from glr.network import accuracy
 from glr.perturbation import perturbed, surrogate
 from glr.robustness import Row, read_csv
@@ -37,9 +38,11 @@ from glr.tables import (
     markdown_table,
     mean_and_spread,
     other_conditions,
+    plain_table,
     present,
     published_cell,
     table_lines,
+    variants_table,
     what_controls_say,
     what_epsilon_decides,
     what_published_cells_say,
@@ -51,11 +54,13 @@ README_ROWS = {  # the networks of README's table, and what it calls them
     **{name: f"[{name}.py](Train%26Test/{name}.py)" for name in DESCRIBED},
     "BP+L2C": "[BP.py](Train%26Test/BP.py) with LRS's noise and penalty",
 }
-NO_BEARING = ("PROCESSES", "DASK")  # of the constants, on any figure
+NO_BEARING = ("PROCESSES", "DASK", "WRITE_DOCS")  # of the constants, on any figure
 
 
-def is_whole(constants: SimpleNamespace, script: Mapping[str, object]) -> bool:
-    """Whether all constants that have a bearing are what the script (its globals) says."""
+def is_for_docs(constants: SimpleNamespace, script: Mapping[str, object]) -> bool:
+    """Whether docs/ are asked for, and all constants with a bearing are the script's (globals)."""
+    if not constants.WRITE_DOCS:
+        return False
     stated = (vars(constants).keys() & script.keys()) - set(NO_BEARING)
     return all(getattr(constants, name) == script[name] for name in stated)
 
@@ -79,7 +84,7 @@ def write_page(name: str, block: str, whole: bool) -> None:
         return
     path = results_dir() / f"{name}.md"
     write_whole(path, lambda file: file.write(f"{block}\n".encode()))
-    print(f"Written: {path}; docs/results.md keeps what the script's own constants gave")
+    print(f"Written: {path}; docs/results.md keeps what the project's own constants gave")
 
 
 def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
@@ -121,14 +126,19 @@ def write_penalties(constants: SimpleNamespace, whole: bool) -> None:
     write_page("penalties", table, whole)
 
 
-def write_ablation(runs: list[Task], whole: bool) -> None:
-    """Write the table of what else was tried, on held-out training samples."""
+def write_ablation(runs: list[Task], where: str, whole: bool) -> None:
+    """Print and write what the variants reached; with two seeds or more, less the first of them.
+
+    where : "validation" or "test", which samples their accuracies are of
+    """
     accuracies: dict[str, list[float]] = {}
     for task in runs:
-        reached = load_model(task.path).metadata["metrics"]["validation_accuracy"]
+        _, metadata = layers_and_metadata(task.path)
+        reached = metadata["metrics"][f"{where}_accuracy"]
         accuracies.setdefault(" ".join([task.script, *task.extra]), []).append(100 * reached)
-    lines = [["command", "validation accuracy (%)"]]
-    lines += [[f"`{command}`", mean_and_spread(values)] for command, values in accuracies.items()]
+    lines = variants_table(accuracies, f"{where} accuracy (%)")
+    print(plain_table(lines))
+    lines = [lines[0], *([f"`{command}`", *cells] for command, *cells in lines[1:])]
     write_page("ablation", markdown_table(lines), whole)
 
 

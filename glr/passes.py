@@ -17,7 +17,7 @@ from glr.arrays import Array, empty_neurons_first, neurons_first, neurons_last_b
 from glr.errors import GLRError
 from glr.losses import Loss
 from glr.network import Activation, Layer, threshold
-from glr.noise import NoiseLaw, logistic, random_words
+from glr.noise import NoiseLaw, logistic, noise_and_score, random_words
 
 MOVED_FLOATS = 2**18  # of output logits after local changes at a time: 1 MB, as caches have
 PIECE_COLUMNS = 1280  # passes × samples in one product, see piece_size
@@ -260,14 +260,7 @@ def noisy_neurons(
 ) -> Neurons:
     """Outputs φ(v + σr). The noise's law is symmetric: −r has the probability of r."""
     v, scale, shape = logits
-    drawn = law.draw(rng, shape)
-    shapes = [np.shape(part) for part in drawn] if isinstance(drawn, tuple) else [np.shape(drawn)]
-    if shapes != [shape, shape]:
-        raise GLRError(
-            f"the noise {law.name} drew shapes {', '.join(map(str, shapes))}, not {shape} twice: "
-            "its draw must return the noise and its score"
-        )
-    r, score = drawn
+    r, score = noise_and_score(law, rng, shape)
     noisy = scale * r
     noisy += v
     x = outputs_of(activation, noisy)

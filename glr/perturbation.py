@@ -212,9 +212,7 @@ def write_corruptions(constants: SimpleNamespace) -> None:
     check_image_range(data)
     check_square_images(data)
     chosen = [name for name in CORRUPTIONS if name in constants.CORRUPTIONS]
-    title = "corruptions" if chosen == [*CORRUPTIONS] else "+".join(chosen)
-    picture = samples_path(constants.DATA_DIR, data.name, title).with_suffix(".png")
-    check_writable(picture)
+    check_writable(samples_path(constants.DATA_DIR, data.name, chosen[0]))
     shown = {}
     for name in tqdm(chosen, unit="corruption", disable=None):
         samples = corrupted(data, name, constants.SEED)
@@ -222,6 +220,8 @@ def write_corruptions(constants: SimpleNamespace) -> None:
         save_samples(path, samples)
         print(f"{name}: {len(samples.x)} images × severities 1–5; {path}")
         shown[name] = as_images(samples.x_adv[:, 0].astype(np.float32))
+    title = "corruptions" if chosen == [*CORRUPTIONS] else "+".join(chosen)
+    picture = samples_path(constants.DATA_DIR, data.name, title).with_suffix(".png")
     draw_corruptions(picture, as_images(data.x_test[:1])[0], shown)
     print(f"picture: {picture}")
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import platform
 import sys
+import zlib
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 
 from glr.constants import name_of
 from glr.data import dataset_label
 from glr.errors import GLRError
 from glr.files import place_aside, set_aside, write_whole
 from glr.models import layers_and_metadata, save_model
+from glr.noise import NoiseLaw
 from glr.plots import draw_learning_curve
 from glr.training import Evaluation, Run
 
@@ -89,12 +92,29 @@ def keep_other_model(path: Path, wanted: dict) -> str:
 
 
 def recorded_constants(constants: SimpleNamespace) -> dict:
-    """The script's constants as JSON can hold them: functions by name, tuples as lists."""
-    return {
+    """The script's constants as JSON can hold them: functions by name, tuples as lists.
+
+    Functions of your own are told from others of their name by `own_code`, their checksums.
+    """
+    recorded = {
         name: [name_of(v) for v in value] if isinstance(value, tuple) else name_of(value)
         for name, value in vars(constants).items()
         if name not in NO_BEARING
     }
+    own_code = {name: code_checksum(value) for name, value in vars(constants).items()}
+    own_code = {name: checksum for name, checksum in own_code.items() if checksum}
+    return recorded | ({"own_code": own_code} if own_code else {})
+
+
+def code_checksum(value: object) -> int:
+    """A CRC-32 of the source of a function, or of a noise law's; 0 if it is glr's, or has none."""
+    parts = (value.draw, value.cdf, value.score_gap) if isinstance(value, NoiseLaw) else (value,)
+    own = [
+        part
+        for part in parts
+        if isinstance(part, FunctionType) and not part.__module__.startswith("glr.")
+    ]
+    return zlib.crc32("".join(map(inspect.getsource, own)).encode())
 
 
 def run_metadata(run: Run, constants: SimpleNamespace) -> dict:

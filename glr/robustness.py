@@ -14,7 +14,7 @@ import numpy as np
 from glr.data import Dataset, n_classes
 from glr.errors import GLRError
 from glr.models import Model, load_model
-from glr.network import accuracy
+from glr.network import accuracy, is_right
 from glr.samples import Samples, severities_of
 
 EPSILON_ATTACKS = ("fgsm", "pgd", "square")  # those whose samples are made for an ε
@@ -89,6 +89,12 @@ def rows_of(model: Model, data: Dataset, samples: Iterable[Samples]) -> list[Row
             for severity, x in zip(severities_of(metadata), x_adv, strict=True)
         ]
     return rows
+
+
+def accuracy_by_class(model: Model, data: Dataset) -> dict[int, float]:
+    """The share in [0, 1] of each class's clean test samples that are right, by class."""
+    right = is_right(model.network.logits_of_rows(data.x_test), data.y_test)
+    return {int(k): float(right[data.y_test == k].mean()) for k in np.unique(data.y_test)}
 
 
 def csv_text(rows: Iterable[Row]) -> str:

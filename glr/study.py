@@ -23,7 +23,7 @@ from glr.errors import GLRError
 from glr.evaluation import PRETRAINED
 from glr.experiment import glr_method
 from glr.files import write_whole
-from glr.models import load_model
+from glr.models import layers_and_metadata
 from glr.passes import GLR
 from glr.records import keep_other_model, recorded_constants, run_path
 from glr.tables import GLR_ROWS
@@ -73,8 +73,11 @@ def tasks(
 
 
 def constants_of(script: str, flags: Sequence[str]) -> SimpleNamespace:
-    """The constants of a script of Train&Test after the flags."""
-    return script_constants(runpy.run_path(str(SCRIPTS / script)), list(flags))
+    """The constants of a script of Train&Test after the flags; GLRError if it is not there."""
+    path = SCRIPTS / script
+    if not path.is_file():
+        raise GLRError(f"{path}: no such script; name one of that folder")
+    return script_constants(runpy.run_path(str(path)), list(flags))
 
 
 def recorded_constants_of(task: Task) -> dict:
@@ -87,9 +90,10 @@ def is_finished(task: Task) -> bool:
     if not task.path.exists():
         return False
     try:
-        return load_model(task.path).metadata.get("constants") == recorded_constants_of(task)
-    except GLRError:  # a damaged file, or an activation of someone's own: the run is done again
+        _, metadata = layers_and_metadata(task.path)
+    except GLRError:  # a damaged file: the run is done again
         return False
+    return metadata.get("constants") == recorded_constants_of(task)
 
 
 def trained_files(task: Task) -> dict[str, bytes]:

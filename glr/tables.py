@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -80,6 +80,21 @@ def table_lines(rows: list[Row], dataset: str, models: list[str]) -> list[list[s
         below = [published_cell(dataset, model, c) for c in columns]
         if any(below):
             lines.append(["  published", *below])
+    return lines
+
+
+def variants_table(accuracies: Mapping[str, Sequence[float]], title: str) -> list[list[str]]:
+    """The accuracies of variants, seed by seed, as cells with a header.
+
+    With two seeds or more, each less the first variant's, and Welch's p for a difference as large.
+    """
+    first, *_ = accuracies.values()
+    if len(first) < 2:
+        return [["command", title], *([name, mean_and_spread(v)] for name, v in accuracies.items())]
+    lines = [["command", title, "less the first", "p"]]
+    for name, values in accuracies.items():
+        compared = [f"{fmean(values) - fmean(first):+.2f}", f"{welch_p(values, first):.2g}"]
+        lines.append([name, mean_and_spread(values), *(compared if len(lines) > 1 else ["", ""])])
     return lines
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from glr.arrays import Array, State
 from glr.data import Dataset
-from glr.errors import DivergenceError
+from glr.errors import DivergenceError, GLRError
 from glr.estimator import Estimator
 from glr.losses import Loss
 from glr.network import Layer, Network, accuracy, layer_views
@@ -120,9 +120,30 @@ def take_step(run: Run, batch: Batch, plan: Plan) -> None:
         gradient = run.estimator.gradient(layers, batch)
         write_descent(layer_views(flat, network.sizes), gradient.layers, layers, plan)
         rate = plan.learning_rate * plan.schedule(run.step - 1, plan.steps)
-        plan.optimizer(network.parameters, flat, rate, run.optimizer_state)
+        returned = plan.optimizer(network.parameters, flat, rate, run.optimizer_state)
+        check_optimizer(returned, run)
         check_finite(gradient.risk, network.parameters, run.step)
     run.risks.append(gradient.risk)
+
+
+def check_optimizer(returned: object, run: Run) -> None:
+    """Raise GLRError unless the optimizer returned nothing, and its state can be stored."""
+    if returned is not None:
+        raise GLRError(
+            "OPTIMIZER: returned something; it must change the parameters in place, "
+            "as parameters -= …, and return nothing"
+        )
+    other = [key for key, value in run.optimizer_state.items() if not is_array(value)]
+    if other:
+        raise GLRError(
+            f"OPTIMIZER: {other[0]} of its state is no array, and could not be stored; "
+            "keep np.zeros(()) for a number, and change it in place"
+        )
+
+
+def is_array(value: object) -> bool:
+    """Whether a value is an array of numbers."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
 
 
 def check_finite(risk: float, parameters: Array, step: int) -> None:

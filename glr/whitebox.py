@@ -7,6 +7,7 @@ for no gradient shows whether the gradient misleads (Carlini et al. 2019, arXiv 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from glr.attacks import InputGradient, fgsm, keras_input_gradient, pgd, zero_gradient_share
-from glr.backpropagation import keras_network
+from glr.backpropagation import GRADIENTS, keras_network
 from glr.black_box import square_attack
 from glr.constants import as_typed
 from glr.data import Dataset, load_dataset
@@ -43,17 +44,21 @@ LabelledRows = tuple[np.ndarray, np.ndarray]  # inputs (N × n_in) in [0, 1], la
 
 def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     """The models of DATASET that NAMES and SEEDS choose, in the order of NAMES."""
-    models = known_models(constants, data)
-    chosen = [
-        model
-        for name in constants.NAMES
-        for model in models.values()
-        if model.name == name and model.seed < constants.SEEDS
-    ]
+    models = known_models(constants, data).values()
+    chosen = []
+    for name in constants.NAMES:
+        own = [model for model in models if model.name == name and model.seed < constants.SEEDS]
+        if not own:
+            print(f"Left out: {name}, of which there is no model of {data.name}", file=sys.stderr)
+        elif own[0].network.activation not in GRADIENTS:
+            print(f"Left out: {name}, whose activation Keras has no gradient of", file=sys.stderr)
+        else:
+            chosen += own
     if not chosen:
         raise GLRError(
-            f"NAMES = {as_typed(constants.NAMES)}: no such model of {data.name} in "
-            f'{constants.MODELS_DIR}; python "Train&Test/study.py" trains them'
+            f"NAMES = {as_typed(constants.NAMES)}: none can be attacked; there are "
+            f"{', '.join(sorted({model.name for model in models}))}, and "
+            'python "Train&Test/study.py" trains the default ones'
         )
     return chosen
 

@@ -313,6 +313,8 @@ REFUSED = {
     "huge float label": ({"x": X, "y": np.where(Y > 1, 1e300, Y)}, "10000 or more"),
     "label 10000": ({"x": X, "y": np.where(Y > 1, 10_000, Y)}, "10000 or more"),
     "label gaps": ({"x": X, "y": np.where(Y > 1, 31, Y)}, "label 31 among 30 samples"),
+    "labels from 1": ({"x": X, "y": Y + 1}, "no training sample of class 0, though labels go up"),
+    "skipped label": ({"x": X, "y": np.where(Y > 1, 3, Y)}, "class 2, though labels go up to 3"),
     "one-hot": ({"x": X, "y": np.eye(3)[Y]}, "y has shape (30, 3)"),
     "new test class": ({"x": X, "y": Y, "x_test": X, "y_test": Y + 1}, "class 3 has test samples"),
     "features": ({"x": X, "y": Y, "x_test": X[:3, 1:], "y_test": Y[:3]}, "4 numbers per sample"),

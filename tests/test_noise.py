@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from glr.noise import gaussian, laplace, logistic, random_words, uniform
+from glr.errors import GLRError
+from glr.noise import NoiseLaw, check_law, gaussian, laplace, logistic, random_words, uniform
 
 ERROR = 1e-4  # the chance that one statistical test rejects a right law
 SHAPE = (1001, 3, 333)  # a million draws, an odd number in every replicate
@@ -222,3 +223,64 @@ def test_same_seed_gives_the_same_noise(name):
     first, again, other = (LAWS[name][0].draw(generator(s), (3, 5))[0] for s in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.any(first == other)
+
+
+def student_t(rng, shape):
+    """Student's t of 5 degrees of freedom at unit variance: heavy tails, and a right score."""
+    scale, t = np.sqrt(5 / 3), rng.standard_t(5, shape)
+    return t / scale, 6 * t / (5 + t * t) * scale
+
+
+def flat(rng, shape):
+    """Uniform noise, whose density jumps."""
+    return rng.uniform(-np.sqrt(3), np.sqrt(3), shape), np.zeros(shape)
+
+
+def times(r_factor, s_factor):
+    """Gaussian noise and score times these."""
+
+    def draw(rng, shape):
+        r = rng.standard_normal(shape)
+        return r_factor * r, s_factor * r
+
+    return draw
+
+
+@each_law
+def test_glr_s_laws_pass_the_check_of_your_own(name):
+    check_law(LAWS[name][0], generator(), needs_cdf=True)
+
+
+def test_a_law_of_heavy_tails_passes_the_check():
+    check_law(NoiseLaw("t5", student_t), generator(), needs_cdf=False)
+
+
+@pytest.mark.parametrize(
+    ("draw", "complaint"),
+    [
+        (flat, r"the mean of r·s\(r\) is 0.00, not 1"),
+        (times(1, -1), r"the mean of r·s\(r\) is -1.00, not 1"),
+        (times(3, 1), r"r·s\(r\) is 2.99, the standard deviation of r is 3.00, not 1"),
+        (times(3, 1 / 3), r"NOISE = own: the standard deviation of r is 3.00, not 1; scale it"),
+        (times(1, np.nan), r"the mean of r·s\(r\) is nan"),
+        (lambda rng, shape: rng.random(shape), r"the noise own drew shapes \(64, 64, 64\), not"),
+    ],
+)
+def test_a_law_whose_noise_and_score_do_not_fit_is_refused(draw, complaint):
+    with pytest.raises(GLRError, match=complaint):
+        check_law(NoiseLaw("own", draw), generator(), needs_cdf=False)
+
+
+@pytest.mark.parametrize(
+    ("cdf", "score_gap", "complaint"),
+    [
+        (lambda v: logistic.cdf(-v), gaussian.score_gap, r"at v = -30 cdf is 1.00"),
+        (gaussian.cdf, lambda v: 2 * gaussian.score_gap(v), r"at v = -1 .* by its draws 0.16 and"),
+        (gaussian.cdf, lambda v: gaussian.score_gap(v) / (abs(v) < 9), "at v = -30 .* (nan|inf)"),
+    ],
+)
+def test_a_law_whose_conditional_scores_do_not_fit_its_draws_is_refused(cdf, score_gap, complaint):
+    law = NoiseLaw("own", gaussian.draw, cdf, score_gap)
+    check_law(law, generator(), needs_cdf=False)
+    with np.errstate(all="ignore"), pytest.raises(GLRError, match=complaint):
+        check_law(law, generator(), needs_cdf=True)

@@ -270,8 +270,6 @@ def test_one_corruption_alone_is_as_among_all_and_has_a_picture_of_its_own(chain
 def test_missing_samples_and_models_are_named_with_what_to_run(chain, tmp_path):
     _, env, *_ = chain
     empty = {**env, "GLR_RESULTS_DIR": str(tmp_path / "results")}
-    ran = run("testAdv.py", env={**empty, "GLR_DATA_DIR": str(tmp_path / "none")})
-    assert_refused(ran, 'run python "RobustnessTest/generate_adv.py" --dataset digits', tmp_path)
     np.savez(tmp_path / "own.npz", x=DIGITS.x_test, y=DIGITS.y_test)
     ran = run("testAdv.py", "--dataset", tmp_path / "own.npz", env=empty)
     assert_refused(ran, "no model of own; train one first", tmp_path)
@@ -281,6 +279,21 @@ def test_missing_samples_and_models_are_named_with_what_to_run(chain, tmp_path):
     assert_refused(ran, "CORRUPTIONS = fog: give gaussian_noise", tmp_path)
     ran = run("generate_adv.py", "--target", "none.npz", env=empty)
     assert_refused(ran, "none.npz", tmp_path)
+
+
+def test_without_samples_the_clean_accuracies_are_shown_and_what_makes_others(chain, tmp_path):
+    _, env, *_ = chain
+    places = {"GLR_RESULTS_DIR": str(tmp_path / "results"), "GLR_DATA_DIR": str(tmp_path / "none")}
+    ran = run("testAdv.py", env=env | places)
+    assert ran.returncode == 0, ran.stderr
+    folder = tmp_path / "none" / "digits" / "adversarial"
+    assert ran.stdout.startswith(
+        f"{folder}: no samples, so the clean accuracies alone; for the others run python "
+        '"RobustnessTest/generate_adv.py" --dataset digits and python '
+    )
+    assert "Note: BP-L2 of seed 0 is never right on class " in ran.stdout
+    with (tmp_path / "results" / "digits.csv").open() as file:
+        assert {row["condition"] for row in csv.DictReader(file)} == {"clean"}
 
 
 def test_pretrained_models_serve_where_none_were_trained_and_it_says_so(chain, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import ROOT, assert_same_run, history, run, saved
+from processes import ROOT, assert_same_run, command, history, run, saved
 
 GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
 HAS_MNIST = (Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist").is_dir()
@@ -235,7 +235,7 @@ def script_with_the_readme_s_code(home):
     """A copy of the project whose LRS.py has the README's Python blocks above its constants."""
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     script = copy_of_the_scripts(home) / "Train&Test" / "LRS.py"
     rule = "\n# -----"
     head, rest = script.read_text().split(rule, 1)
@@ -269,6 +269,67 @@ def test_the_readme_s_own_noise_law_trains(tmp_path):
     _, metadata = saved(tmp_path / "m" / "LRS_digits_seed0.npz")
     assert metadata["constants"]["NOISE"] == "mixture"
     assert metadata["metrics"]["test_accuracy"] > 0.9
+
+
+def test_the_readme_s_own_optimizer_and_schedule_train_and_resume(tmp_path):
+    script_with_the_readme_s_code(tmp_path / "home")
+    words = ("--optimizer", "momentum", "--schedule", "halves", "--models-dir", tmp_path / "m")
+    short = ("--steps", 600, "--checkpoint-every", 100, "--eval-every", 600)
+    with subprocess.Popen(command("LRS.py", *words, *short, home=tmp_path / "home")) as process:
+        while not (tmp_path / "m" / "LRS_digits_seed0.checkpoint").exists():
+            assert process.poll() is None
+        process.terminate()
+    ran = run("LRS.py", *words, *short, "--resume", home=tmp_path / "home")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.startswith("continues after step ")
+    _, metadata = saved(tmp_path / "m" / "LRS_digits_seed0.npz")
+    assert metadata["constants"]["OPTIMIZER"] == "momentum"
+    assert metadata["metrics"]["test_accuracy"] > 0.85
+
+
+def test_a_changed_function_is_another_constant(tmp_path):
+    """By its name alone a run would go on with another loss, a study take the old one for it."""
+    script_with_the_readme_s_code(tmp_path / "home")
+    words = ("--loss", "rank", "--steps", 40, "--models-dir", tmp_path / "m")
+    home = tmp_path / "home"
+    assert run("LRS.py", *words, home=home).returncode == 0
+    _, metadata = saved(tmp_path / "m" / "LRS_digits_seed0.npz")
+    assert metadata["constants"]["own_code"].keys() == {"LOSS"}
+    assert run("LRS.py", *words, home=home).stderr == ""
+    script = home / "Train&Test" / "LRS.py"
+    script.write_text(script.read_text().replace("sum(axis=-2)", "sum(axis=-2) ** 2"))
+    ran = run("LRS.py", *words, home=home)
+    assert ran.stderr.startswith("LRS_digits_seed0.npz was a model of other own_code: it goes to")
+
+
+@pytest.mark.parametrize(
+    ("constant", "code", "complaint"),
+    [
+        (
+            "ACTIVATION = sigmoid",
+            "def sigmoid(v):\n    return v",
+            "ACTIVATION = sigmoid: is the name of another in glr; rename yours",
+        ),
+        (
+            "NOISE = logistic",
+            "from glr.noise import NoiseLaw, laplace\nlogistic = NoiseLaw('laplace', laplace.draw)",
+            "NOISE = laplace: is the name of another in glr; rename yours",
+        ),
+        (
+            "OPTIMIZER = adam",
+            "def adam(parameters, gradient, rate, state):\n    return parameters - rate * gradient",
+            "OPTIMIZER = adam: is the name of another in glr; rename yours",
+        ),
+    ],
+)
+def test_a_name_of_glr_s_is_refused_for_one_of_your_own(constant, code, complaint, tmp_path):
+    """Only the name is recorded: testAdv.py would evaluate another network."""
+    script = copy_of_the_scripts(tmp_path / "home") / "Train&Test" / "LRS.py"
+    source = script.read_text()
+    assert f"\n{constant} " in source
+    script.write_text(source.replace("\n# -----", f"\n{code}\n# -----", 1))
+    ran = run("LRS.py", "--models-dir", tmp_path / "m", home=tmp_path / "home")
+    assert (ran.returncode, ran.stderr) == (2, f"LRS.py: {complaint}\n")
 
 
 @pytest.mark.parametrize("script", ["LRS.py", "testAdv.py"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from processes import assert_same_run
+from processes import assert_same_run, run
 
 from glr import pages, study
 from glr.constants import ROOT
@@ -56,8 +56,8 @@ def test_only_missing_and_outdated_runs_are_trained(tmp_path, monkeypatch):
 def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
     chosen = constants(tmp_path, SEEDS=1)
     runs = study.tasks(chosen, {"LRS": ("LRS.py", "--steps 10 --sigma 0")}, ["digits"])
-    says = r"LRS.py --name LRS --dataset digits --seed 0 --steps 10 --sigma 0: SIGMA = 0: GLR needs"
-    with pytest.raises(GLRError, match=f"^{says} noise"):
+    says = "LRS.py --name LRS --dataset digits --seed 0 --steps 10 --sigma 0: SIGMA = 0.0: GLR"
+    with pytest.raises(GLRError, match=f"^{says} needs noise in every layer"):
         study.train_missing([task for task in runs if not task.path.exists()], chosen)
 
 
@@ -153,11 +153,16 @@ def test_every_run_arrives_once_though_a_worker_is_killed(cluster, tmp_path, mon
         assert_same_run(tmp_path / "local", tmp_path / "remote", f"LRS_digits_seed{seed}")
 
 
-def test_a_run_is_whole_only_with_the_script_s_own_constants():
-    script = {"SEEDS": 5, "PENALTIES": (1.0, 2.0), "PROCESSES": 2, "Path": Path}
-    assert pages.is_whole(SimpleNamespace(SEEDS=5, PENALTIES=(1.0, 2.0), PROCESSES=9), script)
-    assert not pages.is_whole(SimpleNamespace(SEEDS=3, PENALTIES=(1.0, 2.0)), script)
-    assert not pages.is_whole(SimpleNamespace(SEEDS=5, PENALTIES=(1.0,)), script)
+def test_a_run_is_for_docs_only_if_asked_for_with_the_script_s_own_constants():
+    own = {"SEEDS": 5, "PENALTIES": (1.0, 2.0), "PROCESSES": 2, "WRITE_DOCS": False}
+    script = {**own, "Path": Path}
+    for changes, is_for_docs in (
+        ({"WRITE_DOCS": True, "PROCESSES": 9}, True),
+        ({}, False),
+        ({"WRITE_DOCS": True, "SEEDS": 3}, False),
+        ({"WRITE_DOCS": True, "PENALTIES": (1.0,)}, False),
+    ):
+        assert pages.is_for_docs(SimpleNamespace(**(own | changes)), script) is is_for_docs
 
 
 def test_a_study_of_no_data_set_is_one_clear_error(tmp_path):
@@ -250,3 +255,21 @@ def test_networks_are_the_study_s_by_their_constants_not_by_their_names(tmp_path
     places["MODELS_DIR"] = tmp_path / "models"
     assert study.are_trained(names, SimpleNamespace(SEEDS=1, **places), ["digits"])
     assert not study.are_trained(names, SimpleNamespace(SEEDS=1, **places), datasets)
+
+
+def test_variants_are_compared_over_seeds_and_docs_stay_as_they_are(tmp_path):
+    page = (ROOT / "docs" / "results.md").read_bytes()
+    env = {**os.environ, "GLR_RESULTS_DIR": str(tmp_path / "results")}
+    words = ("--dataset", "digits", "--validation", 100, "--seeds", 2, "--models-dir", tmp_path)
+    variants = ("LRS.py --steps 30", "LRT.py --steps 30 --noise laplace")
+    ran = run("ablation.py", *words, "--variants", *variants, env=env)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[0].split("  ")[0] == "command"
+    text = (tmp_path / "results" / "ablation.md").read_text()
+    assert text.startswith("| command | validation accuracy (%) | less the first | p |\n")
+    assert "| `LRT.py --validation 100 --steps 30 --noise laplace` | " in text
+    assert (ROOT / "docs" / "results.md").read_bytes() == page
+    ran = run("ablation.py", *words, "--variants", "none.py", env=env)
+    assert ran.stderr == (
+        f"ablation.py: {study.SCRIPTS / 'none.py'}: no such script; name one of that folder\n"
+    )

@@ -10,6 +10,7 @@ from glr.tables import (
     other_conditions,
     smaller_samples,
     table_lines,
+    variants_table,
     what_controls_say,
     what_epsilon_decides,
     what_published_cells_say,
@@ -31,6 +32,26 @@ def test_cells_are_means_over_severities_then_over_seeds():
     assert other_conditions(rows) == [
         ["model", "fgsm ε 0.05", "fgsm ε 1"],
         ["LRS", "5.00", "100.00"],
+    ]
+
+
+def test_variants_of_several_seeds_are_compared_with_the_first():
+    first, other = [95.0, 96.0, 97.0], [93.0, 94.0, 95.0]
+    table = variants_table({"LRS.py": first, "LRS.py --sigma 9": other}, "test accuracy (%)")
+    assert table == [
+        ["command", "test accuracy (%)", "less the first", "p"],
+        ["LRS.py", "96.00 ± 1.00", "", ""],
+        [
+            "LRS.py --sigma 9",
+            "94.00 ± 1.00",
+            "-2.00",
+            f"{ttest_ind(other, first, equal_var=False).pvalue:.2g}",
+        ],
+    ]
+    assert variants_table({"a": [1.0], "b": [2.0]}, "it") == [
+        ["command", "it"],
+        ["a", "1.00"],
+        ["b", "2.00"],
     ]
 
 

@@ -135,6 +135,30 @@ def test_a_first_loss_that_is_not_finite_is_not_blamed_on_the_step_size():
     check_finite(1.0, finite, 1)
 
 
+def returns_the_parameters(parameters, gradient, rate, state):
+    return parameters - rate * gradient
+
+
+def counts_in_a_number(parameters, gradient, rate, state):
+    state["step"] = state.get("step", 0) + 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "complaint"),
+    [
+        (returns_the_parameters, "OPTIMIZER: returned something; it must change the parameters in"),
+        (counts_in_a_number, "OPTIMIZER: step of its state is no array, and could not be stored"),
+    ],
+)
+def test_an_optimizer_that_could_not_train_or_be_stored_is_refused(optimizer, complaint):
+    network = new_network([4, 2], sigmoid, generator())
+    estimator = Estimator(lambda layers, batch: Gradient(layers, 1.0))
+    plan = Plan(cross_entropy, optimizer, 4, 2, 0.1, constant, 0.0, False, 3)
+    data = Dataset("own", np.ones((4, 4), np.float32), np.array([0, 1, 0, 1]), *[None] * 2)
+    with pytest.raises(GLRError, match=complaint):
+        next(train(Run(network, estimator), data, plan, generator()))
+
+
 def test_a_saved_model_is_loaded_as_it_was(tmp_path):
     network = new_network([4, 3, 2], threshold, generator())
     path = tmp_path / "m.npz"

@@ -1,6 +1,7 @@
 """Attacks on the networks themselves: what is measured, what the page says, how it is written."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from processes import run
 
 from glr import pages, whitebox
+from glr.data import Dataset
+from glr.errors import GLRError
 from glr.evaluation import PRETRAINED
 from glr.models import Model
 from glr.network import Network, sigmoid
@@ -131,5 +134,28 @@ def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, m
 def test_a_network_that_is_not_there_is_one_line(words):
     ran = run("whitebox.py", *words.split(), "--datasets", "digits")
     assert ran.returncode == 2
-    assert ran.stderr.startswith("whitebox.py: NAMES = ")
-    assert ran.stderr.endswith('; python "Train&Test/study.py" trains them\n')
+    said = ran.stderr.splitlines()
+    if "LRX" in words:
+        assert said.pop(0) == "Left out: LRX, of which there is no model of digits"
+    (line,) = said
+    assert line.startswith("whitebox.py: NAMES = ")
+    assert line.endswith('and python "Train&Test/study.py" trains the default ones')
+
+
+def test_a_network_without_a_gradient_is_left_out_with_a_note(monkeypatch, capsys):
+    def wave(v):
+        return np.sin(v)
+
+    own = MODEL._replace(
+        network=MODEL.network._replace(activation=wave),
+        metadata={"constants": {"NAME": "wave", "SEED": 0}},
+    )
+    models = {Path("LRS.npz"): MODEL, Path("wave.npz"): own}
+    monkeypatch.setattr(whitebox, "known_models", lambda constants, data: models)
+    asked = SimpleNamespace(NAMES=("wave", "LRS"), SEEDS=5)
+    data = Dataset("digits", *[None] * 4)
+    assert whitebox.chosen_models(asked, data) == [MODEL]
+    assert capsys.readouterr().err == "Left out: wave, whose activation Keras has no gradient of\n"
+    asked.NAMES = ("wave",)
+    with pytest.raises(GLRError, match="NAMES = wave: none can be attacked; there are LRS, wave"):
+        whitebox.chosen_models(asked, data)
