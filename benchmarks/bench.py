@@ -54,7 +54,7 @@ from glr.study import script_methods
 
 # --------------------------------------------------------------------------------------------
 WIDE = [784, 500, 500, 10]
-PUBLISHED_SIZES = ((10, 128), (100, 32), (100, 128))  # R and B of the published constants
+COMPARED_SIZES = ((10, 128), (100, 32), (100, 128))  # R and B; LRS has the first, LRSZ the last
 PUBLISHED_R = 10  # of the estimator whose precision per second is compared
 RESULTS = Path(__file__).resolve().parent / "results"
 REPEATS = 15  # turns of each step, of 50 ms or two calls; the median call counts
@@ -69,7 +69,7 @@ def name_of(sizes: list[int]) -> str:
 
 
 def against_published(repeats: int) -> list[Comparison]:
-    """Part 1: the published algorithm's step at the published R and B, in NumPy and PyTorch.
+    """Part 1: the published algorithm's step at three sizes of R and B, in NumPy and PyTorch.
 
     Ours, here and in parts 2 and 3, is the same estimate pass by pass, with one output draw and no
     local differences: the scripts need fewer passes, and part 4 times those. The published step
@@ -78,7 +78,7 @@ def against_published(repeats: int) -> list[Comparison]:
     """
     found = []
     for activation in (sigmoid, threshold):
-        for R, B in PUBLISHED_SIZES:
+        for R, B in COMPARED_SIZES:
             steps = glr_steps(PAPER, activation, R, B)
             case = f"{name_of(PAPER)} {activation.__name__}, R {R}, B {B}"
             times, others = beside_published(steps, activation, (R, B), repeats)
