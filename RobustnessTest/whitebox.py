@@ -5,9 +5,10 @@
     python whitebox.py --datasets digits --seeds 1 --names LRS LRT BP+L2C
 
 The attacks of the table have ε 0.1: FGSM transferred from the surrogate, as in the published table;
-FGSM and PGD along the network's own gradient (of a threshold network, along that of a sigmoid
-network of the same weights); and square, which needs no gradient. Only what is right under all of
-them counts in the last column. A picture shows PGD at other ε.
+FGSM and PGD along the network's own gradient; and square, which needs no gradient. A threshold
+network has none: the attacks follow those of four sigmoid networks of its weights, and an image
+counts if all four fail. Only what is right under every attack counts in the last column. A picture
+shows PGD at other ε.
 
 Written: whitebox.md and .png in RobustnessTest/results/; with --write-docs, from the constants
 below and all of study.py's networks, docs/results.md and docs/whitebox.png.
@@ -32,6 +33,7 @@ SEED = 0  # of square's random choices, and of the surrogate
 IMAGES = 1000  # the first so many test images; 0 for all
 EPSILON = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)  # of PGD in the picture
 PGD_STEPS = 40  # of pgd
+SLOPES = (1.0, 1.8, 3.0, 6.0)  # of the sigmoids whose gradients stand for a threshold's; all count
 QUERIES = 1000  # squares that square tries on each image
 WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
 # --------------------------------------------------------------------------------------------

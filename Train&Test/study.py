@@ -93,7 +93,7 @@ def main() -> None:
     if not is_for_docs(constants, globals()) or datasets != [*DATASETS]:
         write_page("results", results_block(datasets), whole=False)
         return
-    write_pretrained(runs, datasets)
+    write_pretrained(runs, constants, datasets)
     write_comparisons(constants, COMPARED)
     write_tables(constants, runs, datasets)
 

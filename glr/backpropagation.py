@@ -69,17 +69,20 @@ class TrainingNoise(NamedTuple):
     perturb: str = "logits"
 
 
-def keras_network(network: Network, noise: TrainingNoise | None = None) -> keras.Model:
+def keras_network(
+    network: Network, noise: TrainingNoise | None = None, slope: float = 1
+) -> keras.Model:
     """The network as a Keras model (N, n_in) → logits (N, n_out), with its parameters.
 
-    A threshold is flat, so its backward pass is replaced by the sigmoid's (BPDA: Athalye et al.
-    2018), which serves attacks only. The noise (the paper's BP+) is there in training mode alone.
+    A threshold is flat, so its backward pass is replaced by that of a sigmoid of slope·v (BPDA:
+    Athalye et al. 2018), which serves attacks only. The noise (the paper's BP+) is there in
+    training mode alone.
     """
     keras, _ = import_keras()
     name = network.activation.__name__
     if network.activation not in GRADIENTS:
         raise GLRError(f"ACTIVATION = {name}: Keras has no gradient of it; use sigmoid")
-    activation = threshold_with_sigmoid_gradient() if name == "threshold" else name
+    activation = threshold_with_sigmoid_gradient(slope) if name == "threshold" else name
     inputs = x = keras.Input((network.sizes[0],))
     for t, (W, _) in enumerate(network.layers):
         v = keras.layers.Dense(W.shape[1])(x)
@@ -92,14 +95,14 @@ def keras_network(network: Network, noise: TrainingNoise | None = None) -> keras
     return model
 
 
-def threshold_with_sigmoid_gradient() -> Callable:
-    """1 where v > 0, else 0, forward; the derivative of the sigmoid backward."""
+def threshold_with_sigmoid_gradient(slope: float) -> Callable:
+    """1 where v > 0, else 0, forward; the derivative of the sigmoid of slope·v backward."""
     _, tf = import_keras()
 
     @tf.custom_gradient
     def bpda_threshold(v):
-        slope = tf.sigmoid(v) * (1 - tf.sigmoid(v))
-        return tf.cast(v > 0, v.dtype), lambda upstream: upstream * slope
+        p = tf.sigmoid(slope * v)
+        return tf.cast(v > 0, v.dtype), lambda upstream: upstream * slope * p * (1 - p)
 
     return bpda_threshold
 

@@ -109,6 +109,7 @@ KINDS: dict[str, Kind] = {
     "TARGET": _text("surrogate, or the path of a model")._replace(many=False),
     "IMAGES": _whole(0),
     "PGD_STEPS": _whole(1),
+    "SLOPES": POSITIVE._replace(many=True),
     "PENALTY": POSITIVE,
     "PENALTIES": POSITIVE._replace(many=True),
     "WEIGHT_SIGMAS": POSITIVE._replace(many=True),

@@ -34,10 +34,7 @@ from glr.pictures import draw_attack, draw_corruptions
 from glr.records import run_path, save_run
 from glr.robustness import EPSILON_ATTACKS, load_model_for
 from glr.samples import Samples, samples_path, save_samples
-from glr.study import constants_of
-
-# The surrogate, the published code's separate ReLU network: what it has other than BP.py.
-SURROGATE = "--hidden 50 --activation relu --steps 5000 --learning-rate 0.001"
+from glr.study import surrogate_constants
 
 
 def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
@@ -54,17 +51,6 @@ def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
         return load_model_for(path, data)
     except GLRError as error:
         raise GLRError(f"{error}. If deleted, a surrogate of these data is trained") from error
-
-
-def surrogate_constants(constants: SimpleNamespace) -> SimpleNamespace:
-    """The constants of BP.py with which the surrogate of an attack is trained."""
-    own = {"--dataset": constants.DATASET, "--seed": constants.SEED}
-    places = {"--data-dir": constants.DATA_DIR, "--models-dir": constants.MODELS_DIR}
-    words = [str(word) for flag in (own | places).items() for word in flag]
-    settings = constants_of("BP.py", [*SURROGATE.split(), *words])
-    settings.NAME = "surrogate"  # a name that no training script takes
-    settings.RESUME = None  # wherever there is something to resume
-    return settings
 
 
 def attacked_model(constants: SimpleNamespace, data: Dataset) -> tuple[Network, str]:
@@ -191,7 +177,8 @@ def gradient_notes(network: Network, zero_share: float) -> list[str]:
     if network.activation is threshold:
         notes.append(
             "Note: a threshold network's true input gradient is zero everywhere; the attack "
-            "follows that of a sigmoid network of the same weights. Compare --attack square."
+            "follows that of a sigmoid network of the same weights. whitebox.py follows several, "
+            "and leaves far less."
         )
     if zero_share > 0:
         notes.append(

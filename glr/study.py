@@ -29,6 +29,11 @@ from glr.records import keep_other_model, recorded_constants, run_path
 from glr.tables import GLR_ROWS
 
 SCRIPTS = ROOT / "Train&Test"
+# The surrogate, the published code's separate ReLU network: what it has other than BP.py; and what
+# is added to its seed. Of the seed of a network it would begin with that one's weights, and meet
+# the same minibatches: too near a relative.
+SURROGATE = "--hidden 50 --activation relu --steps 5000 --learning-rate 0.001"
+SURROGATE_SEED = 1000
 
 
 class Task(NamedTuple):
@@ -78,6 +83,17 @@ def constants_of(script: str, flags: Sequence[str]) -> SimpleNamespace:
     if not path.is_file():
         raise GLRError(f"{path}: no such script; name one of that folder")
     return script_constants(runpy.run_path(str(path)), list(flags))
+
+
+def surrogate_constants(constants: SimpleNamespace) -> SimpleNamespace:
+    """The constants of BP.py with which the surrogate of an attack is trained."""
+    own = {"--dataset": constants.DATASET, "--seed": SURROGATE_SEED + constants.SEED}
+    places = {"--data-dir": constants.DATA_DIR, "--models-dir": constants.MODELS_DIR}
+    words = [str(word) for flag in (own | places).items() for word in flag]
+    settings = constants_of("BP.py", [*SURROGATE.split(), *words])
+    settings.NAME = "surrogate"  # a name that no training script takes
+    settings.RESUME = None  # wherever there is something to resume
+    return settings
 
 
 def recorded_constants_of(task: Task) -> dict:
@@ -222,9 +238,9 @@ def run_robustness_script(words: tuple[str, ...], constants: SimpleNamespace, da
         raise GLRError(f"{words[0]} --dataset {dataset}: failed; its message stands above")
 
 
-def write_pretrained(runs: list[Task], datasets: list[str]) -> None:
+def write_pretrained(runs: list[Task], constants: SimpleNamespace, datasets: Iterable[str]) -> None:
     """Copy the models of seed 0 and the surrogates to models/pretrained/, which comes with glr."""
-    models_dir = runs[0].path.parent
-    surrogates = [models_dir / f"surrogate_{dataset}_seed0.npz" for dataset in datasets]
-    for path in [t.path for t in runs if t.path.stem.endswith("_seed0")] + surrogates:
+    attacks = [SimpleNamespace(**vars(constants), DATASET=name, SEED=0) for name in datasets]
+    surrogates = [run_path(surrogate_constants(attack)) for attack in attacks]
+    for path in [*(task.path for task in runs if task.seed == 0), *surrogates]:
         keep({path.name: path.read_bytes()}, PRETRAINED)

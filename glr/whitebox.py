@@ -1,8 +1,9 @@
 """How networks fare under attacks on themselves, beside one that is transferred to them.
 
 A transferred attack may miss: what a network keeps under it is no lower bound of anything. An
-attack on the network itself follows its own gradient, or asks it again and again; and what asks
-for no gradient shows whether the gradient misleads (Carlini et al. 2019, arXiv 1902.06705).
+attack on the network itself follows its own gradient, or asks it again and again; what asks for no
+gradient may show that the gradient misleads (Carlini et al. 2019, arXiv 1902.06705), and so may
+another gradient in the place of one that is zero.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from glr.evaluation import epsilon_curve, known_models
 from glr.experiment import run_generator
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model
-from glr.network import Network, is_right
+from glr.network import Network, is_right, threshold
 from glr.pages import write_section_and_picture
 from glr.perturbation import check_image_range, check_square_images, surrogate
 from glr.plots import new_figure, plain_axes, save_figure
@@ -87,31 +88,48 @@ def model_rows(
     transferred : the batch's inputs after the attack that is not on this network
     """
     (x, y), network = batch, model.network
-    gradient = keras_input_gradient(keras_network(network))
-    inputs = {("clean", 0.0): x, (TRANSFERRED, PUBLISHED_EPSILON): transferred}
-    inputs |= attacked(constants, network, batch, gradient)
-    right = {kind: is_right(network.logits_of_rows(x), y) for kind, x in inputs.items()}
+    gradients = input_gradients(network, constants.SLOPES)
+    inputs = {("clean", 0.0): [x], (TRANSFERRED, PUBLISHED_EPSILON): [transferred]}
+    inputs |= attacked(constants, network, batch, gradients)
+    right = {
+        kind: np.logical_and.reduce([is_right(network.logits_of_rows(x), y) for x in several])
+        for kind, several in inputs.items()
+    }
     compared = [r for (_, epsilon), r in right.items() if epsilon in (0, PUBLISHED_EPSILON)]
     right[WORST, PUBLISHED_EPSILON] = np.logical_and.reduce(compared)
     shares = {kind: float(r.mean()) for kind, r in right.items()}
-    shares[ZERO_GRADIENT, 0.0] = zero_gradient_share(gradient(x, y))
+    shares[ZERO_GRADIENT, 0.0] = zero_gradient_share(gradients[0](x, y))
     return [Row(model.name, model.seed, *kind, share, len(y)) for kind, share in shares.items()]
 
 
+def input_gradients(network: Network, slopes: Sequence[float]) -> list[InputGradient]:
+    """The gradients to be followed: the network's own, or those that replace a threshold's.
+
+    No slope of the sigmoid in a threshold's place is the right one: the attacks follow each.
+    """
+    used = slopes if network.activation is threshold else slopes[:1]
+    return [keras_input_gradient(keras_network(network, slope=slope)) for slope in used]
+
+
 def attacked(
-    constants: SimpleNamespace, network: Network, batch: LabelledRows, gradient: InputGradient
-) -> dict[tuple[str, float], np.ndarray]:
-    """The batch's inputs after every attack on the network, by attack and ε."""
+    constants: SimpleNamespace,
+    network: Network,
+    batch: LabelledRows,
+    gradients: Sequence[InputGradient],
+) -> dict[tuple[str, float], list[np.ndarray]]:
+    """The batch's inputs after every attack, along each gradient if it needs one, by kind and ε."""
     x, y = batch
     rng = run_generator(constants.SEED)
     found = {
-        ("fgsm", PUBLISHED_EPSILON): fgsm(x, y, gradient, PUBLISHED_EPSILON),
-        ("square", PUBLISHED_EPSILON): square_attack(
-            network, batch, PUBLISHED_EPSILON, constants.QUERIES, rng
-        ),
+        ("fgsm", PUBLISHED_EPSILON): [fgsm(x, y, g, PUBLISHED_EPSILON) for g in gradients],
+        ("square", PUBLISHED_EPSILON): [
+            square_attack(network, batch, PUBLISHED_EPSILON, constants.QUERIES, rng)
+        ],
     }
     for epsilon in {*constants.EPSILON, PUBLISHED_EPSILON}:
-        found["pgd", epsilon] = pgd(x, y, gradient, epsilon, steps=constants.PGD_STEPS)
+        found["pgd", epsilon] = [
+            pgd(x, y, g, epsilon, steps=constants.PGD_STEPS) for g in gradients
+        ]
     return found
 
 

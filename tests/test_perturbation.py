@@ -103,7 +103,7 @@ def test_a_surrogate_of_other_data_is_refused_with_what_to_do(tmp_path):
     constants = constants_of_attack("--models-dir", str(tmp_path), "--dataset", "own.npz")
     settings = {"NAME": "surrogate", "SEED": 0}
     metadata = {"activation": "relu", "dataset": "own", "constants": settings}
-    save_model(tmp_path / "surrogate_own_seed0.npz", new_network([4, 3, 2], relu, RNG), metadata)
+    save_model(tmp_path / "surrogate_own_seed1000.npz", new_network([4, 3, 2], relu, RNG), metadata)
     x, y = np.zeros((2, 9), np.float32), np.arange(2)
     with pytest.raises(GLRError, match=r"with 4 inputs .* not on own with 9 .* If deleted, a surr"):
         perturbation.surrogate(constants, Dataset("own", x, y, x, y))

@@ -63,7 +63,7 @@ def test_the_chain_writes_samples_results_and_pictures(chain):
     assert {p.name for p in (home / "results").iterdir()} == {
         f"digits.{ending}" for ending in ("csv", "md", "png")
     }
-    assert (home / "models" / "surrogate_digits_seed0.npz").exists()
+    assert (home / "models" / "surrogate_digits_seed1000.npz").exists()
 
 
 def test_samples_obey_their_metadata(chain):
@@ -336,7 +336,7 @@ def test_models_found_are_those_of_the_data_set_alone(tmp_path):
         "BP+L2_digits_seed12.npz",
         "LRS_my_digits_seed0.npz",
         "LRS_digits_seed0_validation.npz",
-        "surrogate_digits_seed0.npz",
+        "surrogate_digits_seed1000.npz",
         "LRS_mnist_seed0.npz",
     ):
         (tmp_path / name).touch()
@@ -347,7 +347,7 @@ def test_models_found_are_those_of_the_data_set_alone(tmp_path):
 def test_a_surrogate_s_constants_are_not_the_attack_s(chain):
     """So that one whose training was stopped is continued by any attack."""
     home, *_ = chain
-    constants = load_model(home / "models" / "surrogate_digits_seed0.npz").metadata["constants"]
+    constants = load_model(home / "models" / "surrogate_digits_seed1000.npz").metadata["constants"]
     assert not {"ATTACK", "EPSILON", "IMAGES", "TARGET", "PENALTY"} & constants.keys()
 
 

@@ -49,7 +49,7 @@ def test_only_what_is_right_under_every_attack_of_the_table_s_size_counts(monkey
     monkeypatch.setattr(whitebox, "keras_network", lambda network: network)
     monkeypatch.setattr(whitebox, "keras_input_gradient", lambda network: lambda x, y: flat)
     monkeypatch.setattr(whitebox, "attacked", lambda *asked: found)
-    rows = whitebox.model_rows(SimpleNamespace(), MODEL, (X, Y), fooled(1))
+    rows = whitebox.model_rows(SimpleNamespace(SLOPES=(1.0,)), MODEL, (X, Y), fooled(1))
     assert {row[:2] for row in rows} == {("LRS", 3)}
     assert {row.n for row in rows} == {4}
     assert {row[2:4]: row.accuracy for row in rows} == {
@@ -112,8 +112,8 @@ def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, m
     for place in ("DATA", "MODELS", "RESULTS"):
         monkeypatch.setenv(f"GLR_{place}_DIR", str(tmp_path / place.lower()))
     (tmp_path / "models").mkdir()
-    surrogate = (PRETRAINED / "surrogate_digits_seed0.npz").read_bytes()
-    (tmp_path / "models" / "surrogate_digits_seed0.npz").write_bytes(surrogate)
+    surrogate = (PRETRAINED / "surrogate_digits_seed1000.npz").read_bytes()
+    (tmp_path / "models" / "surrogate_digits_seed1000.npz").write_bytes(surrogate)
     of_both = ("--images", 50, "--queries", 5)
     words = ("--datasets", "digits", "--names", "LRTZ", "BP", "--epsilon", 0.1, 0.4)
     ran = run("whitebox.py", *words, *of_both)
