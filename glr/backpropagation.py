@@ -35,6 +35,7 @@ def import_keras() -> tuple[ModuleType, ModuleType]:
         import keras  # noqa: PLC0415  (six seconds, which the GLR scripts do without)
         import tensorflow as tf  # noqa: PLC0415
 
+    tf.get_logger().setLevel("ERROR")  # it warns of a function for every network, as is meant
     tf.config.experimental.enable_op_determinism()
     return keras, tf
 

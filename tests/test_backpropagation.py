@@ -31,18 +31,19 @@ from glr.noise import gaussian
 from glr.passes import Batch
 
 
-def test_attacks_on_a_threshold_network_follow_the_sigmoid_s_slope():
-    """Its outputs forward; backward, σ(v)(1 − σ(v)) in the place of a derivative that is zero."""
+@pytest.mark.parametrize("slope", [1, 3])
+def test_attacks_on_a_threshold_network_follow_the_gradient_of_a_sigmoid(slope):
+    """Its outputs forward; backward, the derivative of σ(slope·v) in the place of one of zero."""
     network = new_network([4, 3, 2], threshold, np.random.default_rng(0))
     x = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
     y = np.array([0, 1, 1, 0, 1, 0])
-    losses, gradient = keras_loss_and_gradient(keras_network(network))(x, y)
+    losses, gradient = keras_loss_and_gradient(keras_network(network, slope=slope))(x, y)
     z = network.logits_of_rows(x)
     np.testing.assert_allclose(losses, cross_entropy(z, y), rtol=1e-5)
     (W, b), (last, _) = network.layers
     delta = np.exp(z) / np.exp(z).sum(axis=0) - np.eye(2)[:, y]
-    hidden = sigmoid(W.T @ x.T + b[:, None])
-    expected = W @ (hidden * (1 - hidden) * (last @ delta))
+    hidden = sigmoid(slope * (W.T @ x.T + b[:, None]))
+    expected = W @ (slope * hidden * (1 - hidden) * (last @ delta))
     np.testing.assert_allclose(gradient, expected.T, rtol=1e-4, atol=1e-6)
 
 

@@ -96,6 +96,7 @@ def test_pretrained_surrogates_have_the_constants_of_today_s_attack(dataset, mon
     (settings,) = trained
     found = load_model(PRETRAINED / path.name).metadata["constants"]
     assert found == recorded_constants(settings)
+    assert settings.SEED == 1000  # of no network's initial weights
 
 
 def test_a_surrogate_of_other_data_is_refused_with_what_to_do(tmp_path):

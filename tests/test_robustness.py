@@ -289,7 +289,7 @@ def test_without_samples_the_clean_accuracies_are_shown_and_what_makes_others(ch
     folder = tmp_path / "none" / "digits" / "adversarial"
     assert ran.stdout.startswith(
         f"{folder}: no samples, so the clean accuracies alone; for the others run python "
-        '"RobustnessTest/generate_adv.py" --dataset digits and python '
+        '"RobustnessTest/generate_adv.py" --dataset digits --attack fgsm and python '
     )
     assert "Note: BP-L2 of seed 0 is never right on class " in ran.stdout
     with (tmp_path / "results" / "digits.csv").open() as file:

@@ -273,7 +273,9 @@ def test_the_readme_s_own_noise_law_trains(tmp_path):
 
 def test_the_readme_s_own_optimizer_and_schedule_train_and_resume(tmp_path):
     script_with_the_readme_s_code(tmp_path / "home")
-    words = ("--optimizer", "momentum", "--schedule", "halves", "--models-dir", tmp_path / "m")
+    flags = "--optimizer momentum --schedule halves --learning-rate 0.1"
+    assert flags in (ROOT / "README.md").read_text()
+    words = (*flags.split(), "--models-dir", tmp_path / "m")
     short = ("--steps", 600, "--checkpoint-every", 100, "--eval-every", 600)
     with subprocess.Popen(command("LRS.py", *words, *short, home=tmp_path / "home")) as process:
         while not (tmp_path / "m" / "LRS_digits_seed0.checkpoint").exists():

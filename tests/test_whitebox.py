@@ -13,7 +13,7 @@ from glr.data import Dataset
 from glr.errors import GLRError
 from glr.evaluation import PRETRAINED
 from glr.models import Model
-from glr.network import Network, sigmoid
+from glr.network import Network, new_network, sigmoid, threshold
 from glr.robustness import Row
 from glr.tables import PUBLISHED_EPSILON
 
@@ -40,13 +40,13 @@ def rows_of(name, seed, **shares):
 
 def test_only_what_is_right_under_every_attack_of_the_table_s_size_counts(monkeypatch):
     found = {
-        ("fgsm", PUBLISHED_EPSILON): fooled(0),
-        ("pgd", PUBLISHED_EPSILON): fooled(0, 1),
-        ("square", PUBLISHED_EPSILON): fooled(2),
-        ("pgd", 0.3): fooled(0, 1, 2, 3),
+        ("fgsm", PUBLISHED_EPSILON): [fooled(0), fooled(0)],
+        ("pgd", PUBLISHED_EPSILON): [fooled(0), fooled(1)],  # along one gradient or another
+        ("square", PUBLISHED_EPSILON): [fooled(2)],
+        ("pgd", 0.3): [fooled(0, 1), fooled(2, 3)],
     }
     flat = np.array([[0, 0], [0, 1], [1, 1], [0, -1]])
-    monkeypatch.setattr(whitebox, "keras_network", lambda network: network)
+    monkeypatch.setattr(whitebox, "keras_network", lambda network, slope: network)
     monkeypatch.setattr(whitebox, "keras_input_gradient", lambda network: lambda x, y: flat)
     monkeypatch.setattr(whitebox, "attacked", lambda *asked: found)
     rows = whitebox.model_rows(SimpleNamespace(SLOPES=(1.0,)), MODEL, (X, Y), fooled(1))
@@ -62,6 +62,32 @@ def test_only_what_is_right_under_every_attack_of_the_table_s_size_counts(monkey
         ("pgd", 0.3): 0,
         (whitebox.ZERO_GRADIENT, 0): 0.25,
     }
+
+
+def test_a_threshold_network_is_attacked_along_every_slope_and_others_along_their_gradient():
+    x = np.random.default_rng(0).random((5, 4), dtype=np.float32)
+    y = np.array([0, 1, 2, 0, 1])
+    found = {}
+    for activation in (threshold, sigmoid):
+        network = new_network([4, 6, 3], activation, np.random.default_rng(1))
+        found[activation] = [g(x, y) for g in whitebox.input_gradients(network, (1.0, 3.0))]
+    (steep, flat), (own,) = found[threshold], found[sigmoid]
+    assert not np.allclose(steep, flat)
+    assert own.shape == flat.shape == x.shape
+    constants = SimpleNamespace(SEED=0, QUERIES=1, EPSILON=(0.2,), PGD_STEPS=2)
+    image = np.full((2, 4), 0.5, np.float32), np.array([0, 1])
+    gradients = [lambda x, y: np.ones_like(x), lambda x, y: -np.ones_like(x)]
+    network = new_network([4, 6, 3], threshold, np.random.default_rng(1))
+    inputs = whitebox.attacked(constants, network, image, gradients)
+    assert {kind: len(several) for kind, several in inputs.items()} == {
+        ("fgsm", 0.1): 2,
+        ("square", 0.1): 1,
+        ("pgd", 0.1): 2,
+        ("pgd", 0.2): 2,
+    }
+    for kind in (("fgsm", 0.1), ("pgd", 0.1)):
+        up, down = inputs[kind]
+        np.testing.assert_allclose([up, down], [image[0] + 0.1, image[0] - 0.1], rtol=1e-6)
 
 
 def test_gradients_that_mislead_are_told():
@@ -115,8 +141,9 @@ def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, m
     surrogate = (PRETRAINED / "surrogate_digits_seed1000.npz").read_bytes()
     (tmp_path / "models" / "surrogate_digits_seed1000.npz").write_bytes(surrogate)
     of_both = ("--images", 50, "--queries", 5)
+    slope = ("--slopes", 1)
     words = ("--datasets", "digits", "--names", "LRTZ", "BP", "--epsilon", 0.1, 0.4)
-    ran = run("whitebox.py", *words, *of_both)
+    ran = run("whitebox.py", *words, *of_both, *slope)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("No model of digits in ")
     page = (tmp_path / "results" / "whitebox.md").read_text()
