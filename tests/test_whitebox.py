@@ -65,19 +65,19 @@ def test_only_what_is_right_under_every_attack_of_the_table_s_size_counts(monkey
 
 
 def test_a_threshold_network_is_attacked_along_every_slope_and_others_along_their_gradient():
-    x = np.random.default_rng(0).random((5, 4), dtype=np.float32)
+    x = np.random.default_rng(0).random((5, 64), dtype=np.float32)
     y = np.array([0, 1, 2, 0, 1])
     found = {}
     for activation in (threshold, sigmoid):
-        network = new_network([4, 6, 3], activation, np.random.default_rng(1))
+        network = new_network([64, 6, 3], activation, np.random.default_rng(1))
         found[activation] = [g(x, y) for g in whitebox.input_gradients(network, (1.0, 3.0))]
     (steep, flat), (own,) = found[threshold], found[sigmoid]
     assert not np.allclose(steep, flat)
     assert own.shape == flat.shape == x.shape
     constants = SimpleNamespace(SEED=0, QUERIES=1, EPSILON=(0.2,), PGD_STEPS=2)
-    image = np.full((2, 4), 0.5, np.float32), np.array([0, 1])
+    image = np.full((2, 64), 0.5, np.float32), np.array([0, 1])
     gradients = [lambda x, y: np.ones_like(x), lambda x, y: -np.ones_like(x)]
-    network = new_network([4, 6, 3], threshold, np.random.default_rng(1))
+    network = new_network([64, 6, 3], threshold, np.random.default_rng(1))
     inputs = whitebox.attacked(constants, network, image, gradients)
     assert {kind: len(several) for kind, several in inputs.items()} == {
         ("fgsm", 0.1): 2,
