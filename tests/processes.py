@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,10 @@ def assert_same_run(folder, other, name):
     for key, array in mine.items():
         np.testing.assert_array_equal(array, theirs[key])
     assert history(folder / f"{name}.csv") == history(other / f"{name}.csv")
+
+
+def copy_of_the_scripts(folder):
+    """A copy of the project that a test may edit."""
+    for name in ("glr", "Train&Test"):
+        shutil.copytree(ROOT / name, folder / name)
+    return folder

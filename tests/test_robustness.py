@@ -14,7 +14,6 @@ from glr.data import load_dataset
 from glr.models import load_model, save_model
 from glr.network import new_network, sigmoid, threshold
 from glr.robustness import blind_spot, models_found
-from glr.samples import Samples, fault, how_to_make
 
 DIGITS = load_dataset("digits", ROOT / "data")
 
@@ -193,32 +192,6 @@ def test_tampered_samples_are_refused_in_one_line(changes, complaint, chain, tmp
     assert_refused(run("testAdv.py", env=env), complaint, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({}, ""),
-        ({"severities": [1, 2]}, ""),
-        ({"severities": [1, 2, 3]}, "2 severities, and the metadata name 3"),
-        ({"severities": 0}, "2 severities, and the metadata name 1"),
-        ({"severities": [1, "x"]}, "no number"),
-        ({"severities": [1, 2], "epsilon": "x"}, "no number"),
-        ({"severities": [1, 2], "epsilon": float("nan")}, "no number"),
-        ({"severities": [1, -2]}, "no number"),
-        ({"zero_gradient_share": "x"}, "no number"),
-        ({"attack": ["x"]}, "do not name attack and dataset"),
-        ({"dataset": 3}, "do not name attack and dataset"),
-        ({"dataset": "mnist"}, "that it is of mnist, not of digits"),
-        ({"target": 3}, "no target"),
-    ],
-)
-def test_samples_are_what_their_metadata_say(changes, complaint):
-    x = DIGITS.x_test[:10]
-    metadata = {"attack": "contrast", "dataset": "digits", "severities": [1, 2]} | changes
-    found = fault(Samples(x, np.stack([x, 1 - x]), DIGITS.y_test[:10], metadata), DIGITS)
-    assert complaint in found
-    assert bool(complaint) == bool(found)
-
-
 def assert_refused(ran, complaint, folder):
     """One line with the complaint, status 2, and no results."""
     assert ran.returncode == 2, ran.stdout
@@ -236,23 +209,6 @@ def test_truncated_samples_are_refused_with_what_to_run(chain, tmp_path):
         'run python "RobustnessTest/generate_adv.py" --dataset digits --attack fgsm --epsilon 0.1',
         tmp_path,
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [
-        ("lbfgs", 'generate_adv.py" --dataset mnist --attack lbfgs'),
-        ("glass_blur", 'noise_generate_adv.py" --dataset mnist --corruptions glass_blur'),
-        (
-            "pgd_BP+L2C-seed1_eps0.05",
-            'generate_adv.py" --dataset mnist --attack pgd '
-            "--target models/BP+L2C_mnist_seed1.npz --epsilon 0.05",
-        ),
-        ("mine", 'generate_adv.py" --dataset mnist'),
-    ],
-)
-def test_how_to_make_a_file_of_samples(name, command):
-    assert how_to_make(name, "mnist") == f'"RobustnessTest/{command}'
 
 
 def test_one_corruption_alone_is_as_among_all_and_has_a_picture_of_its_own(chain, tmp_path):

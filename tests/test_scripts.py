@@ -4,7 +4,6 @@ import csv
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import ROOT, assert_same_run, command, history, run, saved
+from processes import ROOT, assert_same_run, copy_of_the_scripts, history, run, saved
 
 GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
 HAS_MNIST = (Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist").is_dir()
@@ -207,13 +206,6 @@ def test_glr_scripts_do_not_import_tensorflow_or_sklearn(tmp_path):
     assert ran.stdout.splitlines()[-1] == "[]"
 
 
-def copy_of_the_scripts(folder):
-    """A copy of the project that a test may edit."""
-    for name in ("glr", "Train&Test"):
-        shutil.copytree(ROOT / name, folder / name)
-    return folder
-
-
 def test_an_edited_constant_is_obeyed_and_a_whole_number_serves_as_a_float(tmp_path):
     home = copy_of_the_scripts(tmp_path / "home")
     script = home / "Train&Test" / "LRS.py"
@@ -229,109 +221,6 @@ def test_an_edited_constant_is_obeyed_and_a_whole_number_serves_as_a_float(tmp_p
     ran = run("LRS.py", home=home)
     assert ran.returncode == 2
     assert "STEPS = 7.5: must be a whole number" in ran.stderr
-
-
-def script_with_the_readme_s_code(home):
-    """A copy of the project whose LRS.py has the README's Python blocks above its constants."""
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(blocks) == 3
-    script = copy_of_the_scripts(home) / "Train&Test" / "LRS.py"
-    rule = "\n# -----"
-    head, rest = script.read_text().split(rule, 1)
-    script.write_text(head + "\n".join(blocks) + rule + rest)
-
-
-def test_the_readme_s_own_activation_and_loss_train(tmp_path):
-    script_with_the_readme_s_code(tmp_path / "home")
-    readme = (ROOT / "README.md").read_text()
-    (command,) = re.findall(r'^python "Train&Test/(LRS\.py" --activation .*)$', readme, re.M)
-    words = command.replace('"', "").split()
-    ran = run(*words, "--models-dir", tmp_path / "m", home=tmp_path / "home")
-    assert ran.returncode == 0, ran.stderr
-    _, metadata = saved(tmp_path / "m" / "LRS-rank_digits_seed0.npz")
-    assert metadata["activation"] == "staircase"
-    assert metadata["loss"] == "rank"
-    assert metadata["metrics"]["test_accuracy"] > 0.9
-    places = ("--models-dir", tmp_path / "again")
-    like = ("--like", tmp_path / "m" / "LRS-rank_digits_seed0.npz")
-    ran = run("LRS.py", *like, "--steps", 30, *places, home=tmp_path / "home")
-    assert ran.returncode == 0, ran.stderr
-    _, metadata = saved(tmp_path / "again" / "LRS-rank_digits_seed0.npz")
-    assert metadata["activation"] == "staircase"
-
-
-def test_the_readme_s_own_noise_law_trains(tmp_path):
-    script_with_the_readme_s_code(tmp_path / "home")
-    words = ("--noise", "mixture", "--steps", 1500, "--models-dir", tmp_path / "m")
-    ran = run("LRS.py", *words, home=tmp_path / "home")
-    assert ran.returncode == 0, ran.stderr
-    _, metadata = saved(tmp_path / "m" / "LRS_digits_seed0.npz")
-    assert metadata["constants"]["NOISE"] == "mixture"
-    assert metadata["metrics"]["test_accuracy"] > 0.9
-
-
-def test_the_readme_s_own_optimizer_and_schedule_train_and_resume(tmp_path):
-    script_with_the_readme_s_code(tmp_path / "home")
-    flags = "--optimizer momentum --schedule halves --learning-rate 0.1"
-    assert flags in (ROOT / "README.md").read_text()
-    words = (*flags.split(), "--models-dir", tmp_path / "m")
-    short = ("--steps", 600, "--checkpoint-every", 100, "--eval-every", 600)
-    with subprocess.Popen(command("LRS.py", *words, *short, home=tmp_path / "home")) as process:
-        while not (tmp_path / "m" / "LRS_digits_seed0.checkpoint").exists():
-            assert process.poll() is None
-        process.terminate()
-    ran = run("LRS.py", *words, *short, "--resume", home=tmp_path / "home")
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stderr.startswith("continues after step ")
-    _, metadata = saved(tmp_path / "m" / "LRS_digits_seed0.npz")
-    assert metadata["constants"]["OPTIMIZER"] == "momentum"
-    assert metadata["metrics"]["test_accuracy"] > 0.85
-
-
-def test_a_changed_function_is_another_constant(tmp_path):
-    """By its name alone a run would go on with another loss, a study take the old one for it."""
-    script_with_the_readme_s_code(tmp_path / "home")
-    words = ("--loss", "rank", "--steps", 40, "--models-dir", tmp_path / "m")
-    home = tmp_path / "home"
-    assert run("LRS.py", *words, home=home).returncode == 0
-    _, metadata = saved(tmp_path / "m" / "LRS_digits_seed0.npz")
-    assert metadata["constants"]["own_code"].keys() == {"LOSS"}
-    assert run("LRS.py", *words, home=home).stderr == ""
-    script = home / "Train&Test" / "LRS.py"
-    script.write_text(script.read_text().replace("sum(axis=-2)", "sum(axis=-2) ** 2"))
-    ran = run("LRS.py", *words, home=home)
-    assert ran.stderr.startswith("LRS_digits_seed0.npz was a model of other own_code: it goes to")
-
-
-@pytest.mark.parametrize(
-    ("constant", "code", "complaint"),
-    [
-        (
-            "ACTIVATION = sigmoid",
-            "def sigmoid(v):\n    return v",
-            "ACTIVATION = sigmoid: is the name of another in glr; rename yours",
-        ),
-        (
-            "NOISE = logistic",
-            "from glr.noise import NoiseLaw, laplace\nlogistic = NoiseLaw('laplace', laplace.draw)",
-            "NOISE = laplace: is the name of another in glr; rename yours",
-        ),
-        (
-            "OPTIMIZER = adam",
-            "def adam(parameters, gradient, rate, state):\n    return parameters - rate * gradient",
-            "OPTIMIZER = adam: is the name of another in glr; rename yours",
-        ),
-    ],
-)
-def test_a_name_of_glr_s_is_refused_for_one_of_your_own(constant, code, complaint, tmp_path):
-    """Only the name is recorded: testAdv.py would evaluate another network."""
-    script = copy_of_the_scripts(tmp_path / "home") / "Train&Test" / "LRS.py"
-    source = script.read_text()
-    assert f"\n{constant} " in source
-    script.write_text(source.replace("\n# -----", f"\n{code}\n# -----", 1))
-    ran = run("LRS.py", "--models-dir", tmp_path / "m", home=tmp_path / "home")
-    assert (ran.returncode, ran.stderr) == (2, f"LRS.py: {complaint}\n")
 
 
 @pytest.mark.parametrize("script", ["LRS.py", "testAdv.py"])
@@ -386,18 +275,3 @@ def test_the_versions_of_what_computed_the_weights_are_recorded(script, used, tm
         "python": platform.python_version(),
         **{package: version(package) for package in used},
     }
-
-
-def test_a_loss_without_a_name_is_refused_before_training(tmp_path):
-    """Its name is recorded with the weights: at the first checkpoint, after a thousand steps."""
-    home = copy_of_the_scripts(tmp_path / "home")
-    script = home / "Train&Test" / "LRS.py"
-    source = script.read_text().replace("\nLOSS = cross_entropy", "\nLOSS = partial(cross_entropy)")
-    script.write_text(
-        source.replace("\nimport sys\n", "\nimport sys\nfrom functools import partial\n")
-    )
-    ran = run("LRS.py", "--models-dir", tmp_path / "m", home=home)
-    assert ran.returncode == 2
-    assert (
-        ran.stderr == "LRS.py: LOSS: has no name to be recorded by; wrap it in a function (def)\n"
-    )
