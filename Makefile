@@ -1,7 +1,7 @@
 # make demo:  train the networks on the embedded digits, test their robustness, print the tables.
 # make test:  lint and the whole test suite.
-# make lowest PYTHON=python3.10:  the test suite with the lowest versions that requirements.txt
-#             allows; what those deprecate of their own is no error.
+# make lowest PYTHON=python3.10:  the test suite with the lowest versions that the
+#             requirements allow; what those deprecate of their own is no error.
 # make fuzz:  the readers of files against 10,000 mutated files per test; some minutes.
 # make bench: a training step side by side with the published one, backpropagation and a floor.
 # make study: every network over five seeds; writes the tables of README.md and docs/results.md.
@@ -27,7 +27,7 @@ test: .venv/installed-dev
 
 lowest:
 	$(PYTHON) -m venv .venv-lowest
-	sed 's/>=/==/' requirements.txt > .venv-lowest/lowest.txt
+	grep -h '>=' requirements.txt requirements-c*.txt | sed 's/>=/==/' > .venv-lowest/lowest.txt
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check \
 		-c .venv-lowest/lowest.txt -r requirements-dev.txt
 	PYTHONWARNINGS=ignore OPENBLAS_NUM_THREADS=1 \
