@@ -193,6 +193,14 @@ def test_pgd_beats_fgsm_and_fgsm_beats_nothing(batch, weights):
     assert clean < one_step <= many_steps
 
 
+def test_default_pgd_step_is_two_and_a_half_balls_over_the_steps():
+    """Along a gradient that is zero after the first step."""
+    x, y = np.full((1, 4), 0.5, np.float32), np.zeros(1, np.int64)
+    gradients = iter([np.ones_like(x), *[np.zeros_like(x)] * 9])
+    x_adv = pgd(x, y, lambda x, y: next(gradients), 0.2, steps=10)
+    np.testing.assert_allclose(x_adv, 0.5 + 2.5 * 0.2 / 10, rtol=1e-6)
+
+
 def test_default_pgd_step_reaches_the_ball_s_edge(batch):
     x, y = batch
     x_adv = pgd(x, y, lambda x, y: np.ones_like(x), EPSILON, steps=40)

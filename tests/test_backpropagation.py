@@ -20,6 +20,7 @@ from glr.attacks import keras_loss_and_gradient
 from glr.backpropagation import (
     TrainingNoise,
     backpropagation_estimator,
+    import_keras,
     keras_network,
     noise_layer,
 )
@@ -133,3 +134,12 @@ def test_no_two_layers_or_runs_share_the_seed_of_their_noise():
     assert noises[0] == training_noise(constants, run_generator(0))
     assert noises[0].sigma == (1.0, 1.0, 0.5)
     assert (noises[0].law, noises[0].perturb) == ("gaussian", "weights")
+
+
+def test_every_layer_draws_from_its_own_seed():
+    keras, _ = import_keras()
+    network = new_network([4, 3, 3, 2], sigmoid, np.random.default_rng(0))
+    noise = TrainingNoise((1.0, 1.0, 1.0), (5, 6, 7))
+    found = [v.numpy() for v in keras_network(network, noise).non_trainable_variables]
+    wanted = [keras.random.SeedGenerator(seed).state.numpy() for seed in noise.seeds]
+    np.testing.assert_array_equal(found, wanted)

@@ -21,7 +21,7 @@ def test_square_attack_draws_from_its_generator_alone():
         np.testing.assert_array_equal(global_state()[1], before)
     np.testing.assert_array_equal(found[0], found[1])
     assert np.any(found[0] != found[2])
-    assert np.abs(found[0] - x).max() <= 0.3 + 1e-6
+    assert np.abs(found[0] - x).max() == pytest.approx(0.3, abs=1e-6)
 
 
 def test_square_attack_asks_the_same_for_each_of_its_queries(monkeypatch):

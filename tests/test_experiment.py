@@ -133,3 +133,21 @@ def test_the_seed_is_of_weights_noise_and_held_out_samples(monkeypatch):
     for one, same, other in zip(*states, strict=True):
         np.testing.assert_array_equal(one, same)
         assert np.any(one != other)
+
+
+def test_backpropagation_is_given_the_noise_of_the_constants(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        experiment,
+        "backpropagation_estimator",
+        lambda network, noise: given.append((network, noise)),
+    )
+    monkeypatch.setattr(experiment, "trained", lambda run, *others: run)
+    own = constants_of(
+        "BP.py", ["--sigma", "1", "0.5", "--noise", "laplace", "--initial-scale", "2"]
+    )
+    experiment.train_by_backpropagation(own)
+    experiment.train_by_backpropagation(constants_of("BP.py", []))
+    (network, noise), (plain, silence) = given
+    assert (noise.sigma, noise.law, silence.sigma) == ((1, 0.5), "laplace", (0, 0))
+    np.testing.assert_array_equal(network.parameters, 2 * plain.parameters)

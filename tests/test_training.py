@@ -14,7 +14,7 @@ from glr.losses import cross_entropy, zero_one
 from glr.models import load_model, save_model
 from glr.network import Layer, accuracy, layer_views, logits, new_network, sigmoid, threshold
 from glr.optimizers import adagrad, adam, constant, cosine, sgd
-from glr.training import Plan, Run, check_finite, minibatches, train
+from glr.training import Plan, Run, check_finite, minibatches, train, write_descent
 
 
 def generator(seed=0):
@@ -37,6 +37,22 @@ def test_zero_one_is_argmax_unequal_label():
     z = generator().normal(size=(4, 3, 6)).astype(np.float32)
     y = np.array([0, 1, 2, 0, 1, 2])
     np.testing.assert_array_equal(zero_one(z, y), z.argmax(axis=1) != y)
+
+
+def test_a_tie_of_the_largest_logits_is_right():
+    z = np.array([[1.0, 2.0], [1.0, 3.0], [0.0, 3.0]])
+    np.testing.assert_array_equal(zero_one(z, np.array([1, 0])), [0, 1])
+    np.testing.assert_array_equal(zero_one(z, np.array([0, 2])), [0, 0])
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_initial_weights_have_the_scale_over_the_root_of_their_layer_s_inputs(scale):
+    """Within four standard errors, 99.99 % each; biases are zero."""
+    sizes = [400, 100, 10]
+    for W, b in new_network(sizes, sigmoid, generator(), scale).layers:
+        error = 4 / np.sqrt(2 * W.size)
+        assert W.std() * np.sqrt(len(W)) / scale == pytest.approx(1, rel=error)
+        assert not b.any()
 
 
 def test_network_is_matrix_products_and_activations():
@@ -76,6 +92,21 @@ def test_optimizers_agree_with_keras(own):
         theirs.apply([keras.ops.convert_to_tensor(gradient)], [variable])
     assert np.abs(parameters - 1).min() > 1e-3
     np.testing.assert_allclose(parameters, np.asarray(variable), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("own", "small"), [(adagrad, 1e-10), (adam, 1e-8)])
+def test_a_gradient_as_small_as_epsilon_is_halved(own, small):
+    """g/(√g² + ε) of g = ε, bias-corrected in Adam (Kingma & Ba 2015, algorithm 1)."""
+    parameters, gradient = np.zeros(3, np.float32), np.full(3, small, np.float32)
+    own(parameters, gradient, 0.1, {})
+    np.testing.assert_allclose(parameters, -0.05, rtol=1e-3)
+
+
+def test_what_is_left_of_an_epoch_is_dropped():
+    batches = minibatches(5, 2, generator())
+    for _ in range(3):
+        epoch = np.concatenate([next(batches), next(batches)])
+        assert len(set(epoch)) == 4
 
 
 def test_minibatches_visit_every_sample_once_an_epoch():
@@ -119,6 +150,45 @@ def test_training_follows_the_plan(centralised, schedule):
         b = b - rate
     np.testing.assert_allclose(found_W, W, rtol=1e-5)
     np.testing.assert_allclose(found_b, b, rtol=1e-5)
+
+
+def test_evaluations_are_of_the_test_set_and_of_the_batches_since_the_last():
+    network = new_network([4, 2], sigmoid, generator())
+    risks = iter([1.0, 2.0, 5.0])
+    estimator = Estimator(
+        lambda layers, batch: Gradient([Layer(*map(np.zeros_like, layers[0]))], next(risks))
+    )
+    x, y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
+    x_test, y_test = 2 * x[1:] - x[:3], np.array([1, 1, 0])
+    data = Dataset("small", x, y, x_test, y_test)
+    run = Run(network, estimator)
+    list(
+        train(run, data, Plan(cross_entropy, sgd, 3, 2, 0.1, constant, 0.0, False, 2), generator())
+    )
+    z = network.logits_of_rows(x_test)
+    own = cross_entropy(z, y_test).mean(), np.mean(z.argmax(axis=0) == y_test)
+    assert [(row.step, row.epoch, row.train_loss) for row in run.history] == [
+        (2, 1, 1.5),
+        (3, 1.5, 5),
+    ]
+    for row in run.history:
+        assert (row.test_loss, row.test_accuracy) == pytest.approx(own)
+
+
+def test_every_layer_is_penalised_and_the_first_alone_centralised():
+    network = new_network([4, 3, 2], sigmoid, generator())
+    gradient = [
+        Layer(*(generator(7).normal(size=part.shape).astype(np.float32) for part in layer))
+        for layer in network.layers
+    ]
+    into = new_network([4, 3, 2], sigmoid, generator(1)).layers
+    plan = Plan(cross_entropy, sgd, 1, 2, 0.1, constant, 0.5, True, 1)
+    write_descent(into, gradient, network.layers, plan)
+    first, last = (g.W + 0.5 * layer.W for g, layer in zip(gradient, network.layers, strict=True))
+    np.testing.assert_allclose(into[0].W, first - gradient[0].W.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(into[1].W, last, rtol=1e-6)
+    for total, found in zip(into, gradient, strict=True):
+        np.testing.assert_array_equal(total.b, found.b)
 
 
 def test_a_first_loss_that_is_not_finite_is_not_blamed_on_the_step_size():
