@@ -4,7 +4,7 @@
     python ablation.py --dataset digits --validation 300 --variants LRS.py "LRS.py --sigma 2 0.5"
     python ablation.py --seeds 5                    the same over five seeds
 
-With several seeds the table has each variant's difference from the first, and the p of Welch's
+With several seeds the table has each variant's difference from the first, and the p of a paired
 t-test for it. VALIDATION = 0 compares on the test set, which is for the last run. Finished runs are
 not repeated; their models are in models/ablation/. Written: ablation.md in RobustnessTest/results/.
 """
