@@ -27,7 +27,7 @@ from glr.whitebox import measured_rows, write_whitebox
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used
-NAMES = ("LRS", "LRT", "LRSZ", "LRTZ", "BP", "BP+L2C")  # of the networks, as study.py calls them
+NAMES = ("LRS", "LRT", "LRSZ", "LRTZ", "BP", "BP+L2C", "ST+L2C")  # of the networks, as in study.py
 SEEDS = 5  # those of seeds 0 … SEEDS − 1
 SEED = 0  # of square's random choices, and of the surrogate
 IMAGES = 1000  # the first so many test images; 0 for all

@@ -6,6 +6,7 @@ Measured over 5 seeds: digits 97.11 ± 0.32 % in 8 s, mnist 97.03 ± 0.14 % in 1
     python BP.py                                    the embedded 8×8 digits, no download
     python BP.py --dataset mnist                    the paper's 784-50-10
     python BP.py --name BP+ --sigma 1 0.5           the paper's BP+: the GLR scripts' noise
+    python BP.py --name ST --activation threshold   by the straight-through estimator
     python BP.py -h                                 every constant below, as a flag
 
 Data, minibatches, penalty, optimizer and evaluation are the GLR scripts'; the gradient is not.
@@ -31,7 +32,7 @@ DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x
 SEED = 0  # of the initial weights, minibatches and noise; the same seed gives the same weights
 HIDDEN = (50,)  # neurons of each hidden layer
 INITIAL_SCALE = 1.0  # standard deviation of the initial weights, times √(inputs of their layer)
-ACTIVATION = sigmoid  # of the hidden neurons: "sigmoid", "tanh" or "relu"
+ACTIVATION = sigmoid  # of the hidden neurons: "sigmoid", "tanh", "relu" or "threshold"
 LOSS = cross_entropy  # the only one here: it is differentiated
 NOISE = logistic  # law of the noise in every neuron: "gaussian", "laplace" or "logistic"
 SIGMA = (0.0,)  # its standard deviation: 0 for none, else as in the GLR scripts (BP+)

@@ -62,6 +62,11 @@ NETWORKS = {
         "BP.py",
         "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient --learning-rate 0.01",
     ),
+    "ST+L2C": (  # everything that LRT is but its estimator: straight-through thresholds
+        "BP.py",
+        "--activation threshold --sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient "
+        "--learning-rate 0.01",
+    ),
     # As the released code has them: 10 epochs of MNIST, larger weights to begin with.
     "BP-published": (
         "BP.py",

@@ -56,6 +56,7 @@ def silent_stderr() -> Iterator[None]:
 
 GRADIENTS = (sigmoid, tanh, relu, threshold)  # activations that Keras has; see keras_network
 KERAS_LAWS = ("gaussian", "laplace", "logistic")  # that noise_layer can draw
+TRAINING_SLOPE = 1 / LOGISTIC_SCALE  # that of a threshold's mean output under noise of deviation 1
 
 
 class TrainingNoise(NamedTuple):
@@ -75,15 +76,15 @@ def keras_network(
 ) -> keras.Model:
     """The network as a Keras model (N, n_in) → logits (N, n_out), with its parameters.
 
-    A threshold is flat, so its backward pass is replaced by that of a sigmoid of slope·v (BPDA:
-    Athalye et al. 2018), which serves attacks only. The noise (the paper's BP+) is there in
-    training mode alone.
+    A threshold is flat, so its backward pass is replaced by that of a sigmoid of slope·v: in
+    training the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432), in attacks BPDA
+    (Athalye et al. 2018). The noise (the paper's BP+) is there in training mode alone.
     """
     keras, _ = import_keras()
     name = network.activation.__name__
     if network.activation not in GRADIENTS:
         raise GLRError(f"ACTIVATION = {name}: Keras has no gradient of it; use sigmoid")
-    activation = threshold_with_sigmoid_gradient(slope) if name == "threshold" else name
+    activation = straight_through_threshold(slope) if name == "threshold" else name
     inputs = x = keras.Input((network.sizes[0],))
     for t, (W, _) in enumerate(network.layers):
         v = keras.layers.Dense(W.shape[1])(x)
@@ -96,16 +97,16 @@ def keras_network(
     return model
 
 
-def threshold_with_sigmoid_gradient(slope: float) -> Callable:
+def straight_through_threshold(slope: float) -> Callable:
     """1 where v > 0, else 0, forward; the derivative of the sigmoid of slope·v backward."""
     _, tf = import_keras()
 
     @tf.custom_gradient
-    def bpda_threshold(v):
+    def threshold_of(v):
         p = tf.sigmoid(slope * v)
         return tf.cast(v > 0, v.dtype), lambda upstream: upstream * slope * p * (1 - p)
 
-    return bpda_threshold
+    return threshold_of
 
 
 def set_keras_weights(model: keras.Model, layers: list[Layer]) -> None:
@@ -154,11 +155,12 @@ def noise_layer(noise: TrainingNoise, t: int) -> keras.layers.Layer:
 
 
 def backpropagation_estimator(network: Network, noise: TrainingNoise) -> Estimator:
-    """The mean cross-entropy's gradient by Keras, as a function of layers and batch."""
-    if network.activation is threshold:
-        raise GLRError("ACTIVATION = threshold: has no gradient to propagate; use sigmoid")
+    """The mean cross-entropy's gradient by Keras, as a function of layers and batch.
+
+    That of threshold neurons is the straight-through estimate: not the gradient of any risk.
+    """
     keras, tf = import_keras()
-    model = keras_network(network, noise)
+    model = keras_network(network, noise, TRAINING_SLOPE)
     mean_cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     shapes = [tuple(variable.shape) for variable in model.trainable_variables]

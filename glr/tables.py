@@ -14,12 +14,18 @@ from glr.robustness import EPSILON_ATTACKS, Row
 
 GLR_ROWS = ("LRS", "LRT", "LRSZ", "LRTZ")
 MAIN_ROWS = ("BP", *GLR_ROWS)  # the published table's; others are controls
+MATCHED = {"LRS": "BP+L2C", "LRT": "ST+L2C"}  # GLR networks, and controls of the same constants
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
 PUBLISHED_EPSILON = 0.1  # the ε whose accuracies stand in the table
 
 
 def cell(rows: Iterable[Row], model: str, condition: str) -> list[float]:
-    """A table's cell, seed by seed, in percent: the mean over severities; [] if not measured.
+    """A table's cell, seed by seed, in percent: the mean over severities; [] if not measured."""
+    return list(cell_by_seed(rows, model, condition).values())
+
+
+def cell_by_seed(rows: Iterable[Row], model: str, condition: str) -> dict[int, float]:
+    """A table's cell in percent, by seed in their order.
 
     Of an attack that has an ε, the samples of the published ε count.
     """
@@ -27,7 +33,7 @@ def cell(rows: Iterable[Row], model: str, condition: str) -> list[float]:
     for row in rows:
         if (row.model, row.condition) == (model, condition) and not has_other_epsilon(row):
             by_seed.setdefault(row.seed, []).append(100 * row.accuracy)
-    return [fmean(values) for _, values in sorted(by_seed.items())]
+    return {seed: fmean(values) for seed, values in sorted(by_seed.items())}
 
 
 def has_other_epsilon(row: Row) -> bool:
@@ -179,7 +185,7 @@ def what_controls_say(rows: list[Row]) -> str:
     base = fmean(fgsm["BP"])
     gains = {name: fmean(v) - base for name, v in fgsm.items() if v and name != "BP"}
     glr = ", ".join(f"{n} {gains[n]:+.1f}" for n in glr_rows(rows) if n in gains)
-    own = ", ".join(f"{n} {gains[n]:+.1f}" for n in sorted(gains) if n.startswith("BP"))
+    own = ", ".join(f"{n} {gains[n]:+.1f}" for n in sorted(gains) if n.startswith(("BP", "ST")))
     return (
         f"FGSM accuracy against plain backpropagation, in points: {glr or 'no GLR row'}; "
         f"controls by backpropagation: {own or 'none trained'}."
@@ -187,34 +193,34 @@ def what_controls_say(rows: list[Row]) -> str:
 
 
 def what_the_estimate_changes(rows: list[Row]) -> str:
-    """LRS less BP+L2C, which descends the same risk by backpropagation, in every column.
+    """Each GLR network less its matched control in every column, with p of a paired t-test.
 
-    Nothing if they were not trained with two seeds or more.
+    Of the seeds that both were trained with; nothing of those with fewer than two.
     """
-    pairs = [
-        (condition, cell(rows, "LRS", condition), cell(rows, "BP+L2C", condition))
-        for condition in PUBLISHED["columns"]
-    ]
-    parts = [
-        f"{condition} {round(fmean(ours) - fmean(other), 2) + 0:+.2f} ({welch_p(ours, other):.2g})"
-        for condition, ours, other in pairs
-        if min(len(ours), len(other)) > 1
-    ]
-    if not parts:
+    found = []
+    for name, control in MATCHED.items():
+        parts = [
+            compared
+            for condition in PUBLISHED["columns"]
+            if (compared := difference(rows, (name, control), condition))
+        ]
+        if parts:
+            found.append(
+                f"{name} less {control}, in points (p of a paired t-test over the seeds, each for "
+                f"itself): {', '.join(parts)}."
+            )
+    return "\n\n".join(found)
+
+
+def difference(rows: list[Row], pair: tuple[str, str], condition: str) -> str:
+    """The first model's cell less the second's, and p, over the seeds of both."""
+    one, other = (cell_by_seed(rows, name, condition) for name in pair)
+    seeds = sorted(one.keys() & other.keys())
+    if len(seeds) < 2:
         return ""
-    return (
-        "LRS less BP+L2C, in points (p of Welch's t-test over the seeds, each for itself): "
-        f"{', '.join(parts)}."
-    )
-
-
-def welch_p(one: Sequence[float], other: Sequence[float]) -> float:
-    """The probability that means of equal expectation differ as much; NaN if nothing varies."""
-    from scipy.stats import ttest_ind_from_stats  # noqa: PLC0415  (a second, for this alone)
-
-    moments = [m for values in (one, other) for m in (fmean(values), stdev(values), len(values))]
-    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing varies
-        return float(ttest_ind_from_stats(*moments, equal_var=False).pvalue)
+    ours, theirs = [one[seed] for seed in seeds], [other[seed] for seed in seeds]
+    points = round(fmean(ours) - fmean(theirs), 2) + 0  # no −0.00
+    return f"{condition} {points:+.2f} ({paired_p(ours, theirs):.2g})"
 
 
 def paired_p(one: Sequence[float], other: Sequence[float]) -> float:

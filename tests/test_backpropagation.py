@@ -28,24 +28,48 @@ from glr.errors import GLRError
 from glr.experiment import run_generator, training_noise
 from glr.losses import cross_entropy
 from glr.network import Network, layer_views, logits, new_network, sigmoid, threshold
-from glr.noise import gaussian
+from glr.noise import gaussian, logistic
 from glr.passes import Batch
+
+
+def straight_through_signals(network, x, y, slope):
+    """∂ cross-entropy/∂v of output (n_out × B) and hidden logits, a threshold's slope replaced.
+
+    Its outputs forward; backward, the derivative of σ(slope·v) in the place of one of zero.
+    """
+    z = network.logits_of_rows(x)
+    (W, b), (last, _) = network.layers
+    delta = np.exp(z) / np.exp(z).sum(axis=0) - np.eye(len(z))[:, y]
+    hidden = sigmoid(slope * (W.T @ x.T + b[:, None]))
+    return delta, slope * hidden * (1 - hidden) * (last @ delta)
+
+
+THRESHOLDS = new_network([4, 3, 2], threshold, np.random.default_rng(0))
+ROWS = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
+LABELS = np.array([0, 1, 1, 0, 1, 0])
 
 
 @pytest.mark.parametrize("slope", [1, 3])
 def test_attacks_on_a_threshold_network_follow_the_gradient_of_a_sigmoid(slope):
-    """Its outputs forward; backward, the derivative of σ(slope·v) in the place of one of zero."""
-    network = new_network([4, 3, 2], threshold, np.random.default_rng(0))
-    x = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
-    y = np.array([0, 1, 1, 0, 1, 0])
-    losses, gradient = keras_loss_and_gradient(keras_network(network, slope=slope))(x, y)
-    z = network.logits_of_rows(x)
-    np.testing.assert_allclose(losses, cross_entropy(z, y), rtol=1e-5)
-    (W, b), (last, _) = network.layers
-    delta = np.exp(z) / np.exp(z).sum(axis=0) - np.eye(2)[:, y]
-    hidden = sigmoid(slope * (W.T @ x.T + b[:, None]))
-    expected = W @ (slope * hidden * (1 - hidden) * (last @ delta))
+    model = keras_network(THRESHOLDS, slope=slope)
+    losses, gradient = keras_loss_and_gradient(model)(ROWS, LABELS)
+    z = THRESHOLDS.logits_of_rows(ROWS)
+    np.testing.assert_allclose(losses, cross_entropy(z, LABELS), rtol=1e-5)
+    _, signal = straight_through_signals(THRESHOLDS, ROWS, LABELS, slope)
+    expected = THRESHOLDS.layers[0].W @ signal
     np.testing.assert_allclose(gradient, expected.T, rtol=1e-4, atol=1e-6)
+
+
+def test_threshold_networks_are_trained_straight_through():
+    """The slope is that of F(v), the mean output of a neuron with logistic noise of deviation 1."""
+    slope = 4 * (logistic.cdf(np.float32(1e-2)) - 0.5) / 1e-2  # σ′(0) = 1/4
+    estimator = backpropagation_estimator(THRESHOLDS, TrainingNoise((0, 0), (0, 0)))
+    found = estimator.gradient(THRESHOLDS.layers, Batch(ROWS.T, LABELS)).layers
+    delta, signal = straight_through_signals(THRESHOLDS, ROWS, LABELS, slope)
+    hidden = THRESHOLDS.layers[0].W.T @ ROWS.T + THRESHOLDS.layers[0].b[:, None] > 0
+    for layer, x, of_logits in zip(found, (ROWS.T, hidden), (signal, delta), strict=True):
+        np.testing.assert_allclose(layer.W, x @ of_logits.T / 6, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(layer.b, of_logits.mean(axis=1), rtol=1e-3, atol=1e-5)
 
 
 def test_backpropagation_gradient_is_the_numerical_one():

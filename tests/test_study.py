@@ -1,6 +1,7 @@
 """The study: which runs are missing, what interrupts it, and a Dask cluster that loses a worker."""
 
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,9 @@ from glr.constants import ROOT
 from glr.errors import GLRError
 from glr.evaluation import PRETRAINED
 from glr.models import load_model, save_model
+from glr.records import recorded_constants
 from glr.robustness import Row, csv_text, read_csv
+from glr.tables import MATCHED
 
 NAMES = ("LRS", "LRT", "LRSZ", "LRTZ")
 NETWORKS = {"LRS": ("LRS.py", "--steps 40 --replicates 4"), "short": ("LRT.py", "--steps 20")}
@@ -214,15 +217,27 @@ def test_readme_s_table_has_every_script_on_every_data_set():
     rows = {"digits": [], "mnist": [Row("LRT", s, "clean", 0, 0.97, 10) for s in (0, 1)]}
     seconds = {
         f"{name}_{data}": [2.0, 3.2]
-        for name in (*NAMES, "BP", "BP+L2C")
+        for name in (*NAMES, "BP", "BP+L2C", "ST+L2C")
         for data in ("digits", "mnist")
     }
     header, *lines = pages.readme_lines(rows, seconds)
-    assert len(lines) == 12
+    assert len(lines) == 14
     assert {len(line) for line in lines} == {len(header)}
     script = "[LRT.py](Train%26Test/LRT.py)"
     assert lines[1] == ["digits", script, "–", "–", "–", "–", "3"]
-    assert lines[7] == ["mnist", script, "97.00 ± 0.00", "95.33", "–", "54.35", "3"]
+    assert lines[8] == ["mnist", script, "97.00 ± 0.00", "95.33", "–", "54.35", "3"]
+
+
+@pytest.mark.parametrize(("name", "control"), MATCHED.items())
+def test_a_matched_control_differs_from_its_network_in_the_estimator_alone(name, control):
+    networks = runpy.run_path(str(study.SCRIPTS / "study.py"))["NETWORKS"]
+    ours, theirs = (
+        recorded_constants(study.constants_of(script, extra.split()))
+        for script, extra in (networks[name], networks[control])
+    )
+    shared = (ours.keys() & theirs.keys()) - {"NAME"}
+    assert {"SIGMA", "WEIGHT_DECAY", "LEARNING_RATE", "ACTIVATION"} < shared
+    assert {one: ours[one] for one in shared} == {one: theirs[one] for one in shared}
 
 
 def test_a_script_says_its_mean_accuracy_and_seconds_and_the_page_its_worst_seed():

@@ -1,7 +1,7 @@
 """The arithmetic of the tables, and what stands below them."""
 
 import pytest
-from scipy.stats import ttest_ind, ttest_rel
+from scipy.stats import ttest_rel
 
 from glr.robustness import Row
 from glr.tables import (
@@ -77,16 +77,22 @@ def test_what_controls_say_is_arithmetic():
     assert "LRS +25.0; controls by backpropagation: BP-L2 +20.0" in what_controls_say(rows)
 
 
-def test_what_the_estimate_changes_is_the_difference_and_welch_s_p():
-    accuracies = {"LRS": (0.91, 0.92, 0.93), "BP+L2C": (0.92, 0.94, 0.96)}
+def test_what_the_estimate_changes_compares_each_network_with_its_control_seed_by_seed():
+    """Seed 3 has no control: it does not count. Of LRT and ST+L2C seed 0 alone has both."""
+    accuracies = {"LRS": (0.91, 0.92, 0.97, 0.1), "BP+L2C": (0.92, 0.94, 0.96)}
     rows = [
         Row(name, seed, "clean", 0, share, 100)
         for name, shares in accuracies.items()
         for seed, share in enumerate(shares)
     ]
-    p = ttest_ind((91, 92, 93), (92, 94, 96), equal_var=False).pvalue
-    assert what_the_estimate_changes(rows).endswith(f" clean -2.00 ({p:.2g}).")
-    assert what_the_estimate_changes(rows[:1] + rows[3:4]) == ""
+    p = ttest_rel((91, 92, 97), (92, 94, 96)).pvalue
+    lone = [Row("LRT", 0, "clean", 0, 0.5, 100), Row("ST+L2C", 0, "clean", 0, 0.4, 100)]
+    says = what_the_estimate_changes([*rows[::-1], *lone])
+    assert says.startswith("LRS less BP+L2C, in points")
+    assert says.endswith(f" clean -0.67 ({p:.2g}).")
+    both = what_the_estimate_changes([*rows, *lone, *(row._replace(seed=1) for row in lone)])
+    assert "ST+L2C, in points" in both.split("\n\n")[1]
+    assert "clean +10.00 (" in both.split("\n\n")[1]
 
 
 def test_what_epsilon_decides_counts_the_rows_above_the_published_cell_at_each():
