@@ -74,7 +74,8 @@ def against_published(repeats: int) -> list[Comparison]:
     Ours, here and in parts 2 and 3, is the same estimate pass by pass, with one output draw and no
     local differences: the scripts need fewer passes, and part 4 times those. The published step
     runs in processes of its own, without our settings of memory and BLAS, as its users have it;
-    they and ours take turns, so that a slow moment of the machine meets both.
+    they and ours take turns, so that a slow moment of the machine meets both. All have the CPU: the
+    released code asks for a GPU ("cuda:1"), on which it has not been timed.
     """
     found = []
     for activation in (sigmoid, threshold):

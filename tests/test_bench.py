@@ -18,7 +18,7 @@ from glr.study import SCRIPTS, constants_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import rivals
-from accuracies import PUBLISHED_RUNS
+from accuracies import PUBLISHED_RUNS, seconds_to, steps_to
 from measures import COMPILED, Comparison, write_results
 
 GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
@@ -163,3 +163,11 @@ def test_the_published_run_of_lrs_is_the_same_in_benchmark_study_and_method_page
     flags = (PUBLISHED_RUNS["LRS"][3], study, f"{command} --steps 4680")
     one, *others = (constants_of("LRS.py", words.split()) for words in flags)
     assert others == [one, one]
+
+
+def test_the_time_to_an_accuracy_is_without_what_the_first_step_compiles():
+    for start in (0.0, 3.0):
+        curve = [(100, 0.5), (200, 0.9), (300, 0.95)]
+        rows = [{"step": n, "seconds": start + n / 100, "test_accuracy": a} for n, a in curve]
+        assert (steps_to(90, rows), seconds_to(90, rows)) == (200, 2.0)
+        assert steps_to(99, rows) == seconds_to(99, rows) == np.inf
