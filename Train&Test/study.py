@@ -7,7 +7,8 @@
 Written: RobustnessTest/results/; with --write-docs, from all data sets and seeds below, README's
 table, docs/results.md, and the measured line of each training script.
 
-Runs that are finished are not repeated: interrupt it at any time, and start it again.
+Runs that are finished are not repeated: interrupt it at any time, and start it again. Finished is
+what today's constants trained: after a change of glr/, delete models/*.npz first.
 """
 
 import sys
@@ -24,6 +25,7 @@ from glr.pages import (
     write_page,
     write_tables,
 )
+from glr.perturbation import table_samples
 from glr.study import (
     CORRUPTIONS_COMMAND,
     EVALUATION_COMMAND,
@@ -90,9 +92,10 @@ def main() -> None:
     runs = tasks(constants, NETWORKS, datasets)
     train_missing(runs, constants)
     fgsm = (*FGSM_COMMAND, "--epsilon", *map(str, constants.EPSILON))
+    samples = table_samples(constants.EPSILON)  # and no others that the folder may hold
     for dataset in datasets:
         own = [str(task.path) for task in runs if task.dataset == dataset]
-        evaluation = (*EVALUATION_COMMAND, "--models", *own)
+        evaluation = (*EVALUATION_COMMAND, "--models", *own, "--samples", *samples)
         for words in (fgsm, LBFGS_COMMAND, CORRUPTIONS_COMMAND, evaluation):
             run_robustness_script(words, constants, dataset)
     if not is_for_docs(constants, globals()) or datasets != [*DATASETS]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ from glr.machine import prepare_for_small_arrays
 from glr.models import Model
 from glr.network import Network, accuracy, threshold
 from glr.pictures import draw_attack, draw_corruptions
-from glr.records import run_path, save_run
+from glr.records import keep_other_model, recorded_constants, run_path, save_run
 from glr.robustness import EPSILON_ATTACKS, load_model_for
 from glr.samples import Samples, samples_path, save_samples
 from glr.study import surrogate_constants
@@ -40,10 +41,13 @@ from glr.study import surrogate_constants
 def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
     """The surrogate of the data set and seed; trained, and kept in models/, when missing.
 
+    One that other constants than today's trained is put aside.
+
     Raises GLRError if the file in its place is damaged, or of other data.
     """
     settings = surrogate_constants(constants)
     path = run_path(settings)
+    print(keep_other_model(path, recorded_constants(settings)), end="", file=sys.stderr)
     if not path.exists():
         print(f"No surrogate at {path}: training one", file=sys.stderr)
         save_run(train_by_backpropagation(settings), settings)
@@ -117,6 +121,11 @@ def sample_name(attack: str, target: str, epsilon: float | None) -> str:
     if epsilon is not None:
         parts.append(f"eps{epsilon:g}")
     return "_".join(parts)
+
+
+def table_samples(epsilons: Sequence[float]) -> list[str]:
+    """The names of the sample files that the tables are of: FGSM at each ε, L-BFGS, corruptions."""
+    return [*(sample_name("fgsm", "surrogate", e) for e in epsilons), "lbfgs", *CORRUPTIONS]
 
 
 def attack_metadata(

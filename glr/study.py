@@ -102,14 +102,23 @@ def recorded_constants_of(task: Task) -> dict:
 
 
 def is_finished(task: Task) -> bool:
-    """Whether the run's model is there, and was trained with the constants of today's script."""
-    if not task.path.exists():
+    """Whether the run's model is there, of the constants of today's script, and of today's data.
+
+    Data of your own are today's if they are no younger than the model; others never change.
+    """
+    own = Path(task.dataset)
+    if not task.path.exists() or (own.is_file() and is_younger(own, task.path)):
         return False
     try:
         _, metadata = layers_and_metadata(task.path)
     except GLRError:  # a damaged file: the run is done again
         return False
     return metadata.get("constants") == recorded_constants_of(task)
+
+
+def is_younger(one: Path, other: Path) -> bool:
+    """Whether the file was written after the other."""
+    return one.stat().st_mtime_ns > other.stat().st_mtime_ns
 
 
 def trained_files(task: Task) -> dict[str, bytes]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
-from glr.corruptions import CORRUPTIONS
 from glr.data import Dataset, load_dataset
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model
 from glr.pages import write_section_and_picture
+from glr.perturbation import table_samples
 from glr.plots import new_figure, plain_axes, save_figure
 from glr.robustness import Row, accuracy_by_class, load_model_for, rows_of
 from glr.samples import load_samples, samples_path
@@ -31,7 +31,7 @@ from glr.tables import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SAMPLES = (f"fgsm_eps{PUBLISHED_EPSILON:g}", "lbfgs", *CORRUPTIONS)  # of the published columns
+SAMPLES = table_samples([PUBLISHED_EPSILON])  # of the published columns
 WORST_CLASS = "clean, worst class"  # a condition beside the published columns
 DRAWN = ("clean", "fgsm")  # the two accuracies that are set against each other
 STYLES = {"penalty": "o-", "step size": "D", "weight noise": "s:"}  # by what is made larger

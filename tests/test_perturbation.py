@@ -14,7 +14,7 @@ from glr.models import load_model, save_model
 from glr.network import new_network, relu, sigmoid
 from glr.perturbation import attack_labels, perturbed
 from glr.records import recorded_constants
-from glr.study import SCRIPTS, is_finished, tasks
+from glr.study import SCRIPTS, is_finished, surrogate_constants, tasks
 
 DATASETS = ("digits", "mnist", "fashion_mnist")
 RNG = np.random.default_rng(0)
@@ -102,12 +102,27 @@ def test_pretrained_surrogates_have_the_constants_of_today_s_attack(dataset, mon
 def test_a_surrogate_of_other_data_is_refused_with_what_to_do(tmp_path):
     """Data sets whose files have the same name share its place."""
     constants = constants_of_attack("--models-dir", str(tmp_path), "--dataset", "own.npz")
-    settings = {"NAME": "surrogate", "SEED": 0}
+    settings = recorded_constants(surrogate_constants(constants))
     metadata = {"activation": "relu", "dataset": "own", "constants": settings}
     save_model(tmp_path / "surrogate_own_seed1000.npz", new_network([4, 3, 2], relu, RNG), metadata)
     x, y = np.zeros((2, 9), np.float32), np.arange(2)
     with pytest.raises(GLRError, match=r"with 4 inputs .* not on own with 9 .* If deleted, a surr"):
         perturbation.surrogate(constants, Dataset("own", x, y, x, y))
+
+
+def test_a_surrogate_of_other_constants_is_put_aside_and_trained_anew(tmp_path, monkeypatch):
+    """The tables would else be of an attack that today's code does not make."""
+    path = tmp_path / "surrogate_digits_seed1000.npz"
+    model = load_model(PRETRAINED / path.name)
+    model.metadata["constants"]["STEPS"] = 9
+    save_model(path, *model)
+    monkeypatch.setattr(perturbation, "train_by_backpropagation", lambda settings: settings)
+    monkeypatch.setattr(perturbation, "save_run", lambda run, settings: trained.append(settings))
+    monkeypatch.setattr(perturbation, "load_model_for", lambda path, data: path)
+    trained = []
+    perturbation.surrogate(constants_of_attack("--models-dir", str(tmp_path)), None)
+    assert [settings.STEPS for settings in trained] == [5000]
+    assert [file.name for file in tmp_path.iterdir()] == [f"{path.name}.old"]
 
 
 @pytest.mark.parametrize("shape", [(2, 8), (4, 4, 4), (15,)])

@@ -11,11 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from processes import assert_same_run, run
 
 from glr import pages, study
 from glr.constants import ROOT
+from glr.corruptions import CORRUPTIONS
 from glr.errors import GLRError
 from glr.evaluation import PRETRAINED
 from glr.models import load_model, save_model
@@ -54,6 +56,35 @@ def test_only_missing_and_outdated_runs_are_trained(tmp_path, monkeypatch):
     assert trained == ["short_digits_seed0.npz"]
     runs[0].path.write_bytes(runs[0].path.read_bytes()[:-100])
     assert not study.is_finished(runs[0])
+
+
+def test_what_was_trained_before_its_data_were_written_is_not_finished(tmp_path):
+    data = tmp_path / "own.npz"
+    rng = np.random.default_rng(0)
+    np.savez(data, x=rng.random((20, 4)), y=np.arange(20) % 2)
+    chosen = constants(tmp_path, SEEDS=1)
+    runs = study.tasks(chosen, {"LRS": ("LRS.py", "--steps 10")}, [str(data)])
+    study.train_missing(runs, chosen)
+    assert study.is_finished(runs[0])
+    np.savez(data, x=rng.random((20, 4)), y=np.arange(20) % 2)
+    assert not study.is_finished(runs[0])
+
+
+def test_the_study_evaluates_the_samples_that_it_makes_and_no_others(monkeypatch):
+    main = runpy.run_path(str(study.SCRIPTS / "study.py"))["main"]
+    ran = []
+    for name in ("train_missing", "results_block", "write_page"):
+        monkeypatch.setitem(main.__globals__, name, lambda *_, **__: None)
+    monkeypatch.setitem(
+        main.__globals__, "run_robustness_script", lambda words, *_: ran.append(words)
+    )
+    monkeypatch.setattr(
+        sys, "argv", ["study.py", "--datasets", "digits", "--epsilon", "0.1", "0.2"]
+    )
+    main()
+    words = ran[-1]
+    made = ("fgsm_eps0.1", "fgsm_eps0.2", "lbfgs", *CORRUPTIONS)
+    assert words[words.index("--samples") + 1 :] == made
 
 
 def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
