@@ -22,6 +22,7 @@ from typing import NamedTuple
 from glr import losses, network, noise, optimizers
 from glr.errors import GLRError
 from glr.models import layers_and_metadata
+from glr.samples import ATTACKS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -104,7 +105,7 @@ KINDS: dict[str, Kind] = {
     "MODELS": _text("paths of models"),
     "SAMPLES": _text("names of sample files"),
     "CORRUPTIONS": _text("names of corruptions"),
-    "ATTACK": _choice("fgsm", "pgd", "lbfgs", "square"),
+    "ATTACK": _choice(*ATTACKS),
     "EPSILON": POSITIVE._replace(many=True),
     "TARGET": _text("surrogate, or the path of a model")._replace(many=False),
     "IMAGES": _whole(0),

@@ -17,8 +17,6 @@ from glr.models import Model, load_model
 from glr.network import accuracy, is_right
 from glr.samples import Samples, severities_of
 
-EPSILON_ATTACKS = ("fgsm", "pgd", "square")  # those whose samples are made for an ε
-
 
 class Row(NamedTuple):
     """One measurement: the share in [0, 1] of n samples that a model classifies as labelled.

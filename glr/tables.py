@@ -10,7 +10,8 @@ from statistics import fmean, stdev
 import numpy as np
 
 from glr.models import Model
-from glr.robustness import EPSILON_ATTACKS, Row
+from glr.robustness import Row
+from glr.samples import ATTACKS
 
 GLR_ROWS = ("LRS", "LRT", "LRSZ", "LRTZ")
 MAIN_ROWS = ("BP", *GLR_ROWS)  # the published table's; others are controls
@@ -32,7 +33,8 @@ def cell(rows: Iterable[Row], model: str, condition: str) -> list[float]:
 
 def has_other_epsilon(row: Row) -> bool:
     """Whether the row is of an attack with an ε, and not the published one."""
-    return row.condition in EPSILON_ATTACKS and row.severity != PUBLISHED_EPSILON
+    attack = ATTACKS.get(row.condition)
+    return attack is not None and attack.has_epsilon and row.severity != PUBLISHED_EPSILON
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
