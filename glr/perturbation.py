@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,8 +144,7 @@ def perturbed(
     if constants.ATTACK == "pgd":
         return pgd(x, y, keras_input_gradient(model), epsilon, steps=constants.PGD_STEPS)
     targets = attack_labels(constants, network, y)
-    progress = partial(tqdm, desc="lbfgs", unit="group", disable=None)
-    return lbfgs(x, targets, keras_loss_and_gradient(model), constants.PENALTY, progress)
+    return lbfgs(x, targets, keras_loss_and_gradient(model), constants.PENALTY)
 
 
 def attack_labels(constants: SimpleNamespace, network: Network, y: np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ def test_square_attack_has_its_queries_and_the_seed_s_generator(asked):
 
 def test_lbfgs_has_its_penalty_and_wrong_targets(asked):
     words = ("--attack", "lbfgs", "--penalty", "0.7")
-    (name, (x, targets, network, penalty, _), _) = asked(*words)
+    (name, (x, targets, network, penalty), _) = asked(*words)
     assert (name, network, penalty) == ("lbfgs", NETWORK, 0.7)
     assert x is X
     assert np.all(targets != Y)
