@@ -25,12 +25,9 @@ ROUNDING = 1e-6  # of float32 sums in [0, 1]: how far a perturbation may exceed 
 
 
 class Attack(NamedTuple):
-    """What must be known of an attack to run it, and to read its samples.
+    """What must be known of an attack to run it, and to read its samples."""
 
-    own : the constant of generate_adv.py that it takes beside those of every attack, if any
-    """
-
-    own: str = ""
+    own: str = ""  # the constant of generate_adv.py that it takes beside those of every attack
     has_epsilon: bool = True  # one file of samples for each ε; else one, which a penalty keeps near
     is_targeted: bool = False  # leads to random classes, not away from the labels
     follows_gradient: bool = True

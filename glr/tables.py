@@ -121,13 +121,8 @@ def markdown_table(lines: list[list[str]]) -> str:
 def other_conditions(rows: list[Row]) -> list[list[str]]:
     """What the main table has no column for: other attacks, targets and ε. Cells with a header."""
     columns = PUBLISHED["columns"]
-    kinds = sorted(
-        {
-            (r.condition, r.severity)
-            for r in rows
-            if r.condition not in columns or has_other_epsilon(r)
-        }
-    )
+    others = [r for r in rows if r.condition not in columns or has_other_epsilon(r)]
+    kinds = sorted({(r.condition, r.severity) for r in others})
     if not kinds:
         return []
     main, controls = present(rows)
