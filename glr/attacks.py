@@ -12,12 +12,13 @@ The callables are vectorised over samples, and no sample's numbers depend on ano
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import fmin_l_bfgs_b
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from glr.errors import GLRError
 
@@ -38,26 +39,22 @@ KERAS_BATCH = 1000  # samples in one call of a Keras model; bounds the memory
 def fgsm(x: np.ndarray, y: np.ndarray, input_gradient: InputGradient, epsilon: float) -> np.ndarray:
     """Fast gradient sign method: x + ε·sign(∇ₓ cross-entropy), clipped to [0, 1].
 
+    It is one step of `pgd`, which crosses the ball and returns to its edge.
+
     Source: Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples",
     ICLR 2015 (arXiv 1412.6572).
     """
-    return pgd(x, y, input_gradient, epsilon, steps=1, step_size=epsilon)
+    return pgd(x, y, input_gradient, epsilon, steps=1)
 
 
-def pgd(  # noqa: PLR0913 - the attack's own six
-    x: np.ndarray,
-    y: np.ndarray,
-    input_gradient: InputGradient,
-    epsilon: float,
-    *,
-    steps: int = 40,
-    step_size: float | None = None,
+def pgd(
+    x: np.ndarray, y: np.ndarray, input_gradient: InputGradient, epsilon: float, steps: int = 40
 ) -> np.ndarray:
     """Projected gradient descent: `steps` sign steps, each followed by a return to the ε ball.
 
     The ball is that of the largest change of any pixel (L∞) around x, cut with [0, 1]. The start
-    is x itself, so nothing is random. `step_size` None stands for 2.5·ε/steps, enough to cross the
-    ball from anywhere in it.
+    is x itself, so nothing is random. A step is 2.5·ε/steps, so that all of them together cross
+    the ball from anywhere in it.
 
     Source: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks",
     ICLR 2018 (arXiv 1706.06083).
@@ -66,7 +63,7 @@ def pgd(  # noqa: PLR0913 - the attack's own six
     if steps < 1:
         raise GLRError(f"an attack needs at least one step, not {steps}")
     epsilon = _checked_size("epsilon", epsilon)
-    step = _checked_size("step size", 2.5 * epsilon / steps if step_size is None else step_size)
+    step = _checked_size("step size", 2.5 * epsilon / steps)
     low, high = np.maximum(x - epsilon, 0), np.minimum(x + epsilon, 1)
     x_adv = x
     for _ in range(steps):
@@ -76,17 +73,12 @@ def pgd(  # noqa: PLR0913 - the attack's own six
 
 
 def lbfgs(
-    x: np.ndarray,
-    targets: np.ndarray,
-    loss_and_gradient: LossAndGradient,
-    penalty: float,
-    progress: Callable[[Iterable], Iterable] = iter,
+    x: np.ndarray, targets: np.ndarray, loss_and_gradient: LossAndGradient, penalty: float
 ) -> np.ndarray:
     """Box-constrained L-BFGS: the x + r that brings each image close to its target class.
 
     r minimises penalty·‖r‖² + cross-entropy(x + r, target) with x + r in [0, 1]; see
     `random_targets`. Where the search ends no lower than it began, the image is returned as it was.
-    `progress` wraps the loop over groups of images, as tqdm does.
 
     Source: Szegedy et al., "Intriguing Properties of Neural Networks", ICLR 2014
     (arXiv 1312.6199). There the penalty (on ‖r‖) is line-searched for each image so that r is the
@@ -98,7 +90,8 @@ def lbfgs(
     x_adv = x.copy()
     # The solver's work is inner products of microseconds: cores that share one mostly wait.
     with threadpool_limits(1, user_api="blas"):
-        for start in progress(range(0, len(x), LBFGS_GROUP)):
+        starts = range(0, len(x), LBFGS_GROUP)
+        for start in tqdm(starts, desc="lbfgs", unit="group", disable=None):
             group = slice(start, start + LBFGS_GROUP)
             x_adv[group] = _lbfgs_group(x[group], targets[group], loss_and_gradient, penalty)
     return x_adv

@@ -41,21 +41,15 @@ def square_attack(
             f"ATTACK = square: needs images of {SMALLEST_SIDE} × {SMALLEST_SIDE} pixels or more; "
             "use another attack"
         )
+
+    def answers(asked: np.ndarray) -> np.ndarray:
+        return network.logits_of_rows(np.asarray(asked, np.float32).reshape(len(asked), -1)).T
+
     classifier = BlackBoxClassifierNeuralNetwork(
-        lambda asked: (
-            network.logits_of_rows(np.asarray(asked, np.float32).reshape(len(asked), -1)).T
-        ),
-        input_shape=images.shape[1:],
-        nb_classes=network.sizes[-1],
-        channels_first=False,
-        clip_values=(0.0, 1.0),
+        answers, images.shape[1:], network.sizes[-1], channels_first=False, clip_values=(0.0, 1.0)
     )
     attack = SquareAttack(
-        classifier,
-        eps=epsilon,
-        max_iter=queries,
-        batch_size=len(x),
-        verbose=sys.stderr.isatty(),
+        classifier, eps=epsilon, max_iter=queries, batch_size=len(x), verbose=sys.stderr.isatty()
     )
     before = np.random.get_state()  # ART draws from NumPy's global generator: lend it a seed
     np.random.seed(int(rng.integers(2**32)))

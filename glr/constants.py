@@ -22,6 +22,7 @@ from typing import NamedTuple
 from glr import losses, network, noise, optimizers
 from glr.errors import GLRError
 from glr.models import layers_and_metadata
+from glr.samples import ATTACKS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -104,7 +105,7 @@ KINDS: dict[str, Kind] = {
     "MODELS": _text("paths of models"),
     "SAMPLES": _text("names of sample files"),
     "CORRUPTIONS": _text("names of corruptions"),
-    "ATTACK": _choice("fgsm", "pgd", "lbfgs", "square"),
+    "ATTACK": _choice(*ATTACKS),
     "EPSILON": POSITIVE._replace(many=True),
     "TARGET": _text("surrogate, or the path of a model")._replace(many=False),
     "IMAGES": _whole(0),
@@ -183,41 +184,16 @@ def script_constants(
     """
     path = Path(str(script["__file__"]))
     words = sys.argv[1:] if words is None else words
-    parser = OneLineParser(
-        prog=path.name,
-        description=script["__doc__"],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    says = comments(path.read_text(encoding="utf-8"))
     defaults = {name: script[name] for name in KINDS if name in script}
-    trains = "CHECKPOINT_EVERY" in defaults
-    if trains:
+    if "CHECKPOINT_EVERY" in defaults:
         defaults |= constants_like(path.stem, defaults, words)
-    for name, default in defaults.items():
-        _add_flag(parser, name, default, says.get(name, ""))
-    for place in ("data", "models"):
-        parser.add_argument(
-            f"--{place}-dir",
-            type=Path,
-            default=os.environ.get(f"GLR_{place.upper()}_DIR", ROOT / place),
-            metavar="DIR",
-            help=f"the {place} folder (default: GLR_{place.upper()}_DIR, else {place}/)",
-        )
-    if trains:
-        parser.add_argument("--like", **LIKE)
-        parser.add_argument(
-            "--resume", action="store_true", help="continue the run from its last saved state"
-        )
-    given = vars(parser.parse_args(words))
-    constants = SimpleNamespace(
-        SCRIPT=path.stem, DATA_DIR=Path(given["data_dir"]), MODELS_DIR=Path(given["models_dir"])
+    given = vars(_script_parser(path, script["__doc__"], defaults).parse_args(words))
+    others = [name for name in ("DATA_DIR", "MODELS_DIR", "RESUME") if name.lower() in given]
+    return SimpleNamespace(
+        SCRIPT=path.stem,
+        **{name: given[name.lower()] for name in others},
+        **{name: _checked(name, given[name.lower()], script) for name in defaults},
     )
-    if trains:
-        constants.RESUME = given["resume"]
-    for name in defaults:
-        setattr(constants, name, _checked(name, given[name.lower()], script))
-    return constants
 
 
 def constants_like(script: str, defaults: Mapping[str, object], words: list[str]) -> dict:
@@ -246,6 +222,33 @@ def constants_like(script: str, defaults: Mapping[str, object], words: list[str]
     if "retuned" in metadata:
         raise GLRError(f"{path}: its constants were changed half-way; no one command trains it")
     return {name: value for name, value in recorded.items() if name in defaults}
+
+
+def _script_parser(path: Path, description: str, defaults: Mapping[str, object]) -> OneLineParser:
+    """The parser of a script's command line: a flag for each constant, the places, resuming."""
+    parser = OneLineParser(
+        prog=path.name,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    says = comments(path.read_text(encoding="utf-8"))
+    for name, default in defaults.items():
+        _add_flag(parser, name, default, says.get(name, ""))
+    for place in ("data", "models"):
+        parser.add_argument(
+            f"--{place}-dir",
+            type=Path,
+            default=os.environ.get(f"GLR_{place.upper()}_DIR", ROOT / place),
+            metavar="DIR",
+            help=f"the {place} folder (default: GLR_{place.upper()}_DIR, else {place}/)",
+        )
+    if "CHECKPOINT_EVERY" in defaults:
+        parser.add_argument("--like", **LIKE)
+        parser.add_argument(
+            "--resume", action="store_true", help="continue the run from its last saved state"
+        )
+    return parser
 
 
 def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -> None:

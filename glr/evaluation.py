@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -43,6 +45,9 @@ from glr.tables import (
     what_published_cells_say,
     what_the_estimate_changes,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Constants in which the models of one row may differ: the seed, and what leaves the network as is.
 OF_ONE_NETWORK = ("SEED", "DATASET", "EVAL_EVERY", "COMPILED")
@@ -192,36 +197,39 @@ def report(rows: list[Row], constants: SimpleNamespace) -> None:
 
 def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
     """Bars by condition with the published accuracies marked, and accuracy against FGSM's ε."""
-    main, controls = present(rows)
-    columns = [c for c in PUBLISHED["columns"] if any(row.condition == c for row in rows)]
     figure = new_figure(13, 4.4)
     bars, curves = figure.subplots(1, 2, width_ratios=[3, 1])
     from matplotlib import colormaps  # noqa: PLC0415  (as in glr.plots)
 
-    colours = colormaps["tab20"].colors
-    width = 0.8 / max(1, len(main + controls))
-    for i, model in enumerate(main + controls):
-        places = [c + (i - (len(main + controls) - 1) / 2) * width for c in range(len(columns))]
-        heights = [cell(rows, model, c) for c in columns]
-        means = [fmean(h) if h else 0 for h in heights]
-        drawn = bars.bar(places, means, width * 0.92, label=model, color=colours[i % 20])
-        for place, column in zip(places, columns, strict=True):
-            published = published_cell(dataset, model, column)
-            if published:
-                bars.hlines(float(published), place - width / 2, place + width / 2, color="black")
-        curves.plot(
-            *epsilon_curve(rows, model, "fgsm"), marker="o", ms=3, color=drawn[0].get_facecolor()
-        )
-    bars.set_xticks(range(len(columns)), [c.replace("_", "\n") for c in columns])
-    bars.set(ylabel="accuracy (%)", ylim=(0, 100))
-    bars.legend(ncols=9, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
-    if PUBLISHED.get(dataset):
-        bars.text(0, -0.17, "black: published", transform=bars.transAxes, fontsize=8)
+    main, controls = present(rows)
+    colours = dict(zip(main + controls, cycle(colormaps["tab20"].colors), strict=False))
+    draw_bars(bars, rows, dataset, colours)
+    for model, colour in colours.items():
+        curves.plot(*epsilon_curve(rows, model, "fgsm"), marker="o", ms=3, color=colour)
     curves.set(xlabel="ε of FGSM (transfer)", ylabel="accuracy (%)", ylim=(0, 100))
     for axes in (bars, curves):
         plain_axes(axes, lines_of="y")
     figure.suptitle(f"{dataset}: noise-free accuracy, mean over seeds", fontsize=10)
     save_figure(path, figure)
+
+
+def draw_bars(axes: Axes, rows: list[Row], dataset: str, colours: Mapping[str, tuple]) -> None:
+    """Mean accuracy by condition, a bar for each model that has a colour; the published marked."""
+    columns = [c for c in PUBLISHED["columns"] if any(row.condition == c for row in rows)]
+    width = 0.8 / max(1, len(colours))
+    for i, (model, colour) in enumerate(colours.items()):
+        places = [c + (i - (len(colours) - 1) / 2) * width for c in range(len(columns))]
+        means = [fmean(cell(rows, model, column) or [0]) for column in columns]
+        axes.bar(places, means, width * 0.92, label=model, color=colour)
+        for place, column in zip(places, columns, strict=True):
+            published = published_cell(dataset, model, column)
+            if published:
+                axes.hlines(float(published), place - width / 2, place + width / 2, color="black")
+    axes.set_xticks(range(len(columns)), [c.replace("_", "\n") for c in columns])
+    axes.set(ylabel="accuracy (%)", ylim=(0, 100))
+    axes.legend(ncols=9, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
+    if PUBLISHED.get(dataset):
+        axes.text(0, -0.17, "black: published", transform=axes.transAxes, fontsize=8)
 
 
 def epsilon_curve(rows: Iterable[Row], model: str, attack: str) -> tuple[list[float], list[float]]:

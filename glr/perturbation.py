@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,8 +32,8 @@ from glr.models import Model
 from glr.network import Network, accuracy, threshold
 from glr.pictures import draw_attack, draw_corruptions
 from glr.records import keep_other_model, recorded_constants, run_path, save_run
-from glr.robustness import EPSILON_ATTACKS, load_model_for
-from glr.samples import Samples, samples_path, save_samples
+from glr.robustness import load_model_for
+from glr.samples import ATTACKS, Samples, sample_name, samples_path, save_samples
 from glr.study import surrogate_constants
 
 
@@ -86,21 +85,21 @@ def write_attacks(constants: SimpleNamespace) -> None:
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     check_image_range(data)
-    if constants.ATTACK == "square":
+    attack = ATTACKS[constants.ATTACK]
+    if attack.needs_square_images:
         check_square_images(data)
     n = constants.IMAGES or len(data.x_test)
     x, y = data.x_test[:n], data.y_test[:n]
     network, target = attacked_model(constants, data)
-    epsilons = constants.EPSILON if constants.ATTACK in EPSILON_ATTACKS else (None,)
+    epsilons = constants.EPSILON if attack.has_epsilon else (None,)
     paths = [
         samples_path(constants.DATA_DIR, data.name, sample_name(constants.ATTACK, target, epsilon))
         for epsilon in epsilons
     ]
     for path in paths:
         check_writable(path)
-    follows_gradient = constants.ATTACK != "square"
     labels = attack_labels(constants, network, y)
-    zero_share = zero_share_of(network, x, labels) if follows_gradient else 0.0
+    zero_share = zero_share_of(network, x, labels) if attack.follows_gradient else 0.0
     for epsilon, path in zip(epsilons, paths, strict=True):
         x_adv = perturbed(constants, network, (x, y), epsilon)
         metadata = attack_metadata(constants, target, epsilon, zero_share)
@@ -109,18 +108,8 @@ def write_attacks(constants: SimpleNamespace) -> None:
             draw_attack(path.with_suffix(".png"), x, x_adv, y)
         before, after = (100 * accuracy(network.logits_of_rows(a), y) for a in (x, x_adv))
         print(f"{path.stem}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
-    for note in gradient_notes(network, zero_share) if follows_gradient else ():
+    for note in gradient_notes(network, zero_share) if attack.follows_gradient else ():
         print(note, file=sys.stderr)
-
-
-def sample_name(attack: str, target: str, epsilon: float | None) -> str:
-    """The name of a sample file: fgsm_eps0.1, lbfgs, pgd_LRT-seed0_eps0.1."""
-    parts = [attack]
-    if target != "surrogate":
-        parts.append(target)
-    if epsilon is not None:
-        parts.append(f"eps{epsilon:g}")
-    return "_".join(parts)
 
 
 def table_samples(epsilons: Sequence[float]) -> list[str]:
@@ -132,15 +121,16 @@ def attack_metadata(
     constants: SimpleNamespace, target: str, epsilon: float | None, zero_share: float
 ) -> dict:
     """What is written beside the samples of an attack."""
+    own = ATTACKS[constants.ATTACK].own
     return {
         "attack": constants.ATTACK,
         "dataset": dataset_label(constants.DATASET),
         "target": target,
         "epsilon": epsilon,
         "norm": "L-infinity" if epsilon is not None else "L2, penalised",
-        "penalty": constants.PENALTY if epsilon is None else None,
-        "steps": constants.PGD_STEPS if constants.ATTACK == "pgd" else None,
-        "queries": constants.QUERIES if constants.ATTACK == "square" else None,
+        "penalty": constants.PENALTY if own == "PENALTY" else None,
+        "steps": constants.PGD_STEPS if own == "PGD_STEPS" else None,
+        "queries": constants.QUERIES if own == "QUERIES" else None,
         "seed": constants.SEED,
         "zero_gradient_share": zero_share,
     }
@@ -163,13 +153,12 @@ def perturbed(
     if constants.ATTACK == "pgd":
         return pgd(x, y, keras_input_gradient(model), epsilon, steps=constants.PGD_STEPS)
     targets = attack_labels(constants, network, y)
-    progress = partial(tqdm, desc="lbfgs", unit="group", disable=None)
-    return lbfgs(x, targets, keras_loss_and_gradient(model), constants.PENALTY, progress)
+    return lbfgs(x, targets, keras_loss_and_gradient(model), constants.PENALTY)
 
 
 def attack_labels(constants: SimpleNamespace, network: Network, y: np.ndarray) -> np.ndarray:
     """The labels that the attack leads away from, the true ones; or to, L-BFGS's random targets."""
-    if constants.ATTACK != "lbfgs":
+    if not ATTACKS[constants.ATTACK].is_targeted:
         return y
     return random_targets(y, network.sizes[-1], run_generator(constants.SEED))
 

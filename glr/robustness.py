@@ -17,8 +17,6 @@ from glr.models import Model, load_model
 from glr.network import accuracy, is_right
 from glr.samples import Samples, severities_of
 
-EPSILON_ATTACKS = ("fgsm", "pgd", "square")  # those whose samples are made for an ε
-
 
 class Row(NamedTuple):
     """One measurement: the share in [0, 1] of n samples that a model classifies as labelled.
@@ -108,14 +106,7 @@ def csv_text(rows: Iterable[Row]) -> str:
 
 def read_csv(path: Path) -> list[Row]:
     """The rows that csv_text wrote."""
+    types = (str, int, str, float, float, int)  # of Row's fields
     with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Row(
-                r["model"],
-                int(r["seed"]),
-                r["condition"],
-                *map(float, list(r.values())[3:5]),
-                int(r["n"]),
-            )
-            for r in csv.DictReader(file)
-        ]
+        _, *lines = csv.reader(file)
+    return [Row(*(read(text) for read, text in zip(types, line, strict=True))) for line in lines]

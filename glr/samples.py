@@ -24,6 +24,24 @@ LARGEST = 1e6  # number that the metadata may hold
 ROUNDING = 1e-6  # of float32 sums in [0, 1]: how far a perturbation may exceed its ε
 
 
+class Attack(NamedTuple):
+    """What must be known of an attack to run it, and to read its samples."""
+
+    own: str = ""  # the constant of generate_adv.py that it takes beside those of every attack
+    has_epsilon: bool = True  # one file of samples for each ε; else one, which a penalty keeps near
+    is_targeted: bool = False  # leads to random classes, not away from the labels
+    follows_gradient: bool = True
+    needs_square_images: bool = False
+
+
+ATTACKS = {  # run by glr.perturbation.perturbed
+    "fgsm": Attack(),
+    "pgd": Attack("PGD_STEPS"),
+    "lbfgs": Attack("PENALTY", has_epsilon=False, is_targeted=True),
+    "square": Attack("QUERIES", follows_gradient=False, needs_square_images=True),
+}
+
+
 class Samples(NamedTuple):
     """Clean inputs (N × n_in), their perturbations by severity, labels (N,) and metadata.
 
@@ -39,6 +57,12 @@ class Samples(NamedTuple):
 def samples_path(data_dir: Path, dataset: str, name: str) -> Path:
     """data/<dataset>/adversarial/<name>.npz."""
     return data_dir / dataset / "adversarial" / f"{name}.npz"
+
+
+def sample_name(attack: str, target: str, epsilon: float | None) -> str:
+    """The name of an attack's file: fgsm_eps0.1, lbfgs, pgd_LRT-seed0_eps0.1. See how_to_make."""
+    of_target = "" if target == "surrogate" else f"_{target}"
+    return attack + of_target + ("" if epsilon is None else f"_eps{epsilon:g}")
 
 
 def save_samples(path: Path, samples: Samples) -> None:
@@ -80,7 +104,7 @@ def how_to_make(name: str, source: str) -> str:
         one = f" --corruptions {name}" if name in CORRUPTIONS else ""
         return f'"RobustnessTest/noise_generate_adv.py" --dataset {source}{one}'
     words = f'"RobustnessTest/generate_adv.py" --dataset {source}'
-    known = re.fullmatch(r"(fgsm|pgd|lbfgs|square)(_(.+)-seed(\d+))?(_eps(.+))?", name)
+    known = re.fullmatch(rf"({'|'.join(ATTACKS)})(_(.+)-seed(\d+))?(_eps(.+))?", name)
     if known is None:
         return words
     attack, _, network, seed, _, epsilon = known.groups()

@@ -10,7 +10,8 @@ from statistics import fmean, stdev
 import numpy as np
 
 from glr.models import Model
-from glr.robustness import EPSILON_ATTACKS, Row
+from glr.robustness import Row
+from glr.samples import ATTACKS
 
 GLR_ROWS = ("LRS", "LRT", "LRSZ", "LRTZ")
 MAIN_ROWS = ("BP", *GLR_ROWS)  # the published table's; others are controls
@@ -38,7 +39,8 @@ def cell_by_seed(rows: Iterable[Row], model: str, condition: str) -> dict[int, f
 
 def has_other_epsilon(row: Row) -> bool:
     """Whether the row is of an attack with an ε, and not the published one."""
-    return row.condition in EPSILON_ATTACKS and row.severity != PUBLISHED_EPSILON
+    attack = ATTACKS.get(row.condition)
+    return attack is not None and attack.has_epsilon and row.severity != PUBLISHED_EPSILON
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
@@ -125,13 +127,8 @@ def markdown_table(lines: list[list[str]]) -> str:
 def other_conditions(rows: list[Row]) -> list[list[str]]:
     """What the main table has no column for: other attacks, targets and ε. Cells with a header."""
     columns = PUBLISHED["columns"]
-    kinds = sorted(
-        {
-            (r.condition, r.severity)
-            for r in rows
-            if r.condition not in columns or has_other_epsilon(r)
-        }
-    )
+    others = [r for r in rows if r.condition not in columns or has_other_epsilon(r)]
+    kinds = sorted({(r.condition, r.severity) for r in others})
     if not kinds:
         return []
     main, controls = present(rows)

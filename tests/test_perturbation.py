@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glr import perturbation
-from glr.constants import ROOT, script_constants
+from glr.constants import ROOT, comments, script_constants
 from glr.data import Dataset, has_square_images, hold_out, load_dataset
 from glr.errors import GLRError
 from glr.evaluation import PRETRAINED
@@ -14,6 +14,7 @@ from glr.models import load_model, save_model
 from glr.network import new_network, relu, sigmoid
 from glr.perturbation import attack_labels, perturbed
 from glr.records import recorded_constants
+from glr.samples import ATTACKS
 from glr.study import SCRIPTS, is_finished, surrogate_constants, tasks
 
 DATASETS = ("digits", "mnist", "fashion_mnist")
@@ -48,6 +49,13 @@ def asked(monkeypatch):
     return ask
 
 
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_attack_of_the_table_is_run_and_told_of(attack, asked):
+    assert asked("--attack", attack)[0].removesuffix("_attack") == attack
+    script = ROOT / "RobustnessTest" / "generate_adv.py"
+    assert f'"{attack}"' in comments(script.read_text(encoding="utf-8"))["ATTACK"]
+
+
 def test_gradient_attacks_are_of_the_given_size_and_length(asked):
     assert asked() == ("fgsm", (X, Y, NETWORK, 0.25), {})
     assert asked("--attack", "pgd", "--pgd-steps", "7") == (
@@ -68,12 +76,12 @@ def test_square_attack_has_its_queries_and_the_seed_s_generator(asked):
 
 def test_lbfgs_has_its_penalty_and_wrong_targets(asked):
     words = ("--attack", "lbfgs", "--penalty", "0.7")
-    (name, (x, targets, network, penalty, _), _) = asked(*words)
+    (name, (x, targets, network, penalty), _) = asked(*words)
     assert (name, network, penalty) == ("lbfgs", NETWORK, 0.7)
     assert x is X
     assert np.all(targets != Y)
     np.testing.assert_array_equal(targets, attack_labels(constants_of_attack(*words), NETWORK, Y))
-    for attack in ("fgsm", "pgd", "square"):
+    for attack in ATTACKS.keys() - {"lbfgs"}:
         assert attack_labels(constants_of_attack("--attack", attack), NETWORK, Y) is Y
 
 

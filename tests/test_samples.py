@@ -5,7 +5,7 @@ import pytest
 from processes import ROOT
 
 from glr.data import load_dataset
-from glr.samples import Samples, fault, how_to_make
+from glr.samples import ATTACKS, Samples, fault, how_to_make, sample_name
 
 DIGITS = load_dataset("digits", ROOT / "data")
 
@@ -51,3 +51,11 @@ def test_samples_are_what_their_metadata_say(changes, complaint):
 )
 def test_how_to_make_a_file_of_samples(name, command):
     assert how_to_make(name, "mnist") == f'"RobustnessTest/{command}'
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_attack_s_file_is_known_by_its_name(attack):
+    epsilon = 0.05 if ATTACKS[attack].has_epsilon else None
+    words = f" --attack {attack} --target models/LRT_mnist_seed2.npz"
+    command = how_to_make(sample_name(attack, "LRT-seed2", epsilon), "mnist")
+    assert command.endswith(words + (" --epsilon 0.05" if epsilon else ""))
