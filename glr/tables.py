@@ -221,16 +221,18 @@ def difference(rows: list[Row], pair: tuple[str, str], condition: str) -> str:
 
 
 def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
-    """The probability that paired values of equal expectation differ as much; NaN if all are equal.
+    """The probability that paired values of equal expectation differ as much: Student's t.
 
-    Student's t of the differences.
+    NaN if all differences are equal: a few runs, of whole samples, differ so by chance, and tell
+    nothing of how much they vary.
     """
     from scipy.special import stdtr  # noqa: PLC0415  (for this alone)
 
     differences = np.subtract(one, other)
     n = len(differences)
-    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing varies
-        t = differences.mean() / (differences.std(ddof=1) / np.sqrt(n))
+    if np.allclose(differences, differences[0]):
+        return float("nan")
+    t = differences.mean() / (differences.std(ddof=1) / np.sqrt(n))
     return float(2 * stdtr(n - 1, -abs(t)))
 
 

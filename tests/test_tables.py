@@ -1,5 +1,6 @@
 """The arithmetic of the tables, and what stands below them."""
 
+import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
@@ -8,6 +9,7 @@ from glr.tables import (
     cell,
     mean_and_spread,
     other_conditions,
+    paired_p,
     smaller_samples,
     table_lines,
     variants_table,
@@ -93,6 +95,14 @@ def test_what_the_estimate_changes_compares_each_network_with_its_control_seed_b
     both = what_the_estimate_changes([*rows, *lone, *(row._replace(seed=1) for row in lone)])
     assert "ST+L2C, in points" in both.split("\n\n")[1]
     assert "clean +10.00 (" in both.split("\n\n")[1]
+
+
+@pytest.mark.parametrize("counts", [(346, 346), (347, 346, 349, 345, 348), (10, 20, 30)])
+@pytest.mark.parametrize("more", [0, 1, 14])
+def test_differences_that_are_all_equal_have_no_p(counts, more):
+    """One sample more in each of two runs happens by chance: it is no certainty."""
+    one, other = ([100 * (k + extra) / 360 for k in counts] for extra in (more, 0))
+    assert np.isnan(paired_p(one, other))
 
 
 def test_what_epsilon_decides_counts_the_rows_above_the_published_cell_at_each():
