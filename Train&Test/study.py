@@ -5,7 +5,7 @@
     python study.py --dask tcp://host:8786          the same runs on a Dask cluster
 
 Written: RobustnessTest/results/; with --write-docs, from all data sets and seeds below, README's
-table, docs/results.md, and the measured line of each training script.
+table, docs/ (variances and pictures too), models/pretrained/, and each script's measured line.
 
 Runs that are finished are not repeated: interrupt it at any time, and start it again. Finished is
 what today's constants trained: after a change of glr/, delete models/*.npz first.

@@ -85,7 +85,7 @@ def write_page(name: str, block: str, whole: bool) -> None:
         return
     path = results_dir() / f"{name}.md"
     write_whole(path, lambda file: file.write(f"{block}\n".encode()))
-    print(f"Written: {path}; docs/results.md keeps what the project's own constants gave")
+    print(f"Written: {path}; docs/ takes --write-docs, the script's own constants and all data")
 
 
 def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:

@@ -214,7 +214,7 @@ def write_corruptions(constants: SimpleNamespace) -> None:
 def corrupted(data: Dataset, name: str, seed: int) -> Samples:
     """The test images at the severities of a corruption; the same whichever others are asked for.
 
-    In half precision: 2⁻¹² of intensity at most, a tenth of an 8-bit step, for half the bytes.
+    In half precision: 2⁻¹² of intensity at most, a sixteenth of an 8-bit step, for half the bytes.
     """
     images = as_images(data.x_test)
     rng = run_generator(seed).spawn(len(CORRUPTIONS))[[*CORRUPTIONS].index(name)]

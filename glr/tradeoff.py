@@ -21,7 +21,7 @@ from glr.samples import load_samples, samples_path
 from glr.study import Task
 from glr.tables import (
     PUBLISHED,
-    PUBLISHED_EPSILON,
+    TABLE_EPSILON,
     cell,
     markdown_table,
     mean_and_spread,
@@ -31,7 +31,7 @@ from glr.tables import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SAMPLES = table_samples([PUBLISHED_EPSILON])  # of the published columns
+SAMPLES = table_samples([TABLE_EPSILON])  # of the published columns
 WORST_CLASS = "clean, worst class"  # a condition beside the published columns
 DRAWN = ("clean", "fgsm")  # the two accuracies that are set against each other
 STYLES = {"penalty": "o-", "step size": "D", "weight noise": "s:"}  # by what is made larger
@@ -192,7 +192,7 @@ def draw_tradeoff(axes: Axes, measured: Measured) -> None:
     axes.set(
         title=measured.dataset,
         xlabel="clean accuracy (%)",
-        ylabel=f"FGSM accuracy, ε {PUBLISHED_EPSILON:g} (%)",
+        ylabel=f"FGSM accuracy, ε {TABLE_EPSILON:g} (%)",
     )
     plain_axes(axes)
 

@@ -32,7 +32,7 @@ from glr.pages import write_section_and_picture
 from glr.perturbation import check_image_range, check_square_images, surrogate
 from glr.plots import new_figure, plain_axes, save_figure
 from glr.robustness import Row
-from glr.tables import PUBLISHED_EPSILON, cell, markdown_table, mean_and_spread
+from glr.tables import TABLE_EPSILON, cell, markdown_table, mean_and_spread
 
 TRANSFERRED = "fgsm, transferred"  # from the surrogate, as in the published table
 ATTACKS = ("fgsm", "pgd", "square")  # on the network itself
@@ -75,7 +75,7 @@ def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
     own = SimpleNamespace(**vars(constants), DATASET=dataset)
     models = chosen_models(own, data)
     gradient = keras_input_gradient(keras_network(surrogate(own, data).network))
-    transferred = fgsm(*batch, gradient, PUBLISHED_EPSILON)
+    transferred = fgsm(*batch, gradient, TABLE_EPSILON)
     bar = tqdm(models, desc=f"attacks on {dataset}", unit="network", disable=None)
     return [row for model in bar for row in model_rows(constants, model, batch, transferred)]
 
@@ -89,14 +89,14 @@ def model_rows(
     """
     (x, y), network = batch, model.network
     gradients = input_gradients(network, constants.SLOPES)
-    inputs = {("clean", 0.0): [x], (TRANSFERRED, PUBLISHED_EPSILON): [transferred]}
+    inputs = {("clean", 0.0): [x], (TRANSFERRED, TABLE_EPSILON): [transferred]}
     inputs |= attacked(constants, network, batch, gradients)
     right = {
         kind: np.logical_and.reduce([is_right(network.logits_of_rows(x), y) for x in several])
         for kind, several in inputs.items()
     }
-    compared = [r for (_, epsilon), r in right.items() if epsilon in (0, PUBLISHED_EPSILON)]
-    right[WORST, PUBLISHED_EPSILON] = np.logical_and.reduce(compared)
+    compared = [r for (_, epsilon), r in right.items() if epsilon in (0, TABLE_EPSILON)]
+    right[WORST, TABLE_EPSILON] = np.logical_and.reduce(compared)
     shares = {kind: float(r.mean()) for kind, r in right.items()}
     shares[ZERO_GRADIENT, 0.0] = zero_gradient_share(gradients[0](x, y))
     return [Row(model.name, model.seed, *kind, share, len(y)) for kind, share in shares.items()]
@@ -121,12 +121,12 @@ def attacked(
     x, y = batch
     rng = run_generator(constants.SEED)
     found = {
-        ("fgsm", PUBLISHED_EPSILON): [fgsm(x, y, g, PUBLISHED_EPSILON) for g in gradients],
-        ("square", PUBLISHED_EPSILON): [
-            square_attack(network, batch, PUBLISHED_EPSILON, constants.QUERIES, rng)
+        ("fgsm", TABLE_EPSILON): [fgsm(x, y, g, TABLE_EPSILON) for g in gradients],
+        ("square", TABLE_EPSILON): [
+            square_attack(network, batch, TABLE_EPSILON, constants.QUERIES, rng)
         ],
     }
-    for epsilon in {*constants.EPSILON, PUBLISHED_EPSILON}:
+    for epsilon in {*constants.EPSILON, TABLE_EPSILON}:
         found["pgd", epsilon] = [
             pgd(x, y, g, epsilon, steps=constants.PGD_STEPS) for g in gradients
         ]

@@ -15,7 +15,7 @@ from glr.evaluation import PRETRAINED
 from glr.models import Model
 from glr.network import Network, new_network, sigmoid, threshold
 from glr.robustness import Row
-from glr.tables import PUBLISHED_EPSILON
+from glr.tables import TABLE_EPSILON
 
 # A network of two inputs whose class is the larger one.
 LARGER = Network(np.array([1, 0, 0, 1, 0, 0], np.float32), [2, 2], sigmoid)
@@ -40,9 +40,9 @@ def rows_of(name, seed, **shares):
 
 def test_only_what_is_right_under_every_attack_of_the_table_s_size_counts(monkeypatch):
     found = {
-        ("fgsm", PUBLISHED_EPSILON): [fooled(0), fooled(0)],
-        ("pgd", PUBLISHED_EPSILON): [fooled(0), fooled(1)],  # along one gradient or another
-        ("square", PUBLISHED_EPSILON): [fooled(2)],
+        ("fgsm", TABLE_EPSILON): [fooled(0), fooled(0)],
+        ("pgd", TABLE_EPSILON): [fooled(0), fooled(1)],  # along one gradient or another
+        ("square", TABLE_EPSILON): [fooled(2)],
         ("pgd", 0.3): [fooled(0, 1), fooled(2, 3)],
     }
     flat = np.array([[0, 0], [0, 1], [1, 1], [0, -1]])
@@ -54,11 +54,11 @@ def test_only_what_is_right_under_every_attack_of_the_table_s_size_counts(monkey
     assert {row.n for row in rows} == {4}
     assert {row[2:4]: row.accuracy for row in rows} == {
         ("clean", 0): 1,
-        (whitebox.TRANSFERRED, PUBLISHED_EPSILON): 0.75,
-        ("fgsm", PUBLISHED_EPSILON): 0.75,
-        ("pgd", PUBLISHED_EPSILON): 0.5,
-        ("square", PUBLISHED_EPSILON): 0.75,
-        (whitebox.WORST, PUBLISHED_EPSILON): 0.25,
+        (whitebox.TRANSFERRED, TABLE_EPSILON): 0.75,
+        ("fgsm", TABLE_EPSILON): 0.75,
+        ("pgd", TABLE_EPSILON): 0.5,
+        ("square", TABLE_EPSILON): 0.75,
+        (whitebox.WORST, TABLE_EPSILON): 0.25,
         ("pgd", 0.3): 0,
         (whitebox.ZERO_GRADIENT, 0): 0.25,
     }
