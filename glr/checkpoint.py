@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import textwrap
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from glr.arrays import State
-from glr.data import Dataset
 from glr.errors import GLRError
 from glr.files import write_whole
 from glr.npz import json_object, npz_arrays
@@ -28,11 +26,6 @@ MAX_BYTES = 2**32  # of a checkpoint's arrays together
 RETUNABLE = ("LEARNING_RATE", "SIGMA")  # what a run that diverged may be continued with
 NAMES = r"metadata|parameters|risks|history|(optimizer|noise)_\w+"
 ADVICE = "delete it and start anew"
-
-
-def fingerprint(data: Dataset) -> int:
-    """A CRC-32 of the training samples, which tells other data from the run's own."""
-    return zlib.crc32(data.y_train, zlib.crc32(np.ascontiguousarray(data.x_train)))
 
 
 def prefixed(prefix: str, state: State) -> State:

@@ -10,9 +10,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 from glr.errors import GLRError
+
+# A full disk, a quota, a file size limit, a terminal that is gone.
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @contextmanager
@@ -25,7 +29,8 @@ def one_line_errors() -> Iterator[None]:
         sys.stdout.reconfigure(errors="replace")
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where there is no console, or after >&-
+            sys.stdout.flush()
     except GLRError as error:
         end(str(error), error.status)
     except MemoryError as error:
@@ -36,10 +41,16 @@ def one_line_errors() -> Iterator[None]:
         drop_output()
         end("its output was closed; stopped")
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.filename is not None:
+            end(f"{error.filename}: {error.strerror}; see that it is there, and open to you")
+        if error.errno not in OUTPUT_ERRORS:
             raise
         drop_output()
-        end("the disk of its output is full")
+        end(f"its output cannot be written ({error.strerror})")
+    except AttributeError as error:
+        if not isinstance(error.obj, SimpleNamespace):
+            raise
+        end(f"has no constant {error.name}; state it at the top, as the scripts it came with do")
 
 
 def end(complaint: str, status: int = GLRError.status) -> NoReturn:

@@ -54,7 +54,7 @@ def _whole(lowest: int) -> Kind:
 
 
 def _text(words: str) -> Kind:
-    return Kind(str, lambda v: isinstance(v, str) and v != "", words, many=True)
+    return Kind(str, lambda v: isinstance(v, str) and v.strip() != "", words, many=True)
 
 
 def _choice(*values: str) -> Kind:
@@ -239,7 +239,7 @@ def _script_parser(path: Path, description: str, defaults: Mapping[str, object])
         parser.add_argument(
             f"--{place}-dir",
             type=Path,
-            default=os.environ.get(f"GLR_{place.upper()}_DIR", ROOT / place),
+            default=os.environ.get(f"GLR_{place.upper()}_DIR") or ROOT / place,
             metavar="DIR",
             help=f"the {place} folder (default: GLR_{place.upper()}_DIR, else {place}/)",
         )

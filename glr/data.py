@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +56,11 @@ def n_classes(dataset: Dataset) -> int:
     return int(max(dataset.y_train.max(), dataset.y_test.max())) + 1
 
 
+def fingerprint(data: Dataset) -> int:
+    """A CRC-32 of the training samples, which tells them from others of the same name."""
+    return zlib.crc32(data.y_train, zlib.crc32(np.ascontiguousarray(data.x_train)))
+
+
 def dataset_label(source: str) -> str:
     """Short name for file names: "digits", "mnist", "fashion_mnist", or the stem of the .npz.
 
@@ -68,6 +74,10 @@ def dataset_label(source: str) -> str:
         if stem in SHIPPED:
             raise GLRError(
                 f"{source}: its outputs would be taken for those of the data set {stem}; rename it"
+            )
+        if not stem.isprintable():
+            raise GLRError(
+                f"{source!r}: no letters that a file name or a title can show; rename it"
             )
         return stem
     raise GLRError(

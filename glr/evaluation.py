@@ -160,7 +160,7 @@ def lost_classes(model: Model, data: Dataset) -> str:
 
 def results_dir() -> Path:
     """GLR_RESULTS_DIR, else RobustnessTest/results."""
-    return Path(os.environ.get("GLR_RESULTS_DIR", ROOT / "RobustnessTest" / "results"))
+    return Path(os.environ.get("GLR_RESULTS_DIR") or ROOT / "RobustnessTest" / "results")
 
 
 def report(rows: list[Row], constants: SimpleNamespace) -> None:
@@ -209,7 +209,8 @@ def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
     curves.set(xlabel="ε of FGSM (transfer)", ylabel="accuracy (%)", ylim=(0, 100))
     for axes in (bars, curves):
         plain_axes(axes, lines_of="y")
-    figure.suptitle(f"{dataset}: noise-free accuracy, mean over seeds", fontsize=10)
+    title = f"{dataset}: noise-free accuracy, mean over seeds"
+    figure.suptitle(title, fontsize=10, parse_math=False)  # $ is no formula
     save_figure(path, figure)
 
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from glr.backpropagation import TrainingNoise, backpropagation_estimator
-from glr.checkpoint import fingerprint, restore_checkpoint, save_checkpoint
+from glr.checkpoint import restore_checkpoint, save_checkpoint
 from glr.console import stop_signals
 from glr.constants import as_typed, name_of
-from glr.data import Dataset, hold_out, load_dataset, n_classes
+from glr.data import Dataset, fingerprint, hold_out, load_dataset, n_classes
 from glr.errors import DivergenceError, GLRError, StoppedError
 from glr.estimator import glr_estimator
 from glr.files import check_writable, place_aside, set_aside
@@ -95,9 +95,10 @@ def compiled_loops() -> Loops:
     """Numba's inner loops, compiled if this is their first use; GLRError without Numba."""
     try:
         from glr import compiled  # noqa: PLC0415  (no requirement)
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: no folder for Numba's cache
         raise GLRError(
-            f"COMPILED = True: cannot use Numba ({error}); pip install numba, or set it to False"
+            f"COMPILED = True: cannot use Numba ({error}); pip install numba, "
+            "give it a folder by NUMBA_CACHE_DIR, or set it to False"
         ) from error
     if not compiled.is_in_cache():
         note = "compiling the inner loops, this once: the first step takes some seconds more"
@@ -166,7 +167,8 @@ def trained(run: Run, data: Dataset, constants: SimpleNamespace, rng: np.random.
     terminal is closed (SIGHUP).
     """
     path, plan = checkpoint_path(constants), plan_of(constants)
-    origin = {**recorded_constants(constants), "training data": fingerprint(data)}
+    run.fingerprint = fingerprint(data)
+    origin = {**recorded_constants(constants), "training data": run.fingerprint}
     for written in run_files(constants):
         check_writable(written)
     if path.exists() and constants.RESUME is not False:
@@ -256,7 +258,7 @@ def shown(
         initial=run.step,
         unit="step",
         desc=constants.NAME,
-        disable=not sys.stderr.isatty(),
+        disable=sys.stderr is None or not sys.stderr.isatty(),
     ) as bar:
         for row in evaluations:
             if row is not None:

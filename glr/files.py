@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,14 +65,23 @@ def check_writable(path: Path) -> None:
 
 
 def place_aside(path: Path) -> Path:
-    """Where a file goes when another run needs its name."""
-    return path.with_name(f"{path.name}.old")
+    """Where a file goes when another run needs its name: the first of .old, .old2, … that is free.
+
+    So nothing that was put aside before is lost.
+    """
+    places = (path.with_name(f"{path.name}.old{n if n > 1 else ''}") for n in count(1))
+    return next(place for place in places if not place.exists())
 
 
-def set_aside(path: Path) -> None:
-    """Keep the file that is at `path`, if there is one, beside it."""
-    with suppress(FileNotFoundError):
-        path.replace(place_aside(path))
+def set_aside(path: Path) -> Path:
+    """Keep the file that is at `path`, if there is one, beside it; where. GLRError if it cannot."""
+    place = place_aside(path)
+    try:
+        with suppress(FileNotFoundError):
+            path.replace(place)
+    except OSError as error:
+        raise unwritable(place, error) from error
+    return place
 
 
 def unwritable(path: Path, error: OSError) -> GLRError:

@@ -33,7 +33,7 @@ def draw_attack(path: Path, x: np.ndarray, x_adv: np.ndarray, y: np.ndarray) -> 
         grid[0, column].set_title(f"label {y[column]}", fontsize=9)
     for row, name in enumerate(("clean", f"change (±{largest:.2g})", "attacked")):
         grid[row, 0].set_ylabel(name, fontsize=9)
-    figure.suptitle(path.stem)
+    figure.suptitle(path.stem, parse_math=False)
     save_figure(path, figure)
 
 

@@ -57,5 +57,5 @@ def draw_learning_curve(path: Path, title: str, history: Sequence[Evaluation], w
     right.legend(frameon=False)
     for axes in (left, right):
         plain_axes(axes)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     save_figure(path, figure)

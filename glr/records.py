@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import inspect
 import io
 import platform
@@ -15,7 +16,7 @@ from types import FunctionType, SimpleNamespace
 from glr.constants import name_of
 from glr.data import dataset_label
 from glr.errors import GLRError
-from glr.files import place_aside, set_aside, write_whole
+from glr.files import set_aside, write_whole
 from glr.models import layers_and_metadata, save_model
 from glr.noise import NoiseLaw
 from glr.plots import draw_learning_curve
@@ -84,10 +85,10 @@ def keep_other_model(path: Path, wanted: dict) -> str:
     if earlier == wanted or not isinstance(earlier, dict):
         return ""
     changed = [name for name in wanted if earlier.get(name) != wanted[name]]
-    set_aside(path)
+    place = set_aside(path)
     return (
         f"{path.name} was a model of other {', '.join(changed) or 'constants'}: it goes to "
-        f"{place_aside(path).name}; --name gives each its own\n"
+        f"{place.name}; --name gives each its own\n"
     )
 
 
@@ -106,6 +107,7 @@ def recorded_constants(constants: SimpleNamespace) -> dict:
     return recorded | ({"own_code": own_code} if own_code else {})
 
 
+@functools.cache  # a script may be edited while it runs: what it began with counts
 def code_checksum(value: object) -> int:
     """A CRC-32 of the source of a function, or of a noise law's; 0 if it is glr's, or has none."""
     parts = (value.draw, value.cdf, value.score_gap) if isinstance(value, NoiseLaw) else (value,)
@@ -128,6 +130,7 @@ def run_metadata(run: Run, constants: SimpleNamespace) -> dict:
         "activation": name_of(network.activation),
         "loss": name_of(constants.LOSS),
         "constants": recorded_constants(constants),
+        "training data": run.fingerprint,
         **retuned,
         "metrics": {
             f"{evaluated_on(constants)}_accuracy": last.test_accuracy,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glr.data import Dataset, n_classes
+from glr.data import SHIPPED, Dataset, fingerprint, n_classes
 from glr.errors import GLRError
 from glr.models import Model, load_model
 from glr.network import accuracy, is_right
@@ -39,7 +39,7 @@ def models_found(models_dir: Path, dataset: str) -> list[Path]:
 
 
 def load_model_for(path: Path, data: Dataset) -> Model:
-    """The model, if it was trained on this data set; else GLRError."""
+    """The model, if it was trained on this data set, as it is today; else GLRError."""
     model = load_model(path)
     sizes, dataset = model.network.sizes, model.metadata.get("dataset")
     if dataset != data.name or (sizes[0], sizes[-1]) != (data.x_test.shape[1], n_classes(data)):
@@ -50,8 +50,14 @@ def load_model_for(path: Path, data: Dataset) -> Model:
         )
     constants = model.metadata.get("constants")
     own = constants if isinstance(constants, dict) else {}
-    if not (isinstance(own.get("NAME"), str) and isinstance(own.get("SEED"), int)):
+    # NAME becomes part of file names: one with a slash would leave their folder.
+    has_name = re.fullmatch(r"[A-Za-z0-9+.-]+", str(own.get("NAME"))) is not None
+    if not (has_name and isinstance(own.get("SEED"), int)):
         raise GLRError(f"{path}: its metadata lack the constants NAME and SEED; train it again")
+    trained_on = model.metadata.get("training data")
+    may_differ = data.name not in SHIPPED and trained_on is not None and not own.get("VALIDATION")
+    if may_differ and trained_on != fingerprint(data):
+        raise GLRError(f"{path}: trained on other samples than {data.name} has now; train it again")
     return model
 
 

@@ -14,14 +14,16 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO, NamedTuple
 
 from glr.constants import ROOT, script_constants
+from glr.data import SHIPPED, fingerprint
 from glr.errors import GLRError
 from glr.evaluation import PRETRAINED
-from glr.experiment import glr_method
+from glr.experiment import glr_method, load_data
 from glr.files import write_whole
 from glr.models import layers_and_metadata
 from glr.passes import GLR
@@ -64,16 +66,22 @@ def flags_of(name: str, dataset: str, seed: int, extra: Sequence[str]) -> tuple[
 def tasks(
     constants: SimpleNamespace, networks: Mapping[str, tuple[str, str]], datasets: Iterable[str]
 ) -> list[Task]:
-    """Every network × data set × seed, in that order; the seeds are 0 … SEEDS − 1, or SEED."""
+    """Every network × data set × seed, in that order; the seeds are 0 … SEEDS − 1, or SEED.
+
+    Raises GLRError if a network's flags change any of these, or how many samples are held out.
+    """
     seeds = range(constants.SEEDS) if hasattr(constants, "SEEDS") else [constants.SEED]
+    chosen = {"VALIDATION": constants.VALIDATION} if hasattr(constants, "VALIDATION") else {}
     found = []
-    for name, (script, extra) in networks.items():
-        for dataset in datasets:
-            for seed in seeds:
-                run = (name, dataset, seed, tuple(extra.split()))
-                places = ("--models-dir", str(constants.MODELS_DIR))
-                path = run_path(constants_of(script, [*flags_of(*run), *places]))
-                found.append(Task(script, *run, str(constants.DATA_DIR), path))
+    for (name, (script, extra)), dataset, seed in product(networks.items(), datasets, seeds):
+        run = (name, dataset, seed, tuple(extra.split()))
+        places = ("--models-dir", str(constants.MODELS_DIR))
+        settings = constants_of(script, [*flags_of(*run), *places])
+        chosen |= {"NAME": name, "DATASET": dataset, "SEED": seed}
+        for constant, value in chosen.items():
+            if getattr(settings, constant) != value:
+                raise GLRError(f"{script} {extra}: leave out {constant}, which is chosen for all")
+        found.append(Task(script, *run, str(constants.DATA_DIR), run_path(settings)))
     return found
 
 
@@ -102,23 +110,24 @@ def recorded_constants_of(task: Task) -> dict:
 
 
 def is_finished(task: Task) -> bool:
-    """Whether the run's model is there, of the constants of today's script, and of today's data.
+    """Whether the run's model is there, of today's constants of its script, and of today's data.
 
-    Data of your own are today's if they are no younger than the model; others never change.
+    Data of your own may have changed; others are checked whenever they are loaded.
     """
-    own = Path(task.dataset)
-    if not task.path.exists() or (own.is_file() and is_younger(own, task.path)):
+    if not task.path.exists():
         return False
     try:
         _, metadata = layers_and_metadata(task.path)
     except GLRError:  # a damaged file: the run is done again
         return False
+    if task.dataset not in SHIPPED and metadata.get("training data") != data_fingerprint(task):
+        return False
     return metadata.get("constants") == recorded_constants_of(task)
 
 
-def is_younger(one: Path, other: Path) -> bool:
-    """Whether the file was written after the other."""
-    return one.stat().st_mtime_ns > other.stat().st_mtime_ns
+def data_fingerprint(task: Task) -> int:
+    """That of the samples which the run would train on today."""
+    return fingerprint(load_data(constants_of(task.script, task.flags)))
 
 
 def trained_files(task: Task) -> dict[str, bytes]:
@@ -142,7 +151,7 @@ def run_training_script(task: Task, places: Sequence[str]) -> None:
     places : the flags of its folders
     """
     command = [sys.executable, str(SCRIPTS / task.script), *task.flags, *places]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if ran.returncode:
         complaint = (ran.stderr.strip() or f"ended with status {ran.returncode}").splitlines()[-1]
         run = " ".join([task.script, *task.flags])

@@ -60,6 +60,7 @@ class Run:
     seconds : spent on them, evaluations not counted
     risks : the batches' mean losses since the last evaluation
     retuned : after which steps it was continued with other constants, and what they were before
+    fingerprint : of its training data, see glr.data
     """
 
     network: Network
@@ -70,6 +71,7 @@ class Run:
     risks: list[float] = field(default_factory=list)
     history: list[Evaluation] = field(default_factory=list)
     retuned: list[dict] = field(default_factory=list)
+    fingerprint: int = 0
 
 
 def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

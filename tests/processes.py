@@ -54,7 +54,7 @@ def assert_whole(folder):
     What a killed write leaves has a name of its own, which begins with a dot.
     """
     for path in folder.glob("[!.]*"):
-        if path.suffix in (".npz", ".checkpoint", ".old"):
+        if path.suffix in (".npz", ".checkpoint") or path.suffix.startswith(".old"):
             saved(path)
         elif path.suffix == ".csv":
             assert path.read_bytes().endswith(b"\n")

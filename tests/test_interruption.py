@@ -13,8 +13,8 @@ import pytest
 from processes import ROOT, assert_same_run, assert_whole, command, run, saved, started
 from runs import ORIGIN, PLAN, run_with_checkpoint, small_run
 
-from glr.checkpoint import fingerprint, restore_checkpoint
-from glr.data import Dataset
+from glr.checkpoint import restore_checkpoint
+from glr.data import Dataset, fingerprint
 from glr.errors import DivergenceError, GLRError
 from glr.estimator import Estimator, Gradient, generator_words, set_generator_words
 from glr.training import take_step

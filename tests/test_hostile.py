@@ -1,0 +1,123 @@
+"""What an operator does to a run that is under way, to its data, its model and its outputs."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import ROOT, command, copy_of_the_scripts, run, saved
+
+from glr.errors import GLRError
+from glr.files import set_aside
+
+OWN = "import numpy as np\n\n\ndef staircase(v):\n    return np.round(4 / (1 + np.exp(-v))) / 4\n"
+
+
+@pytest.mark.parametrize("edit", ["# a remark\n" + "{}", "", None])
+def test_a_script_edited_while_it_runs_records_what_it_began_with(edit, tmp_path):
+    home = copy_of_the_scripts(tmp_path / "home")
+    script = home / "Train&Test" / "LRS.py"
+    source = script.read_text().replace("\n# -----", f"\n{OWN}\n# -----", 1)
+    script.write_text(source)
+    words = ("--activation", "staircase", "--steps", 1500, "--models-dir", tmp_path)
+    with subprocess.Popen(command("LRS.py", *words, home=home), stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        script.unlink() if edit is None else script.write_text(edit.format(source))
+        process.stdout.read()
+    assert process.returncode == 0
+    first = saved(tmp_path / "LRS_digits_seed0.npz")[1]["constants"]
+    script.write_text(source)
+    assert run("LRS.py", *words, home=home).stderr == ""  # the same constants: nothing set aside
+    assert saved(tmp_path / "LRS_digits_seed0.npz")[1]["constants"] == first
+
+
+def test_changed_data_are_trained_on_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path / "results"))
+    rng, y = np.random.default_rng(0), np.arange(400) % 2
+    words = ("--dataset", tmp_path / "toy.npz", "--validation", 100, "--models-dir", tmp_path)
+    for shift in (3, 0):
+        np.savez(tmp_path / "toy.npz", x=rng.random((400, 4)) + shift * y[:, None], y=y)
+        ran = run("ablation.py", *words, "--variants", "LRS.py --steps 50")
+        assert ran.returncode == 0, ran.stderr
+        assert ("100.00" in ran.stdout) == (shift == 3)
+
+
+def test_a_model_of_earlier_data_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path / "results"))
+    rng, y = np.random.default_rng(0), np.arange(40) % 2
+    places = ("--dataset", tmp_path / "toy.npz", "--models-dir", tmp_path, "--data-dir", tmp_path)
+    np.savez(tmp_path / "toy.npz", x=rng.random((40, 4)), y=y)
+    assert run("LRS.py", "--steps", 5, *places).returncode == 0
+    evaluate = ("testAdv.py", *places, "--models", tmp_path / "LRS_toy_seed0.npz")
+    assert run(*evaluate).returncode == 0
+    np.savez(tmp_path / "toy.npz", x=rng.random((40, 4)), y=y)
+    ran = run(*evaluate)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)
+    assert "trained on other samples than toy has now" in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["/../../../../owned/evil", "a\nb", "x\0y"])
+def test_a_model_s_name_cannot_leave_the_folder(name, tmp_path):
+    arrays, metadata = saved(ROOT / "models" / "pretrained" / "LRS_digits_seed0.npz")
+    metadata["constants"]["NAME"] = name
+    np.savez(tmp_path / "evil.npz", **arrays, metadata=json.dumps(metadata))
+    words = ("--target", tmp_path / "evil.npz", "--data-dir", tmp_path / "a" / "b")
+    ran = run("generate_adv.py", *words)
+    assert ran.returncode == 2
+    assert "NAME" in ran.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.npz"]
+
+
+def test_a_dollar_in_the_name_of_the_data_is_no_formula(tmp_path):
+    y = np.arange(60) % 2
+    np.savez(tmp_path / "from_$5_to_$6.npz", x=np.eye(2)[y], y=y)
+    words = ("--dataset", tmp_path / "from_$5_to_$6.npz", "--steps", 5, "--models-dir", tmp_path)
+    assert run("LRS.py", *words).returncode == 0
+
+
+def test_what_is_put_aside_takes_no_place_that_is_taken(tmp_path):
+    words = ("--steps", 5, "--models-dir", tmp_path)
+    (tmp_path / "LRS_digits_seed0.npz.old").mkdir()
+    for sigma in ("0.3", "0.4", "0.5"):
+        assert run("LRS.py", *words, "--sigma", sigma).returncode == 0
+    kept = [saved(tmp_path / f"LRS_digits_seed0.npz{old}")[1] for old in (".old2", ".old3", "")]
+    assert [one["constants"]["SIGMA"] for one in kept] == [[0.3], [0.4], [0.5]]
+
+
+def test_what_cannot_be_put_aside_ends_in_one_line(tmp_path, monkeypatch):
+    """As in a folder of others, or of a file that Windows has open."""
+
+    def refuse(path, place):
+        raise PermissionError(13, "no")
+
+    (tmp_path / "LRS.npz").touch()
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(GLRError, match=r"LRS\.npz\.old: cannot be written \(no\)"):
+        set_aside(tmp_path / "LRS.npz")
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_a_closed_stream_is_no_reason_to_stop(stream, tmp_path):
+    words = command("LRS.py", "--steps", 5, "--models-dir", tmp_path)
+    ran = subprocess.run(["sh", "-c", f'exec "$@" {stream}>&-', "sh", *words], check=False)
+    assert ran.returncode == 0
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_script_that_lacks_a_constant_says_which(tmp_path):
+    home = copy_of_the_scripts(tmp_path / "home")
+    script = home / "Train&Test" / "LRS.py"
+    script.write_text(script.read_text().replace("\nCOMPILED = False", "\n"))
+    ran = run("LRS.py", "--models-dir", tmp_path, home=home)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)
+    assert "has no constant COMPILED" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "variants", [" ", "LRS.py --name A", "LRS.py --seed 3", "LRS.py --validation 0"]
+)
+def test_variants_that_choose_what_is_chosen_for_all_are_refused(variants, tmp_path):
+    words = ("--dataset", "digits", "--validation", 9, "--models-dir", tmp_path)
+    ran = run("ablation.py", *words, "--variants", variants)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)
