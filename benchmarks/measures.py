@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -20,6 +24,7 @@ from glr.tables import markdown_table
 
 TURN_SECONDS = 0.05
 TURNS = 5  # of TURN_SECONDS or two calls, where a step has a process of its own
+TIMED = ("numpy", "numba", "tensorflow", "keras", "torch")  # those that are installed
 COMPILED = ", compiled"  # ends the cases where ours had the compiled loops
 
 
@@ -96,10 +101,23 @@ def write_results(folder: Path, found: list[Comparison], notes: dict[int, str]) 
     write_whole(folder / "bench.csv", lambda file: file.write(text.getvalue().encode()))
     columns = "`ours_ms` and `other_ms` are medians in milliseconds, `ratio` the other's over ours."
     table = markdown_table([header, *[[str(cell) for cell in row] for row in rows]])
-    page = "\n\n".join([columns, *notes.values(), table]) + "\n"
+    page = "\n\n".join([columns, machine(), *notes.values(), table]) + "\n"
     write_whole(folder / "bench.md", lambda file: file.write(page.encode()))
     draw_ratios(folder / "bench.png", found, notes)
     print(f"Written: {folder}/bench.csv, .md and .png")
+
+
+def machine() -> str:
+    """What was measured on: processor, cores, and the versions of what was timed."""
+    listed = Path("/proc/cpuinfo")  # of Linux; elsewhere Python knows the processor's name
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    versions = [f"{name} {version(name)}" for name in TIMED if find_spec(name)]
+    python = f"Python {platform.python_version()}"
+    return (
+        f"Measured on {names[0] if names else platform.processor()}, {os.cpu_count()} cores, by "
+        f"{', '.join([python, *versions])}."
+    )
 
 
 def three_digits(value: float) -> str:

@@ -28,7 +28,7 @@ from glr.evaluation import results_dir
 from glr.experiment import run_generator
 from glr.files import write_whole
 from glr.models import layers_and_metadata, load_model
-from glr.network import accuracy
+from glr.network import Network, accuracy
 from glr.perturbation import attack_labels, perturbed, surrogate
 from glr.robustness import Row, read_csv
 from glr.study import SCRIPTS, Task, script_methods
@@ -53,7 +53,7 @@ DESCRIBED = (*GLR_ROWS, "BP")  # the scripts that say their own accuracies
 README_ROWS = {  # the networks of README's table, and what it calls them
     **{name: f"[{name}.py](Train%26Test/{name}.py)" for name in DESCRIBED},
     "BP+L2C": "[BP.py](Train%26Test/BP.py) with LRS's noise and penalty",
-    "ST+L2C": "[BP.py](Train%26Test/BP.py) straight through thresholds, with LRT's",
+    "ST+L2C": "[BP.py](Train%26Test/BP.py) straight through LRT's thresholds, with the same",
 }
 NO_BEARING = ("PROCESSES", "DASK", "WRITE_DOCS")  # of the constants, on any figure
 
@@ -105,27 +105,34 @@ def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
 
 
 def write_penalties(constants: SimpleNamespace, whole: bool) -> None:
-    """Write the table of BP's accuracy under L-BFGS against the attack's penalty."""
+    """Write the table of the networks' accuracies under L-BFGS against the attack's penalty."""
     places = ("--data-dir", str(constants.DATA_DIR), "--models-dir", str(constants.MODELS_DIR))
     words = ("--attack", "lbfgs", "--dataset", constants.DATASET, *places)
     script = runpy.run_path(str(ROOT / "RobustnessTest" / "generate_adv.py"))
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
-    label, batch = data.name, (data.x_test, data.y_test)
-    names = [f"BP_{label}_seed{seed}.npz" for seed in range(constants.SEEDS)]
-    networks = [load_model(constants.MODELS_DIR / name).network for name in names]
-    published = published_cell(label, "BP", "lbfgs")
-    lines = [["penalty", "targets reached on the surrogate (%)", "BP (%)", "published"]]
+    networks = {name: networks_of(name, data.name, constants) for name in constants.NAMES}
+    lines = [["penalty", "targets reached (%)", *networks]]
     for penalty in constants.PENALTIES:
         attack = script_constants(script, [*words, "--penalty", str(penalty)])
         followed = surrogate(attack, data).network
-        x_adv = perturbed(attack, followed, batch, None)
+        x_adv = perturbed(attack, followed, (data.x_test, data.y_test), None)
         targets = attack_labels(attack, followed, data.y_test)
         hit = f"{100 * accuracy(followed.logits_of_rows(x_adv), targets):.2f}"
-        kept = [100 * accuracy(one.logits_of_rows(x_adv), data.y_test) for one in networks]
-        lines.append([f"{penalty:g}", hit, mean_and_spread(kept), published])
-    table = markdown_table(lines)
+        kept = (
+            [100 * accuracy(one.logits_of_rows(x_adv), data.y_test) for one in several]
+            for several in networks.values()
+        )
+        lines.append([f"{penalty:g}", hit, *map(mean_and_spread, kept)])
+    published = (published_cell(data.name, name, "lbfgs") or "–" for name in networks)
+    table = markdown_table([*lines, ["published", "–", *published]])
     print(table)
     write_page("penalties", table, whole)
+
+
+def networks_of(name: str, dataset: str, constants: SimpleNamespace) -> list[Network]:
+    """The networks of this name and of all SEEDS, in MODELS_DIR."""
+    paths = (f"{name}_{dataset}_seed{seed}.npz" for seed in range(constants.SEEDS))
+    return [load_model(constants.MODELS_DIR / path).network for path in paths]
 
 
 def write_ablation(runs: list[Task], where: str, whole: bool) -> None:

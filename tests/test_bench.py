@@ -130,6 +130,7 @@ def test_results_are_written_as_table_and_picture(tmp_path):
     write_results(tmp_path, found, {1: "Part 1: steps.", 2: "Part 2: runs."})
     page = (tmp_path / "bench.md").read_text(encoding="utf-8")
     assert "Part 2: runs." in page
+    assert re.search(r"^Measured on .+, \d+ cores, by Python 3\..+, numpy \d", page, re.MULTILINE)
     assert "| 1 | a step | theirs | 2 | 3 | 1.5 |" in page
     rows = (tmp_path / "bench.csv").read_text(encoding="utf-8").splitlines()
     assert rows[1:] == [

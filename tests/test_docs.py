@@ -30,16 +30,16 @@ def anchors(page):
 
 
 def commands():
-    """Every `python …` command of the README and of the method page, as words."""
-    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "method.md").read_text()
-    for line in re.findall(r"^(?:    )?python (.+)$", text.replace("\\\n", " "), re.MULTILINE):
-        yield shlex.split(line, comments=True)
+    """Every `python …` command of the pages, on a line of its own or within one, as words."""
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES).replace("\\\n", " ")
+    found = re.findall(r"(?:^(?:    )?|`)python ([^`\n]+)", text, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in dict.fromkeys(found)]
 
 
 NO_CONSTANTS = ("--data-dir", "--models-dir", "--resume", "--like")
 
 
-@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_commands_name_scripts_and_flags_that_exist(words):
     script = ROOT / words[0]
     if not script.exists():
