@@ -32,7 +32,7 @@ from glr.pages import write_section_and_picture
 from glr.perturbation import check_image_range, check_square_images, surrogate
 from glr.plots import new_figure, plain_axes, save_figure
 from glr.robustness import Row
-from glr.tables import TABLE_EPSILON, cell, markdown_table, mean_and_spread
+from glr.tables import GLR_ROWS, TABLE_EPSILON, cell, markdown_table, mean_and_spread
 
 TRANSFERRED = "fgsm, transferred"  # from the surrogate, as in the published table
 ATTACKS = ("fgsm", "pgd", "square")  # on the network itself
@@ -184,7 +184,7 @@ def draw_pgd(path: Path, by_dataset: Mapping[str, Sequence[Row]]) -> None:
     panels = figure.subplots(1, len(by_dataset), squeeze=False, sharey=True)[0]
     for axes, (dataset, rows) in zip(panels, by_dataset.items(), strict=True):
         for i, name in enumerate(names_in(rows)):
-            style = "s:" if name.startswith("BP") else "o-"
+            style = "s:" if name not in GLR_ROWS else "o-"
             axes.plot(*epsilon_curve(rows, name, "pgd"), style, ms=3, color=f"C{i}", label=name)
         axes.set(title=dataset, xlabel="ε of PGD on the network itself", ylim=(0, 100))
         plain_axes(axes)
