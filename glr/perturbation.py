@@ -25,7 +25,7 @@ from glr.constants import as_typed
 from glr.corruptions import CORRUPTIONS, SEVERITIES, as_images
 from glr.data import Dataset, dataset_label, has_square_images, load_dataset
 from glr.errors import GLRError
-from glr.experiment import run_generator, train_by_backpropagation
+from glr.experiment import train_by_backpropagation
 from glr.files import check_writable
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model
@@ -35,6 +35,17 @@ from glr.records import keep_other_model, recorded_constants, run_path, save_run
 from glr.robustness import load_model_for
 from glr.samples import ATTACKS, Samples, sample_name, samples_path, save_samples
 from glr.study import surrogate_constants
+
+PERTURBATIONS = 1  # beside the seed, what tells their generator from that of the seed's training
+
+
+def perturbation_generator(seed: int) -> np.random.Generator:
+    """The generator of corruptions, random targets and the square attack.
+
+    It shares no number with the training of that seed: the noise that a network has met in its
+    neurons would else be that of the corruptions, word for word.
+    """
+    return np.random.Generator(np.random.SFC64([seed, PERTURBATIONS]))
 
 
 def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
@@ -145,7 +156,7 @@ def perturbed(
     """The batch's inputs after the attack that the constants name."""
     x, y = batch
     if constants.ATTACK == "square":
-        rng = run_generator(constants.SEED)
+        rng = perturbation_generator(constants.SEED)
         return square_attack(network, batch, epsilon, constants.QUERIES, rng)
     model = keras_network(network)
     if constants.ATTACK == "fgsm":
@@ -160,7 +171,7 @@ def attack_labels(constants: SimpleNamespace, network: Network, y: np.ndarray) -
     """The labels that the attack leads away from, the true ones; or to, L-BFGS's random targets."""
     if not ATTACKS[constants.ATTACK].is_targeted:
         return y
-    return random_targets(y, network.sizes[-1], run_generator(constants.SEED))
+    return random_targets(y, network.sizes[-1], perturbation_generator(constants.SEED))
 
 
 def zero_share_of(network: Network, x: np.ndarray, labels: np.ndarray) -> float:
@@ -217,7 +228,7 @@ def corrupted(data: Dataset, name: str, seed: int) -> Samples:
     In half precision: 2⁻¹² of intensity at most, a sixteenth of an 8-bit step, for half the bytes.
     """
     images = as_images(data.x_test)
-    rng = run_generator(seed).spawn(len(CORRUPTIONS))[[*CORRUPTIONS].index(name)]
+    rng = perturbation_generator(seed).spawn(len(CORRUPTIONS))[[*CORRUPTIONS].index(name)]
     stack = np.stack([CORRUPTIONS[name](images, severity, rng) for severity in SEVERITIES])
     x_adv = stack.reshape(len(SEVERITIES), len(images), -1).astype(np.float16)
     metadata = {

@@ -24,12 +24,16 @@ from glr.constants import as_typed
 from glr.data import Dataset, load_dataset
 from glr.errors import GLRError
 from glr.evaluation import epsilon_curve, known_models
-from glr.experiment import run_generator
 from glr.machine import prepare_for_small_arrays
 from glr.models import Model
 from glr.network import Network, is_right, threshold
 from glr.pages import write_section_and_picture
-from glr.perturbation import check_image_range, check_square_images, surrogate
+from glr.perturbation import (
+    check_image_range,
+    check_square_images,
+    perturbation_generator,
+    surrogate,
+)
 from glr.plots import new_figure, plain_axes, save_figure
 from glr.robustness import Row
 from glr.tables import GLR_ROWS, TABLE_EPSILON, cell, markdown_table, mean_and_spread
@@ -119,7 +123,7 @@ def attacked(
 ) -> dict[tuple[str, float], list[np.ndarray]]:
     """The batch's inputs after every attack, along each gradient if it needs one, by kind and ε."""
     x, y = batch
-    rng = run_generator(constants.SEED)
+    rng = perturbation_generator(constants.SEED)
     found = {
         ("fgsm", TABLE_EPSILON): [fgsm(x, y, g, TABLE_EPSILON) for g in gradients],
         ("square", TABLE_EPSILON): [

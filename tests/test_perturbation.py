@@ -10,6 +10,7 @@ from glr.constants import ROOT, comments, script_constants
 from glr.data import Dataset, has_square_images, hold_out, load_dataset
 from glr.errors import GLRError
 from glr.evaluation import PRETRAINED
+from glr.experiment import run_generator
 from glr.models import load_model, save_model
 from glr.network import new_network, relu, sigmoid
 from glr.perturbation import attack_labels, perturbed
@@ -71,7 +72,18 @@ def test_square_attack_has_its_queries_and_the_seed_s_generator(asked):
     )
     assert (name, network, epsilon, queries) == ("square_attack", NETWORK, 0.25, 9)
     assert batch == (X, Y)
-    assert rng.random() == perturbation.run_generator(3).random()
+    assert rng.random() == perturbation.perturbation_generator(3).random()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 1000])
+def test_perturbations_share_no_random_number_with_the_training_of_their_seed(seed):
+    """The noise that a network has learnt with would else be that of the corruptions."""
+    words = [
+        set(stream.bit_generator.random_raw(10_000).tolist())
+        for rng in (run_generator(seed), perturbation.perturbation_generator(seed))
+        for stream in (rng, *rng.spawn(4))
+    ]
+    assert len(set.union(*words)) == sum(map(len, words)) == 100_000
 
 
 def test_lbfgs_has_its_penalty_and_wrong_targets(asked):
