@@ -53,7 +53,7 @@ DESCRIBED = (*GLR_ROWS, "BP")  # the scripts that say their own accuracies
 README_ROWS = {  # the networks of README's table, and what it calls them
     **{name: f"[{name}.py](Train%26Test/{name}.py)" for name in DESCRIBED},
     "BP+L2C": "[BP.py](Train%26Test/BP.py) with LRS's noise and penalty",
-    "ST+L2C": "[BP.py](Train%26Test/BP.py) straight through LRT's thresholds, with the same",
+    "ST+L2C": "[BP.py](Train%26Test/BP.py) with LRT's neurons, noise, penalty; straight-through",
 }
 NO_BEARING = ("PROCESSES", "DASK", "WRITE_DOCS")  # of the constants, on any figure
 
