@@ -14,6 +14,7 @@ from measures import Comparison, own_process_ms
 from rivals import PAPER
 
 from glr.constants import ROOT
+from glr.data import Dataset, load_dataset
 from glr.network import sigmoid, threshold
 from glr.tables import PUBLISHED
 
@@ -51,6 +52,11 @@ PUBLISHED_RUNS = {
 def data_dir() -> Path:
     """The data folder, as for the scripts."""
     return Path(os.environ.get("GLR_DATA_DIR", ROOT / "data"))
+
+
+def benchmark_data() -> Dataset:
+    """MNIST where it is found, else the digits."""
+    return load_dataset("mnist" if (data_dir() / "mnist").is_dir() else "digits", data_dir())
 
 
 def time_to_published_accuracy(_repeats: int) -> list[Comparison]:

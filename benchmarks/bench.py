@@ -25,7 +25,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
 import numpy as np
-from accuracies import data_dir, time_to_published_accuracy
+from accuracies import benchmark_data, time_to_published_accuracy
 from choices import choices
 from measures import Comparison, medians, own_process_ms, write_results
 from rivals import (
@@ -45,7 +45,6 @@ from rivals import (
 from glr.comparison import half_trained_network, published_estimator, relative_variance
 from glr.console import one_line_errors
 from glr.constants import OneLineParser
-from glr.data import Dataset, load_dataset
 from glr.files import check_writable
 from glr.machine import prepare_for_small_arrays
 from glr.network import Activation, sigmoid, threshold
@@ -160,11 +159,6 @@ def against_floor(repeats: int) -> list[Comparison]:
                 case = f"{name_of(sizes)} {activation.__name__}, R {R}, B 128"
                 found += comparisons(3, case, times, {other: floor})
     return found
-
-
-def benchmark_data() -> Dataset:
-    """MNIST where it is found, else the digits."""
-    return load_dataset("mnist" if (data_dir() / "mnist").is_dir() else "digits", data_dir())
 
 
 def precision_per_second(repeats: int) -> list[Comparison]:

@@ -6,18 +6,23 @@ Sizes are those of the hidden layer of 784-50-10 at R 10, B 128, or of its outpu
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
-from rivals import Step, glr_step, plain_glr, random_batch
+from accuracies import benchmark_data
+from rivals import Step, glr_step, plain_glr, random_batch, step_of
 
 from glr import estimator
-from glr.arrays import empty_neurons_first
-from glr.losses import cross_entropy
+from glr.arrays import columns, empty_neurons_first
+from glr.comparison import half_trained_network
+from glr.losses import cross_entropy, zero_one
 from glr.network import new_network, sigmoid, threshold
 from glr.noise import logistic, random_words, uniform
-from glr.passes import Logits, binary_neurons, columns, logits_of, noisy_neurons
+from glr.passes import Batch, Logits, binary_neurons, logits_of, noisy_neurons
+from glr.study import script_methods
 
 SIZES, R, B = [784, 50, 10], 10, 128
 
@@ -33,7 +38,13 @@ class Choice(NamedTuple):
 
 def choices() -> list[Choice]:
     """Every choice whose gain a comment in glr/ speaks of."""
-    return [*random_number_choices(), *neuron_choices(), *layout_choices(), *core_choices()]
+    return [
+        *random_number_choices(),
+        *neuron_choices(),
+        *layout_choices(),
+        *core_choices(),
+        zero_one_choice(),
+    ]
 
 
 def random_number_choices() -> list[Choice]:
@@ -131,3 +142,17 @@ def halves_choice(sizes: list[int], replicates: int) -> Choice:
 
     what = f"a step of {name} at R {replicates} in halves (estimator.step_cost)"
     return Choice(what, step, "in one", in_one)
+
+
+def zero_one_choice() -> Choice:
+    """LRTZ's step for a network that has begun to learn, with a loss that is known to be 0-1."""
+    data, glr = benchmark_data(), script_methods()["LRTZ"]
+    network = half_trained_network(glr, data, np.random.Generator(np.random.SFC64(0)))
+    batch = Batch(data.x_train[:B].T, data.y_train[:B])
+    unknown_to_glr = replace(glr, loss=partial(zero_one))
+    return Choice(
+        "a step of LRTZ, 0-1 loss evaluated where a neuron may turn it (differences.may_turn)",
+        step_of(glr, network, batch),
+        "everywhere",
+        step_of(unknown_to_glr, network, batch),
+    )

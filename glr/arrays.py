@@ -28,3 +28,8 @@ def empty_neurons_first(shape: tuple[int, ...]) -> Array:
     """
     *passes, n, B = shape
     return neurons_last_but_one(np.empty((n, *passes, B), np.float32))
+
+
+def columns(x: Array) -> Array:
+    """All passes of a layer (…, n, B) as the columns of one matrix (n × columns)."""
+    return neurons_first(x).reshape(x.shape[-2], -1)

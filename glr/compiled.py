@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-from glr import passes
 from glr.arrays import Array, neurons_first
 from glr.arrays import neurons_last_but_one as as_passes
+from glr.differences import Output
 from glr.losses import Loss, cross_entropy, zero_one
 from glr.network import Activation, sigmoid
 from glr.noise import LOGISTIC_SCALE, UNIFORM_STEP, NoiseLaw, logistic, random_words
-from glr.passes import Logits, Loops, Neurons, Output
+from glr.passes import NUMPY_LOOPS, Logits, Loops, Neurons, outputs_of
 
 f4, i4 = np.float32, np.int32
 SCORE_STEP = f4(UNIFORM_STEP / LOGISTIC_SCALE)
@@ -42,7 +42,7 @@ def noisy_neurons(
 ) -> Neurons:
     """Outputs φ(v + σr) of logistic noise, whose r is found from its score where it is needed."""
     if law is not logistic:
-        return passes.noisy_neurons(law, activation, logits, rng)
+        return NUMPY_LOOPS.noisy_neurons(law, activation, logits, rng)
     shape = logits.shape
     words = random_words(rng, shape, np.uint32).view(i4).reshape(-1, *shape[-2:])
     v, is_sigmoid = by_neuron(logits.v), activation is sigmoid
@@ -50,7 +50,7 @@ def noisy_neurons(
 
     def outputs(rows: Array) -> Array:
         noisy = by_pass(rows, shape)
-        return noisy if is_sigmoid else passes.outputs_of(activation, noisy)
+        return noisy if is_sigmoid else outputs_of(activation, noisy)
 
     x, score_of_rows = noisy_rows(np.ascontiguousarray(words), v, scale, is_sigmoid)
     score = by_pass(score_of_rows, shape)
@@ -75,15 +75,17 @@ def bernoulli(words: np.ndarray, levels: np.ndarray, gap: Array | float) -> tupl
 def losses_of(loss: Loss, z: Array, y: np.ndarray) -> Array:
     """The losses (…, B) of logits z (…, n_out, B): cross-entropy and 0-1 loss."""
     if not has_loop(loss):
-        return passes.losses_of(loss, z, y)
+        return NUMPY_LOOPS.losses_of(loss, z, y)
     losses = loss_rows(by_neuron(z), np.asarray(y, np.int64), loss is zero_one)
     return losses.reshape(z.shape[:-2] + z.shape[-1:])
 
 
-def loss_differences(output: Output, W: Array, change: Array, growth: Array | None) -> Array:
+def loss_differences(output: Output, W: Array | None, change: Array, growth: Array | None) -> Array:
     """The losses less what they are after each change alone, over the draws that share it."""
     if not has_loop(output.loss) or growth is not None:
-        return passes.loss_differences(output, W, change, growth)
+        return NUMPY_LOOPS.loss_differences(output, W, change, growth)
+    if W is None:
+        W = np.eye(output.z.shape[-2], dtype=np.float32)
     z, y, changes = by_neuron(output.z), np.asarray(output.y, np.int64), by_neuron(change)
     return by_pass(difference_rows(z, y, W, changes, output.loss is zero_one), change.shape)
 

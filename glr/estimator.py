@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glr.arrays import Array, State
+from glr.arrays import Array, State, columns
 from glr.errors import GLRError
 from glr.machine import results_of_threads
 from glr.network import Layer
@@ -31,7 +31,6 @@ from glr.passes import (
     Noise,
     Passes,
     Streams,
-    columns,
     forward_passes,
     is_local,
     piece_size,
@@ -202,15 +201,16 @@ def pass_weights(glr: GLR, losses: Array, layers: list[Layer]) -> list[Array]:
     differences hold their loss already.
     """
     R, K, B = losses.shape
-    all_passes = losses.reshape(R * K, B)
-    of_hidden = all_passes if K == 1 else losses.mean(axis=1)
-    unit = standard_deviation_and_share_right(all_passes) if glr.standardised_loss else None
+    by_draw = losses.reshape(R * K, B)
+    unit = standard_deviation_and_share_right(by_draw) if glr.standardised_loss else None
     found, known = [], {}  # layers of a kind have the same weights: they are found once
     for t in range(len(layers)):
-        passes = all_passes if t == len(layers) - 1 else of_hidden
-        kind = is_local(glr, layers, t), len(passes)
+        kind = is_local(glr, layers, t), R * K if t == len(layers) - 1 else R
         if kind not in known:
-            weights = np.ones_like(passes) if kind[0] else centred(glr, passes)
+            if kind[0]:
+                weights = np.ones((kind[1], B), np.float32)
+            else:
+                weights = centred(glr, by_draw if kind[1] == R * K else losses.mean(axis=1))
             if unit is not None:
                 weights = weights / unit
             known[kind] = weights / weights.size

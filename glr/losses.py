@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from glr.arrays import Array
+from glr.errors import GLRError
 
 Loss = Callable[[Array, np.ndarray], Array]
 
@@ -30,3 +31,24 @@ def cross_entropy(logits: Array, y: np.ndarray) -> Array:
 def zero_one(logits: Array, y: np.ndarray) -> Array:
     """1 where argmax(logits) ≠ y, else 0. Ties, which noise makes impossible, count as right."""
     return (logits.max(axis=-2) > label_logits(logits, y)).astype(np.float32)
+
+
+def losses_of(loss: Loss, z: Array, y: np.ndarray) -> Array:
+    """The losses (…, B) of logits z (…, n_out, B); GLRError if the loss gives another shape.
+
+    The loss may read its arguments, not write: they are needed after it.
+    """
+    losses = np.asarray(loss(_read_only(z), _read_only(y)), np.float32)
+    if losses.shape != z.shape[:-2] + z.shape[-1:]:
+        raise GLRError(
+            f"the loss gave shape {losses.shape} for logits {z.shape}: it must reduce the classes, "
+            "the last axis but one, and keep the others"
+        )
+    return losses
+
+
+def _read_only(x: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to."""
+    view = x.view()
+    view.flags.writeable = False
+    return view

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
-from glr.arrays import Array, empty_neurons_first, neurons_first, neurons_last_but_one
+from glr.arrays import Array, columns, empty_neurons_first, neurons_last_but_one
+from glr.differences import Output, loss_differences, noise_growth
 from glr.errors import GLRError
-from glr.losses import Loss
+from glr.losses import Loss, losses_of
 from glr.network import Activation, Layer, threshold
 from glr.noise import NoiseLaw, logistic, noise_and_score, random_words
 
-MOVED_FLOATS = 2**18  # of output logits after local changes at a time: 1 MB, as caches have
 PIECE_COLUMNS = 1280  # passes × samples in one product, see piece_size
 
 
@@ -124,19 +123,6 @@ class Neurons(NamedTuple):
     opposite: Callable[[], tuple[Array, Array]]
 
 
-class Output(NamedTuple):
-    """Output logits z (R, K, n_out, B), their losses (R, K, B), and how these were found.
-
-    weight_noise : the part of z that is noise, if its size depends on the input, else None
-    """
-
-    z: Array
-    losses: Array
-    loss: Loss
-    y: np.ndarray
-    weight_noise: Array | None
-
-
 Streams = Sequence[np.random.Generator]
 
 
@@ -162,8 +148,9 @@ def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
     output = output_of(glr, x, drawn[-1], batch.y)
     for t in range(len(layers)):
         if is_local(glr, layers, t) and drawn[t] is not None:
-            W = layers[-1].W if t < len(layers) - 1 else np.eye(x.shape[-2], dtype=np.float32)
-            noise[t] = noise[t]._replace(score=local_scores(glr.loops, output, drawn[t], W))
+            W = layers[-1].W if t < len(layers) - 1 else None
+            score = local_scores(glr.loops, output, drawn[t], W)
+            noise[t] = noise[t]._replace(score=score)
     return Passes(inputs, noise, output.losses)
 
 
@@ -178,32 +165,6 @@ def output_of(glr: GLR, z: Array, neurons: Neurons | None, y: np.ndarray) -> Out
     if glr.perturb == "weights" and neurons is not None:
         weight_noise = (z - neurons.opposite()[0]) / 2
     return Output(z, glr.loops.losses_of(glr.loss, z, y), glr.loss, y, weight_noise)
-
-
-def losses_of(loss: Loss, z: Array, y: np.ndarray) -> Array:
-    """The losses (…, B) of logits z (…, n_out, B); GLRError if the loss gives another shape.
-
-    The loss may read its arguments, not write: they are needed after it.
-    """
-    losses = np.asarray(loss(read_only(z), read_only(y)), np.float32)
-    if losses.shape != z.shape[:-2] + z.shape[-1:]:
-        raise GLRError(
-            f"the loss gave shape {losses.shape} for logits {z.shape}: it must reduce the classes, "
-            "the last axis but one, and keep the others"
-        )
-    return losses
-
-
-def read_only(x: np.ndarray) -> np.ndarray:
-    """A view that cannot be written to."""
-    view = x.view()
-    view.flags.writeable = False
-    return view
-
-
-def columns(x: Array) -> Array:
-    """All passes of a layer (…, n, B) as the columns of one matrix (n × columns)."""
-    return neurons_first(x).reshape(x.shape[-2], -1)
 
 
 def logits_of(layer: Layer, x: Array) -> Array:
@@ -304,7 +265,7 @@ def bernoulli(words: np.ndarray, levels: np.ndarray, gap: Array | float) -> tupl
     return x, score
 
 
-def local_scores(loops: Loops, output: Output, neurons: Neurons, W: Array) -> Array:
+def local_scores(loops: Loops, output: Output, neurons: Neurons, W: Array | None) -> Array:
     """Each neuron's score times what its own noise did to the loss (4), (5); shaped as the score.
 
     The loss is compared with what it is for the neuron's opposite output, all else being as it
@@ -312,39 +273,15 @@ def local_scores(loops: Loops, output: Output, neurons: Neurons, W: Array) -> Ar
     given that it is one of the two. That is antithetic noise (Hammersley & Morton 1956), and for
     binary neurons the exact mean over their noise (Titsias & Lázaro-Gredilla 2015).
 
-    W : what a neuron's output adds to the output logits (n × n_out)
+    W : what a neuron's output adds to the output logits (n × n_out); None if it is one of them
     """
     opposite, score = neurons.opposite()
     change, growth = opposite - neurons.x, None
-    if score.ndim == output.z.ndim:
+    if W is None:
         return score * loops.loss_differences(output, W, change, growth)
     if output.weight_noise is not None:
         growth = noise_growth(neurons.x, opposite)
     return score * loops.loss_differences(output, W, change[:, None], growth)[:, 0]
-
-
-def loss_differences(output: Output, W: Array, change: Array, growth: Array | None) -> Array:
-    """The losses less what they are after each neuron's change alone, shaped as the change.
-
-    change : of the outputs, (R, K, n, B), or (R, 1, n, B) where the draws share it: then the
-        differences are averaged over the draws
-    growth : by what part of it the weight noise grows with each change (R, n, B), or None
-    """
-    (R, K, n_out, B), n = output.z.shape, len(W)
-    rows = np.ascontiguousarray(W.T)[:, None, None, :, None]
-    differences = empty_neurons_first((R, K, n, B))
-    at_once = max(1, MOVED_FLOATS // (n_out * K * B))  # neurons, of one pass or of several
-    passes, neurons = max(1, at_once // n), min(at_once, n)
-    for first_pass, first in product(range(0, R, passes), range(0, n, neurons)):
-        r, i = slice(first_pass, first_pass + passes), slice(first, first + neurons)
-        # n_out × R × K × neurons × B, so that the loss reduces whole rows of memory
-        moved = rows[:, :, :, i] * change[r, :, i]
-        moved = moved + neurons_first(output.z[r])[:, :, :, None]
-        if growth is not None:
-            moved += growth[r, None, i] * neurons_first(output.weight_noise[r])[:, :, :, None]
-        after = losses_of(output.loss, moved.transpose(1, 2, 3, 0, 4), output.y)
-        differences[r, :, i] = output.losses[r][:, :, None] - after
-    return differences if change.shape[1] == K else differences.mean(axis=1, keepdims=True)
 
 
 def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:
@@ -356,17 +293,11 @@ def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:
     if replicates == 1:
         return np.einsum(f"{passes}->rnb", weights, score)
     starts = range(0, len(weights), replicates)
-    some = [slice(start, start + replicates) for start in starts]
-    return np.stack([np.einsum(f"{passes}->nb", weights[r], score[r]) for r in some])
-
-
-def noise_growth(x: Array, opposite: Array) -> Array:
-    """By what part of it the next layer's weight noise grows, √(1 + ‖x′‖²)/√(1 + ‖x‖²) − 1.
-
-    x′ is x (R, n, B) with one neuron's output, each in turn, replaced by its opposite: (R, n, B).
-    """
-    square = 1 + np.square(x).sum(axis=-2, keepdims=True)
-    return np.sqrt(1 + (np.square(opposite) - np.square(x)) / square) - 1
+    sums = np.empty((len(starts), *score.shape[-2:]), np.float32)
+    for total, start in zip(sums, starts, strict=True):
+        r = slice(start, start + replicates)
+        np.einsum(f"{passes}->nb", weights[r], score[r], out=total)
+    return sums
 
 
 NUMPY_LOOPS = Loops(noisy_neurons, bernoulli, losses_of, loss_differences, weighted_sums)

@@ -15,10 +15,10 @@ from glr.arrays import Array, State
 from glr.data import Dataset
 from glr.errors import DivergenceError, GLRError
 from glr.estimator import Estimator
-from glr.losses import Loss
+from glr.losses import Loss, losses_of
 from glr.network import Layer, Network, accuracy, layer_views
 from glr.optimizers import Optimizer, Schedule
-from glr.passes import Batch, losses_of
+from glr.passes import Batch
 
 
 class Plan(NamedTuple):

@@ -17,7 +17,7 @@ from problems import (
     streams_of,
 )
 
-from glr import estimator, passes
+from glr import differences, estimator, passes
 from glr.estimator import glr_gradient, group_sizes
 from glr.passes import Batch, forward_passes
 
@@ -247,5 +247,5 @@ def test_local_differences_are_the_same_a_neuron_at_a_time(name, monkeypatch):
     problem, settings = BLOCKED_PROBLEMS[name]
     glr = glr_of(problem, **settings)
     at_once = estimates(problem, glr, 2, 5)
-    monkeypatch.setattr(passes, "MOVED_FLOATS", 1)
+    monkeypatch.setattr(differences, "MOVED_FLOATS", 1)
     assert np.array_equal(estimates(problem, glr, 2, 5), at_once)
