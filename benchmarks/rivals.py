@@ -86,8 +86,9 @@ def steps_of(glr: GLR, network: Network, batch: Batch) -> dict[str, Step]:
 
 def step_of(glr: GLR, network: Network, batch: Batch) -> Step:
     """Our estimator's step for a network and a batch."""
-    streams = np.random.Generator(np.random.SFC64(0)).spawn(len(network.layers))
-    return lambda: sgd(network.layers, glr_gradient(glr, network.layers, batch, streams).layers)
+    layers = network.layers
+    streams = np.random.Generator(np.random.SFC64(0)).spawn(len(layers))
+    return lambda: sgd(layers, glr_gradient(glr, layers, batch, streams).layers)
 
 
 def published_gradient(
@@ -121,9 +122,8 @@ def published_step(sizes: list[int], activation: Activation, R: int, B: int) -> 
     """The published algorithm's step."""
     rng = np.random.default_rng(0)
     network, batch = new_network(sizes, activation, rng), random_batch(sizes, B)
-    return lambda: sgd(
-        network.layers, published_gradient(network.layers, activation, batch, R, rng)
-    )
+    layers = network.layers
+    return lambda: sgd(layers, published_gradient(layers, activation, batch, R, rng))
 
 
 def pytorch_weights(layers: list[Layer]) -> list:
@@ -173,10 +173,11 @@ def published_pytorch_step(sizes: list[int], activation: Activation, R: int, B: 
 
 def numpy_backpropagation_step(sizes: list[int], B: int) -> Step:
     """Backpropagation through sigmoids and cross-entropy, in plain NumPy; samples are rows."""
-    network, batch = new_network(sizes, sigmoid, np.random.default_rng(0)), random_batch(sizes, B)
+    layers = new_network(sizes, sigmoid, np.random.default_rng(0)).layers
+    batch = random_batch(sizes, B)
 
     def step() -> None:
-        layers, xs = network.layers, [batch.x.T]
+        xs = [batch.x.T]
         for W, b in layers:
             v = xs[-1] @ W + b
             xs.append(sigmoid(v))
