@@ -84,10 +84,9 @@ def zero_one_differences(output: Output, W: Array, change: Array) -> Array:
         near_z[None, None], near_losses[None, None], output.loss, output.y[of_sample], None
     )
     near_change = columns(change).take(of_change, axis=1)[None, None]
-    differences = np.zeros((n, R * K * B), np.float32)
-    rows = np.arange(n)[:, None] * (R * K * B)
-    differences.reshape(-1)[rows + near] = evaluated_differences(near_output, W, near_change, None)
-    over_draws = np.einsum("nrkb->nrb", differences.reshape(n, R, K, B)) / np.float32(K)
+    differences = np.zeros((R * K * B, n), np.float32)
+    differences[near] = evaluated_differences(near_output, W, near_change, None)[0, 0].T
+    over_draws = np.einsum("rkbn->nrb", differences.reshape(R, K, B, n)) / np.float32(K)
     return neurons_last_but_one(over_draws)[:, None]
 
 
@@ -98,7 +97,7 @@ def may_turn(output: Output, W: Array, change: Array) -> np.ndarray:
     """
     lead = label_logits(output.z, output.y) - largest_other(output.z, output.y)
     farthest = np.maximum(W.max(axis=1)[:, None] - W, W - W.min(axis=1)[:, None])
-    reach = (np.abs(change) * farthest[:, output.y]).max(axis=-2)
+    reach = (np.abs(change) * farthest.take(output.y, axis=1)).max(axis=-2)
     return ~(np.abs(lead) > reach * MORE_THAN_ROUNDING)  # a NaN is looked at
 
 
@@ -108,10 +107,10 @@ def zero_one_differences_of_outputs(output: Output, change: Array) -> Array:
     Another class's change adds to these, or takes away, none but its own.
     """
     z, y, moved = output.z, output.y, output.z + change
-    label = label_logits(z, y)[..., None, :]
+    label = np.ascontiguousarray(label_logits(z, y))[..., None, :]
     is_above = z > label
-    others_above = is_above.sum(axis=-2, keepdims=True, dtype=np.int32) - is_above
-    is_wrong = others_above + (moved > label) > 0
+    others_are_above = is_above.sum(axis=-2, keepdims=True, dtype=np.int32) > is_above
+    is_wrong = others_are_above | (moved > label)
     is_wrong[..., y, np.arange(len(y))] = largest_other(z, y) > label_logits(moved, y)
     return output.losses[..., None, :] - is_wrong
 
