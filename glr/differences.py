@@ -40,13 +40,12 @@ def loss_differences(output: Output, W: Array | None, change: Array, growth: Arr
         then the differences are averaged over the draws
     growth : by what part of it the weight noise grows with each change (R, n, B), or None
     """
-    is_zero_one = output.loss is zero_one
-    if W is None:
-        if is_zero_one:
-            return zero_one_differences_of_outputs(output, change)
-        W = np.eye(output.z.shape[-2], dtype=np.float32)
-    elif is_zero_one and growth is None:
+    if output.loss is zero_one and W is None:
+        return zero_one_differences_of_outputs(output, change)
+    if output.loss is zero_one and growth is None:
         return zero_one_differences(output, W, change)
+    if W is None:
+        W = np.eye(output.z.shape[-2], dtype=np.float32)
     return evaluated_differences(output, W, change, growth)
 
 

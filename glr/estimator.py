@@ -205,12 +205,13 @@ def pass_weights(glr: GLR, losses: Array, layers: list[Layer]) -> list[Array]:
     unit = standard_deviation_and_share_right(by_draw) if glr.standardised_loss else None
     found, known = [], {}  # layers of a kind have the same weights: they are found once
     for t in range(len(layers)):
-        kind = is_local(glr, layers, t), R * K if t == len(layers) - 1 else R
+        n = R * K if t == len(layers) - 1 else R
+        kind = is_local(glr, layers, t), n
         if kind not in known:
-            if kind[0]:
-                weights = np.ones((kind[1], B), np.float32)
+            if is_local(glr, layers, t):
+                weights = np.ones((n, B), np.float32)
             else:
-                weights = centred(glr, by_draw if kind[1] == R * K else losses.mean(axis=1))
+                weights = centred(glr, by_draw if n == R * K else losses.mean(axis=1))
             if unit is not None:
                 weights = weights / unit
             known[kind] = weights / weights.size
