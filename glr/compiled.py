@@ -1,7 +1,7 @@
-"""The inner loops of glr/passes.py compiled by Numba, for COMPILED = True (pip install numba).
+"""The inner loops of forward passes compiled by Numba, for COMPILED = True (pip install numba).
 
 The functions of LOOPS have the names, the arguments and, up to the last bits, the results of those
-in glr/passes.py, from the same random numbers; what they have no loop for (another noise law,
+of NUMPY_LOOPS, from the same random numbers; what they have no loop for (another noise law,
 another loss) they leave to those. What the loops save is NumPy's way through memory, once for every
 operation: benchmarks/results/bench.md times them beside NumPy's ("compiled").
 
@@ -21,7 +21,7 @@ from numba import njit
 
 from glr.arrays import Array, neurons_first
 from glr.arrays import neurons_last_but_one as as_passes
-from glr.differences import Output
+from glr.differences import Output, effect_on_logits
 from glr.losses import Loss, cross_entropy, zero_one
 from glr.network import Activation, sigmoid
 from glr.noise import LOGISTIC_SCALE, UNIFORM_STEP, NoiseLaw, logistic, random_words
@@ -84,10 +84,9 @@ def loss_differences(output: Output, W: Array | None, change: Array, growth: Arr
     """The losses less what they are after each change alone, over the draws that share it."""
     if not has_loop(output.loss) or growth is not None:
         return NUMPY_LOOPS.loss_differences(output, W, change, growth)
-    if W is None:
-        W = np.eye(output.z.shape[-2], dtype=np.float32)
     z, y, changes = by_neuron(output.z), np.asarray(output.y, np.int64), by_neuron(change)
-    return by_pass(difference_rows(z, y, W, changes, output.loss is zero_one), change.shape)
+    effect, is_zero_one = effect_on_logits(output, W), output.loss is zero_one
+    return by_pass(difference_rows(z, y, effect, changes, is_zero_one), change.shape)
 
 
 def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:

@@ -6,8 +6,9 @@ or the opposite bit, adds to its output; all other noise stays as it is.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,8 @@ MOVED_FLOATS = 2**18  # of output logits after local changes at a time: 1 MB, as
 MORE_THAN_ROUNDING = np.float32(1.001)  # so that no logit is rounded past the label's
 
 
-class Output(NamedTuple):
+@dataclass(frozen=True)
+class Output:
     """Output logits z (R, K, n_out, B), their losses (R, K, B), and how these were found.
 
     weight_noise : the part of z that is noise, if its size depends on the input, else None
@@ -29,6 +31,18 @@ class Output(NamedTuple):
     loss: Loss
     y: np.ndarray
     weight_noise: Array | None
+
+    @cached_property
+    def label(self) -> Array:
+        """The logits (R, K, B) of the labels."""
+        return np.ascontiguousarray(label_logits(self.z, self.y))
+
+    @cached_property
+    def largest_other(self) -> Array:
+        """The largest logits (R, K, B) of the classes that are not the label."""
+        others = self.z.copy(order="K")
+        others[..., self.y, np.arange(len(self.y))] = -np.inf
+        return others.max(axis=-2)
 
 
 def loss_differences(output: Output, W: Array | None, change: Array, growth: Array | None) -> Array:
@@ -44,17 +58,21 @@ def loss_differences(output: Output, W: Array | None, change: Array, growth: Arr
         return zero_one_differences_of_outputs(output, change)
     if output.loss is zero_one and growth is None:
         return zero_one_differences(output, W, change)
-    if W is None:
-        W = np.eye(output.z.shape[-2], dtype=np.float32)
-    return evaluated_differences(output, W, change, growth)
+    return evaluated_differences(output, effect_on_logits(output, W), change, growth)
+
+
+def effect_on_logits(output: Output, W: Array | None) -> Array:
+    """What a neuron's output adds to the output logits: W, or for output neurons the identity."""
+    return np.eye(output.z.shape[-2], dtype=np.float32) if W is None else W
 
 
 def evaluated_differences(output: Output, W: Array, change: Array, growth: Array | None) -> Array:
-    """loss_differences by evaluating the loss after every change; W of output neurons is I."""
+    """loss_differences by evaluating the loss after every change; W is an effect_on_logits."""
     (R, K, n_out, B), n = output.z.shape, len(W)
     rows = np.ascontiguousarray(W.T)[:, None, None, :, None]
     differences = empty_neurons_first((R, K, n, B))
-    at_once = max(1, MOVED_FLOATS // max(1, n_out * K * B))  # neurons, of one pass or of several
+    floats = max(1, n_out * K * B)  # of a neuron and pass; B may be 0
+    at_once = max(1, MOVED_FLOATS // floats)  # neurons, of one pass or of several
     passes, neurons = max(1, at_once // n), min(at_once, n)
     for first_pass, first in product(range(0, R, passes), range(0, n, neurons)):
         r, i = slice(first_pass, first_pass + passes), slice(first, first + neurons)
@@ -94,7 +112,7 @@ def may_turn(output: Output, W: Array, change: Array) -> np.ndarray:
 
     The label's lead over another class j changes by change·(W_iy − W_ij).
     """
-    lead = label_logits(output.z, output.y) - largest_other(output.z, output.y)
+    lead = output.label - output.largest_other
     farthest = np.maximum(W.max(axis=1)[:, None] - W, W - W.min(axis=1)[:, None])
     reach = (np.abs(change) * farthest.take(output.y, axis=1)).max(axis=-2)
     return ~(np.abs(lead) > reach * MORE_THAN_ROUNDING)  # a NaN is looked at
@@ -105,20 +123,12 @@ def zero_one_differences_of_outputs(output: Output, change: Array) -> Array:
 
     Another class's change adds to these, or takes away, none but its own.
     """
-    z, y, moved = output.z, output.y, output.z + change
-    label = np.ascontiguousarray(label_logits(z, y))[..., None, :]
-    is_above = z > label
+    y, label, moved = output.y, output.label[..., None, :], output.z + change
+    is_above = output.z > label
     others_are_above = is_above.sum(axis=-2, keepdims=True, dtype=np.int32) > is_above
     is_wrong = others_are_above | (moved > label)
-    is_wrong[..., y, np.arange(len(y))] = largest_other(z, y) > label_logits(moved, y)
+    is_wrong[..., y, np.arange(len(y))] = output.largest_other > label_logits(moved, y)
     return output.losses[..., None, :] - is_wrong
-
-
-def largest_other(z: Array, y: np.ndarray) -> Array:
-    """The largest logit (…, B) of the classes that are not the label."""
-    others = z.copy(order="K")
-    others[..., y, np.arange(len(y))] = -np.inf
-    return others.max(axis=-2)
 
 
 def noise_growth(x: Array, opposite: Array) -> Array:

@@ -23,7 +23,7 @@ PIECE_COLUMNS = 1280  # passes × samples in one product, see piece_size
 
 
 class Loops(NamedTuple):
-    """The inner loops of a forward pass: NumPy's, below, or those of glr/compiled.py."""
+    """The inner loops of a forward pass: NUMPY_LOOPS, below, or those of glr/compiled.py."""
 
     noisy_neurons: Callable
     bernoulli: Callable
