@@ -19,7 +19,11 @@ from problems import (
 
 from glr import differences, estimator, passes
 from glr.estimator import glr_gradient, group_sizes
+from glr.network import new_network
 from glr.passes import Batch, forward_passes
+from glr.study import script_methods
+
+SCRIPT_METHODS = script_methods()
 
 BLOCKED_PROBLEMS = {
     "sigmoid": (Problem((7, 9, 5)), {}),
@@ -206,16 +210,12 @@ def test_same_seed_gives_the_same_gradient_bit_for_bit(name):
     assert not np.array_equal(first[0], first[1])
 
 
-def test_memory_does_not_grow_with_the_replicates():
-    """R·B·n_in floats would be 4 GB here, and R·B·n_hidden 256 MB."""
-    problem = Problem((784, 50, 10))
+def peak_memory(glr, sizes, B):
+    """Bytes at the peak of one gradient, which is finite."""
     rng = np.random.default_rng(1)
-    batch = Batch(rng.random((784, 128), dtype=np.float32), rng.integers(0, 10, 128))
-    glr, layers, streams = (
-        glr_of(problem, replicates=10_000),
-        layers_of(problem),
-        streams_of(problem, 1),
-    )
+    layers = new_network(sizes, glr.activation, rng).layers
+    batch = Batch(rng.random((sizes[0], B), dtype=np.float32), rng.integers(0, sizes[-1], B))
+    streams = np.random.Generator(np.random.SFC64(1)).spawn(len(layers))
     tracemalloc.start()
     try:
         gradient = glr_gradient(glr, layers, batch, streams)
@@ -223,23 +223,29 @@ def test_memory_does_not_grow_with_the_replicates():
     finally:
         tracemalloc.stop()
     assert np.all(np.isfinite(flat(gradient)))
-    assert peak < 100e6
+    return peak
+
+
+def test_memory_does_not_grow_with_the_replicates():
+    """R·B·n_in floats would be 4 GB here, and R·B·n_hidden 256 MB."""
+    glr = glr_of(Problem((784, 50, 10)), replicates=10_000)
+    assert peak_memory(glr, [784, 50, 10], 128) < 100e6
+
+
+@pytest.mark.parametrize("name", SCRIPT_METHODS)
+@pytest.mark.parametrize(("hidden", "R"), [([50], 1000), ([500, 500], 200)])
+def test_memory_of_the_scripts_estimators_is_bounded(name, hidden, R):
+    """R·B·K·n·n_out floats, the logits after every local change, would be 256 MB to 2 GB."""
+    glr = SCRIPT_METHODS[name]
+    sigma = (glr.sigma[0],) * len(hidden) + (glr.sigma[-1],)
+    glr = replace(glr, sigma=sigma, replicates=R)
+    assert peak_memory(glr, [784, *hidden, 10], 128) < 100e6
 
 
 def test_memory_of_local_differences_does_not_grow_with_width():
     """The moved output logits of all neurons at once would be 31 MB, several times over."""
-    problem = Problem((20, 3000, 10))
-    rng = np.random.default_rng(1)
-    batch = Batch(rng.random((20, 64), dtype=np.float32), rng.integers(0, 10, 64))
-    glr = glr_of(problem, replicates=2, output_draws=4, local_differences=True)
-    layers, streams = layers_of(problem), streams_of(problem, 1)
-    tracemalloc.start()
-    try:
-        glr_gradient(glr, layers, batch, streams)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 31e6
+    glr = glr_of(Problem((20, 3000, 10)), replicates=2, output_draws=4, local_differences=True)
+    assert peak_memory(glr, [20, 3000, 10], 64) < 31e6
 
 
 @pytest.mark.parametrize("name", ["local", "local, conditional, standardised", "local, weights"])
