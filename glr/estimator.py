@@ -39,7 +39,7 @@ from glr.passes import (
 
 BLOCK_FLOATS = 2**20  # of noise per layer and block, 4 MB: smaller blocks cost more calls
 KEPT_FLOATS = 2**22  # of activations in a group of passes: 16 MB, and as much of scores
-GROUP_ROOM = 32  # passes that a group may have at any size: few have a noisy control variate
+GROUP_ROOM = 16  # passes that a group may have at any size: few have a noisy control variate
 HALVED_COST = 2**20  # of a step, see step_cost: some 5 ms; cheaper ones lose by threads
 
 
