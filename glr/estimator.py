@@ -27,7 +27,6 @@ from glr.network import Layer
 from glr.passes import (
     GLR,
     Batch,
-    Loops,
     Noise,
     Passes,
     Streams,
@@ -35,6 +34,7 @@ from glr.passes import (
     is_local,
     piece_size,
     pieces,
+    weighted_sums,
 )
 
 BLOCK_FLOATS = 2**20  # of noise per layer and block, 4 MB: smaller blocks cost more calls
@@ -96,7 +96,7 @@ def _gradient_of_noisy_layers(
     B = batch.y.size
     sizes = group_sizes(glr, layers, B)
     groups = [glr] if len(sizes) == 1 else [replace(glr, replicates=R) for R in sizes]
-    if B < 2 or step_cost(glr, layers, B) < HALVED_COST:
+    if glr.gradient_of_group or B < 2 or step_cost(glr, layers, B) < HALVED_COST:
         return _gradient_of_groups(groups, layers, batch, streams)
     return _gradient_of_halves(groups, layers, batch, streams)
 
@@ -141,11 +141,12 @@ def _gradient_of_groups(
     groups: list[GLR], layers: list[Layer], batch: Batch, streams: Streams
 ) -> Gradient:
     """Equation (1), the mean over groups of passes."""
+    of_group = groups[0].gradient_of_group or _gradient_of_group
     if len(groups) == 1:
-        return _gradient_of_group(groups[0], layers, batch, streams)
+        return of_group(groups[0], layers, batch, streams)
     replicates = [glr.replicates for glr in groups]
     shares = [R / sum(replicates) for R in replicates]
-    return _mean((_gradient_of_group(glr, layers, batch, streams) for glr in groups), shares)
+    return _mean((of_group(glr, layers, batch, streams) for glr in groups), shares)
 
 
 def _mean(gradients: Iterable[Gradient], shares: Iterable[float]) -> Gradient:
@@ -175,7 +176,7 @@ def _gradient_of_group(glr: GLR, layers: list[Layer], batch: Batch, streams: Str
     for passes in blocks:
         block = slice(start, start + len(passes.losses))
         for total, x, noise, w in zip(sums, passes.inputs, passes.noise, weights, strict=True):
-            for piece in _piece_sums(glr.loops, x, noise, w[block]):
+            for piece in _piece_sums(x, noise, w[block]):
                 _add(total, piece)
         start = block.stop
     found = [
@@ -247,18 +248,16 @@ def standard_deviation_and_share_right(losses: Array) -> Array:
     return np.sqrt(q * (1 - q)) + q
 
 
-def _piece_sums(
-    loops: Loops, x: Array, noise: Noise | None, weights: Array
-) -> Iterator[list[Array]]:
+def _piece_sums(x: Array, noise: Noise | None, weights: Array) -> Iterator[list[Array]]:
     """Each piece's share of what layer_gradient takes; weights are (R, B), or (R, K, B)."""
     if noise is None:
         return
     weights = weights / noise.scale
     if x.ndim == 2:
-        for delta in loops.weighted_sums(weights, noise.score, piece_size(x.shape[-1])):
+        for delta in weighted_sums(weights, noise.score, piece_size(x.shape[-1])):
             yield [delta]
         return
-    deltas = loops.weighted_sums(weights, noise.score, 1)
+    deltas = weighted_sums(weights, noise.score, 1)
     for r in pieces(len(weights), x.shape[-1]):
         delta = columns(deltas[r])
         yield [columns(x[r]) @ delta.T, delta.sum(axis=1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +24,7 @@ from glr.models import MAX_BYTES
 from glr.network import Network, n_parameters, new_network, threshold
 from glr.noise import LAWS, check_law
 from glr.npz import MAX_ARRAYS
-from glr.passes import GLR, NUMPY_LOOPS, Loops
+from glr.passes import GLR
 from glr.records import checkpoint_path, evaluated_on, recorded_constants, run_files
 from glr.training import Evaluation, Plan, Run, train
 
@@ -74,7 +75,7 @@ def glr_method(constants: SimpleNamespace) -> GLR:
         raise GLRError("CONDITIONAL_SCORE = True: NOISE has no cdf and score_gap; set it to False")
     if c.NOISE not in LAWS:
         check_law(c.NOISE, run_generator(c.SEED), needs_cdf=c.CONDITIONAL_SCORE)
-    return GLR(
+    glr = GLR(
         activation=c.ACTIVATION,
         loss=c.LOSS,
         sigma=layer_sigmas(c.SIGMA, len(c.HIDDEN) + 1),
@@ -87,12 +88,12 @@ def glr_method(constants: SimpleNamespace) -> GLR:
         standardised_loss=c.STANDARDISED_LOSS,
         local_differences=c.LOCAL_DIFFERENCES,
         layerwise=c.LAYERWISE,
-        loops=compiled_loops() if c.COMPILED else NUMPY_LOOPS,
     )
+    return compiled_method(glr) if c.COMPILED else glr
 
 
-def compiled_loops() -> Loops:
-    """Numba's inner loops, compiled if this is their first use; GLRError without Numba."""
+def compiled_method(glr: GLR) -> GLR:
+    """The method with steps compiled by Numba; GLRError without Numba, or if it is not covered."""
     try:
         from glr import compiled  # noqa: PLC0415  (no requirement)
     except (ImportError, RuntimeError) as error:  # RuntimeError: no folder for Numba's cache
@@ -100,10 +101,16 @@ def compiled_loops() -> Loops:
             f"COMPILED = True: cannot use Numba ({error}); pip install numba, "
             "give it a folder by NUMBA_CACHE_DIR, or set it to False"
         ) from error
+    if not compiled.covers(glr):
+        raise GLRError(
+            "COMPILED = True: is for sigmoid neurons, or threshold neurons with the conditional "
+            "score, cross-entropy or the 0-1 loss, and logistic noise on the logits of all layers "
+            "at once; set it to False"
+        )
     if not compiled.is_in_cache():
-        note = "compiling the inner loops, this once: the first step takes some seconds more"
+        note = "compiling the step, this once: the first one takes half a minute more"
         print(note, file=sys.stderr)
-    return compiled.LOOPS
+    return replace(glr, gradient_of_group=compiled.gradient)
 
 
 def plan_of(constants: SimpleNamespace) -> Plan:

@@ -7,7 +7,7 @@ columns. Equation numbers are those of docs/method.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,16 +20,6 @@ from glr.network import Activation, Layer, threshold
 from glr.noise import NoiseLaw, logistic, noise_and_score, random_words
 
 PIECE_COLUMNS = 1280  # passes × samples in one product, see piece_size
-
-
-class Loops(NamedTuple):
-    """The inner loops of a forward pass: NUMPY_LOOPS, below, or those of glr/compiled.py."""
-
-    noisy_neurons: Callable
-    bernoulli: Callable
-    losses_of: Callable
-    loss_differences: Callable
-    weighted_sums: Callable
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,8 @@ class GLR:
     local_differences : in the output layer and the last hidden one, multiply each neuron's score
         by what its own noise did to the loss (see local_scores)
     layerwise : make one layer noisy at a time, the others noise-free (Jiang et al. 2024)
-    loops : what computes the passes: the same numbers up to their last bits
+    gradient_of_group : what computes (1) for passes that are all kept: glr.compiled.gradient, which
+        draws other noise; or None for glr.estimator's own, by NumPy
     """
 
     activation: Activation
@@ -67,7 +58,7 @@ class GLR:
     standardised_loss: bool = False
     local_differences: bool = False
     layerwise: bool = False
-    loops: Loops = field(default_factory=lambda: NUMPY_LOOPS)
+    gradient_of_group: Callable | None = None
 
 
 class Batch(NamedTuple):
@@ -149,7 +140,7 @@ def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
     for t in range(len(layers)):
         if is_local(glr, layers, t) and drawn[t] is not None:
             W = layers[-1].W if t < len(layers) - 1 else None
-            score = local_scores(glr.loops, output, drawn[t], W)
+            score = local_scores(output, drawn[t], W)
             noise[t] = noise[t]._replace(score=score)
     return Passes(inputs, noise, output.losses)
 
@@ -164,7 +155,7 @@ def output_of(glr: GLR, z: Array, neurons: Neurons | None, y: np.ndarray) -> Out
     weight_noise = None
     if glr.perturb == "weights" and neurons is not None:
         weight_noise = (z - neurons.opposite()[0]) / 2
-    return Output(z, glr.loops.losses_of(glr.loss, z, y), glr.loss, y, weight_noise)
+    return Output(z, losses_of(glr.loss, z, y), glr.loss, y, weight_noise)
 
 
 def logits_of(layer: Layer, x: Array) -> Array:
@@ -213,7 +204,7 @@ def layer_neurons(
     """Neurons of the given logits, with independent noise in every element of their shape."""
     if activation is threshold and glr.conditional_score:
         return binary_neurons(glr, logits, rng)
-    return glr.loops.noisy_neurons(glr.noise, activation, logits, rng)
+    return noisy_neurons(glr.noise, activation, logits, rng)
 
 
 def noisy_neurons(
@@ -252,7 +243,7 @@ def binary_neurons(glr: GLR, logits: Logits, rng: np.random.Generator) -> Neuron
     v = logits.v / logits.scale
     p, gap = glr.noise.cdf(v), glr.noise.score_gap(v)
     levels = np.minimum(p * np.float32(65536), np.float32(65535)).astype(np.uint16)
-    x, score = glr.loops.bernoulli(random_words(rng, logits.shape, np.uint16), levels, gap)
+    x, score = bernoulli(random_words(rng, logits.shape, np.uint16), levels, gap)
     return Neurons(x, score, lambda: (1 - x, (2 * x - 1) * (gap * p * (1 - p))))
 
 
@@ -265,7 +256,7 @@ def bernoulli(words: np.ndarray, levels: np.ndarray, gap: Array | float) -> tupl
     return x, score
 
 
-def local_scores(loops: Loops, output: Output, neurons: Neurons, W: Array | None) -> Array:
+def local_scores(output: Output, neurons: Neurons, W: Array | None) -> Array:
     """Each neuron's score times what its own noise did to the loss (4), (5); shaped as the score.
 
     The loss is compared with what it is for the neuron's opposite output, all else being as it
@@ -278,10 +269,10 @@ def local_scores(loops: Loops, output: Output, neurons: Neurons, W: Array | None
     opposite, score = neurons.opposite()
     change, growth = opposite - neurons.x, None
     if W is None:
-        return score * loops.loss_differences(output, W, change, growth)
+        return score * loss_differences(output, W, change, growth)
     if output.weight_noise is not None:
         growth = noise_growth(neurons.x, opposite)
-    return score * loops.loss_differences(output, W, change[:, None], growth)[:, 0]
+    return score * loss_differences(output, W, change[:, None], growth)[:, 0]
 
 
 def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:
@@ -298,6 +289,3 @@ def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:
         r = slice(start, start + replicates)
         np.einsum(f"{passes}->nb", weights[r], score[r], out=total)
     return sums
-
-
-NUMPY_LOOPS = Loops(noisy_neurons, bernoulli, losses_of, loss_differences, weighted_sums)

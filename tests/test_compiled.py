@@ -1,129 +1,292 @@
-"""The compiled loops give NumPy's gradients from the same random words."""
+"""The compiled step gives NumPy's gradient from the same random words, and its words are random."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from problems import PUBLISHED, Problem, flat, glr_of, layers_of, samples_of, streams_of
+from exact_means import exact_mean, pathwise_mean
+from problems import (
+    FAMILY_WISE_ERROR,
+    REDUCED,
+    Problem,
+    assert_equal_means,
+    assert_powerful,
+    estimates,
+    flat,
+    glr_of,
+    layers_of,
+    mean_of,
+    samples_of,
+    streams_of,
+)
 from processes import assert_same_run, run, saved
+from scipy import stats
 
-from glr.estimator import glr_gradient
-from glr.losses import cross_entropy, zero_one
-from glr.passes import Batch, Loops, bernoulli
+from glr import estimator, noise, passes
+from glr.estimator import glr_estimator, glr_gradient
+from glr.network import Layer, layer_views
+from glr.passes import Batch
 
 compiled = pytest.importorskip(
     "glr.compiled", reason="Numba is not installed", exc_type=ImportError
 )
 
-COPIES = 40
 MANY = {"replicates": 5, "output_draws": 3}
 LOCAL = {**MANY, "local_differences": True}
+BITS = {"conditional_score": True}
 PROBLEMS = {
-    "published": (Problem((4, 3, 3), law="laplace"), PUBLISHED),
-    "sigmoid": (Problem((4, 3, 3)), MANY),
-    "tanh": (Problem((4, 3, 3), "tanh"), MANY),
-    "gaussian": (Problem((4, 3, 3), law="gaussian"), MANY),
-    "a user's law": (Problem((4, 3, 3), law="secant"), LOCAL),
-    "a user's loss": (Problem((4, 3, 3), loss="top2_error"), LOCAL),
-    "deep": (Problem((3, 3, 3, 2), sigma=(0.8, 0.5, 0.6)), LOCAL),
-    "deep weight noise": (Problem((3, 3, 3, 2), perturb="weights", sigma=(0.8, 0.5, 0.6)), LOCAL),
-    "layer by layer": (Problem((3, 3, 3, 2), sigma=(0.8, 0.5, 0.6)), LOCAL | {"layerwise": True}),
-    "threshold pass by pass": (
-        Problem((3, 3, 3, 2), "threshold", law="gaussian", sigma=(0.8, 0.5, 0.6)),
-        MANY | {"conditional_score": True},
+    "published": (Problem((4, 3, 3)), {"replicates": 2, "control_variate": False}),
+    "one pass": (Problem((4, 3, 3)), {"replicates": 1, "local_differences": True}),
+    "two hidden layers": (Problem((3, 5, 4, 2), sigma=(0.8, 0.5, 0.6)), LOCAL),
+    "two hidden layers, pass by pass": (Problem((3, 5, 4, 2), sigma=(0.8, 0.5, 0.6)), MANY),
+    "two hidden layers of bits": (
+        Problem((3, 5, 4, 2), "threshold", sigma=(0.8, 0.5, 0.6)),
+        LOCAL | BITS,
+    ),
+    "two hidden layers of bits, pass by pass": (
+        Problem((3, 5, 4, 2), "threshold", "zero_one", sigma=(0.8, 0.5, 0.6)),
+        MANY | BITS | {"standardised_loss": True},
     ),
     "no hidden layer": (Problem((4, 3), sigma=(0.6,)), LOCAL),
+    "no hidden layer, pass by pass": (Problem((4, 3), sigma=(0.6,)), MANY),
+    "many inputs": (Problem((784, 5, 3)), LOCAL),
     **{
-        f"{activation}, {loss}, {law}, {perturb}": (
-            Problem((4, 3, 3), activation, loss, law, perturb),
-            LOCAL
+        f"{activation}, {loss}, {'local' if settings is LOCAL else 'pass by pass'}": (
+            Problem((4, 3, 3), activation, loss),
+            settings
             | {"conditional_score": activation == "threshold"}
             | {"standardised_loss": loss == "zero_one"},
         )
         for activation in ("sigmoid", "threshold")
         for loss in ("cross_entropy", "zero_one")
-        for law in ("logistic", "gaussian")
-        for perturb in ("logits", "weights")
+        for settings in (LOCAL, MANY)
     },
 }
 
 
+def split_mix(start, n):
+    """The n numbers that SplitMix64 gives from the state `start` on, that one's among them."""
+    with np.errstate(over="ignore"):
+        z = np.uint64(start) + np.arange(n, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def words_of_layer(seed, shape, dtype, T):
+    """The compiled step's words of a layer (P, n, B), in tiles of T samples."""
+    P, n, B = shape
+    words, per_word = np.empty(shape, dtype), 8 // np.dtype(dtype).itemsize
+    for tile, first in enumerate(range(0, B, T)):
+        end = min(first + T, B)
+        of_neuron = -(-P * (end - first) // per_word)
+        for i in range(n):
+            place = tile * n * P * T + i * of_neuron
+            start = (int(seed) + place * 0x9E3779B97F4A7C15) % 2**64
+            row = split_mix(start, of_neuron).view(dtype)[: P * (end - first)]
+            words[:, i, first:end] = row.reshape(P, end - first)
+    return words
+
+
+def numpy_gradient_of_the_same_words(glr, layers, batch, streams, monkeypatch):
+    """glr_gradient by NumPy, with the noise that the compiled step draws from these streams."""
+    seeds = {id(stream): stream.bit_generator.random_raw() for stream in streams}
+    T = compiled.tile_samples(glr.replicates, batch.y.size)
+
+    def same_words(rng, shape, dtype):
+        *several, n, B = shape
+        words = words_of_layer(seeds[id(rng)], (int(np.prod(several)), n, B), dtype, T)
+        if len(several) == 1:
+            return words
+        R, K = several  # the draws come after one another
+        return words.reshape(K, R, n, B).swapaxes(0, 1)
+
+    monkeypatch.setattr(noise, "random_words", same_words)
+    monkeypatch.setattr(passes, "random_words", same_words)
+    monkeypatch.setattr(estimator, "HALVED_COST", np.inf)
+    return flat(glr_gradient(glr, layers, batch, streams))
+
+
+@pytest.mark.parametrize("copies", [1, 40, 50])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_compiled_loops_give_the_gradient_of_numpys(name):
+def test_compiled_step_gives_the_gradient_of_numpys(name, copies, monkeypatch):
+    """Batches of one tile, of equal tiles, and of tiles that are not full: 3, 120, 150 samples."""
     problem, settings = PROBLEMS[name]
     x, y = samples_of(problem)
-    batch, layers = Batch(np.tile(x, COPIES), np.tile(y, COPIES)), layers_of(problem)
+    batch, layers = Batch(np.tile(x, copies), np.tile(y, copies)), layers_of(problem)
     glr = glr_of(problem, **settings)
-    expected, found = (
-        flat(glr_gradient(method, layers, batch, streams_of(problem, 1)))
-        for method in (glr, replace(glr, loops=compiled.LOOPS))
-    )
+    assert compiled.covers(glr)
+    by_numba = replace(glr, gradient_of_group=compiled.gradient)
+    found = flat(glr_gradient(by_numba, layers, batch, streams_of(problem, 1)))
+    streams = streams_of(problem, 1)
+    expected = numpy_gradient_of_the_same_words(glr, layers, batch, streams, monkeypatch)
     assert np.abs(expected).max() > 0.01
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def test_every_loop_of_its_own_is_taken(monkeypatch):
-    """What the default scripts need is compiled: nothing is left to NumPy's functions."""
-
-    def refused(*_):
-        raise AssertionError("left to NumPy")
-
-    monkeypatch.setattr(compiled, "NUMPY_LOOPS", Loops(*[refused for _ in Loops._fields]))
-    for activation in ("sigmoid", "threshold"):
-        for loss in ("cross_entropy", "zero_one"):
-            problem = Problem((4, 3, 3), activation, loss)
-            settings = LOCAL | {"conditional_score": activation == "threshold"}
-            glr = glr_of(problem, loops=compiled.LOOPS, **settings)
-            batch, streams = Batch(*samples_of(problem)), streams_of(problem, 1)
-            glr_gradient(glr, layers_of(problem), batch, streams)
+@pytest.mark.parametrize("activation", ["sigmoid", "threshold"])
+def test_compiled_step_is_unbiased(activation):
+    """By its own words, and in groups of passes, against means found another way."""
+    problem = Problem((3, 4, 3), activation)
+    of_bits = {"conditional_score": activation == "threshold"}
+    glr = glr_of(problem, **REDUCED, **of_bits, gradient_of_group=compiled.gradient)
+    mean = mean_of(estimates(problem, glr))
+    assert_powerful(mean, problem.sizes)
+    exact = exact_mean(problem) if activation == "threshold" else pathwise_mean(problem)
+    assert_equal_means(mean, exact)
 
 
-def test_neurons_of_words_below_at_and_above_their_level_are_numpys():
-    rng = np.random.default_rng(0)
-    levels = rng.integers(0, 2**16, (4, 5)).astype(np.uint16)
-    beside = np.array([-1, 0, 1]).reshape(3, 1, 1, 1)
-    words = np.tile(levels.astype(int) + beside, (1, 2, 1, 1)).astype(np.uint16)
-    gap = rng.random((4, 5), dtype=np.float32)
-    for found, expected in zip(
-        compiled.bernoulli(words, levels, gap), bernoulli(words, levels, gap), strict=True
-    ):
-        np.testing.assert_array_equal(found, expected)
+def test_groups_of_passes_are_averaged(monkeypatch):
+    problem = Problem((3, 4, 3))
+    x, y = samples_of(problem)
+    glr = glr_of(problem, replicates=35, gradient_of_group=compiled.gradient)
+    monkeypatch.setattr(estimator, "KEPT_FLOATS", 1)
+    sizes = estimator.group_sizes(glr, layers_of(problem), len(y))
+    assert len(sizes) == 3
+    streams = streams_of(problem, 1)
+    parts = [
+        flat(
+            compiled.gradient(replace(glr, replicates=R), layers_of(problem), Batch(x, y), streams)
+        )
+        for R in sizes
+    ]
+    found = flat(glr_gradient(glr, layers_of(problem), Batch(x, y), streams_of(problem, 1)))
+    np.testing.assert_allclose(found, np.average(parts, axis=0, weights=sizes), atol=1e-6)
 
 
-def test_functions_are_those_of_numpy_to_a_few_units_in_the_last_place():
+def test_threads_change_no_bit():
+    numba = pytest.importorskip("numba")
+    problem = Problem((784, 50, 10))
+    glr = glr_of(problem, replicates=40, local_differences=True)
+    glr = replace(glr, gradient_of_group=compiled.gradient)
+    found, before = [], numba.get_num_threads()
+    for threads in {1, before}:
+        numba.set_num_threads(threads)
+        found.append(estimates(problem, glr, 2, copies=43))
+    numba.set_num_threads(before)
+    assert all(np.array_equal(one, found[0]) for one in found)
+
+
+def test_stored_streams_continue_bit_for_bit():
+    """The noise of a step follows from words of the streams, whose state a checkpoint keeps."""
+    problem = Problem((4, 3, 3))
+    glr, batch = glr_of(problem, gradient_of_group=compiled.gradient), Batch(*samples_of(problem))
+    one, other = (glr_estimator(glr, np.random.Generator(np.random.SFC64(s))) for s in (0, 1))
+    first = flat(one.gradient(layers_of(problem), batch))
+    other.restore(one.state())
+    second, continued = (flat(e.gradient(layers_of(problem), batch)) for e in (one, other))
+    assert np.array_equal(second, continued)
+    assert not np.array_equal(first, second)
+
+
+def test_layers_that_are_no_views_of_one_vector_give_the_same_gradient():
+    problem = Problem((4, 3, 3))
+    glr, batch = glr_of(problem, gradient_of_group=compiled.gradient), Batch(*samples_of(problem))
+    layers = layers_of(problem)
+    apart = [Layer(W.copy(), b.copy()) for W, b in layers]
+    longer = np.append(np.zeros(7, np.float32), compiled.flat_parameters(layers))
+    within = layer_views(longer[7:], list(problem.sizes))
+    found = [
+        flat(compiled.gradient(glr, some, batch, streams_of(problem, 1)))
+        for some in (layers, apart, within)
+    ]
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"law": "gaussian"},
+        {"perturb": "weights"},
+        {"activation": "tanh"},
+        {"activation": "threshold"},
+        {"loss": "top2_error"},
+        {"sigma": (0.8, 0.0)},
+    ],
+)
+def test_what_is_not_covered(other):
+    assert not compiled.covers(glr_of(Problem((4, 3, 3))._replace(**other)))
+
+
+def test_layer_by_layer_is_not_covered():
+    assert not compiled.covers(glr_of(Problem((4, 3, 3)), layerwise=True))
+
+
+# ---------------------------------------------------------------- random words
+
+
+def words_from(start, n):
+    """The words of one neuron, from the place `start` on."""
+    v = np.zeros((1, 1), np.float32)
+    words = np.empty(n, np.uint64)
+    neurons = compiled.Neurons(0, v, np.float32(1), np.uint64(start), words, v)
+    compiled.write_words(neurons, 0)
+    return words
+
+
+def test_words_are_those_of_splitmix64():
+    """The first five that its authors' program gives for the seed 1234567."""
+    expected = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
+    assert list(words_from(1234567 + 0x9E3779B97F4A7C15, 5)) == expected
+
+
+def test_words_of_neighbouring_seeds_are_uniform_and_independent():
+    """χ² of 16-bit parts over 256 cells, and of pairs of them: confidence 99.99 % for all."""
+    rows = np.array([words_from(seed, 2**16) for seed in (1, 2, 2**63)]).view(np.uint16) >> 8
+    pairs = [(rows[0], rows[1]), (rows[1], rows[2]), (rows[0][:-1], rows[0][1:])]
+    pairs.append((rows[0][:-4], rows[0][4:]))
+    p_values = [stats.chisquare(np.bincount(row, minlength=256)).pvalue for row in rows]
+    for one, other in pairs:
+        cells = (one >> 4) * 16 + (other >> 4)
+        p_values.append(stats.chisquare(np.bincount(cells, minlength=256)).pvalue)
+    assert min(p_values) > FAMILY_WISE_ERROR / len(p_values)
+
+
+# ---------------------------------------------------------------- functions and losses
+
+
+def test_functions_are_numpys_to_a_few_units_in_the_last_place():
     grid = np.geomspace(2**-24, 2**24, 20_001, dtype=np.float32)
-    below = -np.geomspace(2**-24, 86, 20_001, dtype=np.float32)
-    both = np.concatenate([below, -below])
+    near = np.linspace(-125, 125, 20_001, dtype=np.float32)
     unit = np.finfo(np.float32).eps
-    log = np.array([compiled.log(x) for x in grid], np.float64)
-    np.testing.assert_allclose(log, np.log(grid.astype(float)), rtol=2 * unit, atol=unit)
-    exp = np.array([compiled.exp(x) for x in below], np.float64)
-    np.testing.assert_allclose(exp, np.exp(below.astype(float)), rtol=2 * unit)
-    tanh = np.array([compiled.tanh(x) for x in both], np.float64)
-    np.testing.assert_allclose(tanh, np.tanh(both.astype(float)), rtol=4 * unit)
+    log = np.array([compiled.log2(x) for x in grid], np.float64)
+    np.testing.assert_allclose(log, np.log2(grid.astype(float)), rtol=3 * unit, atol=2 * unit)
+    exp = np.array([compiled.exp2(x) for x in near], np.float64)
+    np.testing.assert_allclose(exp, np.exp2(near.astype(float)), rtol=3 * unit)
 
 
-def test_far_exponentials_are_nothing_and_tanh_stays_within_one():
-    assert 0 <= compiled.exp(np.float32(-1e30)) < 1e-37
-    assert abs(compiled.tanh(np.float32(1e30))) <= 1
-    assert abs(compiled.tanh(np.float32(-1e30))) <= 1
+def test_far_powers_are_nothing_or_huge_and_nan_stays_nan():
+    assert 0 <= compiled.exp2(np.float32(-1e30)) < 1e-37
+    assert 1e37 < compiled.exp2(np.float32(1e30)) < np.inf
+    assert np.isnan(compiled.exp2(np.float32(np.nan)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_logits_that_are_no_number_have_no_cross_entropy(bad):
-    z = np.zeros((2, 1, 3, 4), np.float32)
-    z[1, 0, 2, 3] = bad
-    with np.errstate(invalid="ignore"):
-        losses = compiled.losses_of(cross_entropy, z, np.array([0, 1, 2, 0]))
-    assert np.isnan(losses[1, 0, 3])
+    z = np.zeros((3, 8), np.float32)
+    z[2, 7] = bad
+    losses = compiled.output_of(z, np.array([0, 1, 2, 0]), False).losses
+    assert np.isnan(losses[7])
     assert np.isfinite(losses).sum() == losses.size - 1
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-@pytest.mark.parametrize("loss", [cross_entropy, zero_one])
-def test_label_without_a_class_is_refused(loss, label):
+def test_label_without_a_class_is_refused(label):
+    problem = Problem((4, 3, 3))
+    x, _ = samples_of(problem)
+    batch = Batch(x, np.array([0, 1, label]))
     with pytest.raises(IndexError, match="names no class"):
-        compiled.losses_of(loss, np.zeros((1, 1, 3, 2), np.float32), np.array([0, label]))
+        compiled.gradient(glr_of(problem), layers_of(problem), batch, streams_of(problem, 1))
+
+
+# ---------------------------------------------------------------- scripts
 
 
 def test_compiled_script_is_reproducible_and_says_that_it_is_compiled(tmp_path):
@@ -146,6 +309,13 @@ def test_the_first_run_says_that_it_compiles_and_the_next_does_not(tmp_path, mon
     words = ("LRS.py", "--compiled", "--steps", 2, "--models-dir", tmp_path)
     assert "compiling" in run(*words).stderr
     assert run(*words).stderr == ""
+
+
+def test_a_method_without_loops_is_refused_in_one_line(tmp_path):
+    ran = run("LRS.py", "--compiled", "--noise", "gaussian", "--models-dir", tmp_path)
+    assert ran.returncode == 2
+    assert "logistic noise" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
 
 
 def test_without_numba_the_script_says_what_to_do(tmp_path, monkeypatch):

@@ -149,12 +149,10 @@ def test_a_sample_alone_has_no_halves(monkeypatch):
     assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_threads_change_no_bit(compiled, monkeypatch):
+def test_threads_change_no_bit(monkeypatch):
     """The halves of a step of several groups, at once and one after the other."""
     problem = Problem((3, 4, 3))
-    loops = pytest.importorskip("glr.compiled").LOOPS if compiled else passes.NUMPY_LOOPS
-    glr = glr_of(problem, replicates=75, local_differences=True, loops=loops)
+    glr = glr_of(problem, replicates=75, local_differences=True)
     monkeypatch.setattr(estimator, "HALVED_COST", 0)
     monkeypatch.setattr(estimator, "KEPT_FLOATS", 1)
     at_once = estimates(problem, glr, 3)

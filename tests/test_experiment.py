@@ -53,9 +53,9 @@ def test_a_constant_of_the_estimator_reaches_it(script, flags, change):
     assert changes(default, changed) == change
 
 
-def test_compiled_loops_reach_the_estimator():
-    loops = pytest.importorskip("glr.compiled").LOOPS
-    assert glr_method(constants_of("LRS.py", ["--compiled"])).loops is loops
+def test_compiled_steps_reach_the_estimator():
+    gradient = pytest.importorskip("glr.compiled").gradient
+    assert glr_method(constants_of("LRS.py", ["--compiled"])).gradient_of_group is gradient
 
 
 def test_the_scripts_are_what_their_names_say():
