@@ -27,12 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 import numpy as np
 from accuracies import benchmark_data, time_to_published_accuracy
 from choices import choices
+from floor import floor_of, floor_steps
 from measures import Comparison, medians, own_process_ms, write_results
 from rivals import (
-    LOOPS,
     PAPER,
+    WAYS,
     Step,
-    floor_steps,
     glr_step,
     glr_steps,
     keras_step,
@@ -111,11 +111,11 @@ def beside_published(
 def comparisons(
     part: int, case: str, ours: dict[str, float], others: dict[str, float]
 ) -> list[Comparison]:
-    """The times of each of our steps, named as in LOOPS, beside each of the others'."""
+    """The times of each of our steps, named as in WAYS, beside each of the others'."""
     return [
         Comparison(part, case + name, other, ours[name], theirs)
         for other, theirs in others.items()
-        for name in LOOPS
+        for name in WAYS
     ]
 
 
@@ -146,7 +146,8 @@ def against_backpropagation(repeats: int) -> list[Comparison]:
 def against_floor(repeats: int) -> list[Comparison]:
     """Part 3: random numbers + activations + matrix products, each alone at its best.
 
-    They have as many cores as our step takes: two for the wide network.
+    The best is whichever way is fastest here: by NumPy, in one or in halves on two cores; or, where
+    Numba is installed, compiled on two cores.
     """
     found = []
     for sizes in (PAPER, WIDE):
@@ -154,11 +155,10 @@ def against_floor(repeats: int) -> list[Comparison]:
             for R in (10, 100) if sizes is PAPER else (10,):
                 steps = glr_steps(sizes, activation, R, 128)
                 times = medians(steps | floor_steps(sizes, activation, R, 128), repeats)
-                elements = times["noise"] + times["activations"]
-                elements = min(elements, times.get("compiled noise and activations", elements))
-                later = min(times[f"later products {how}"] for how in ("in one", "by pass"))
-                floor = elements + times["first products"] + later
-                other = f"floor (noise and activations {elements / floor:.0%}, the rest products)"
+                parts = floor_of(times)
+                floor = sum(parts.values())
+                elements = parts["noise and activations"] / floor
+                other = f"floor (noise and activations {elements:.0%}, the rest products)"
                 case = f"{name_of(sizes)} {activation.__name__}, R {R}, B 128"
                 found += comparisons(3, case, times, {other: floor})
     return found
@@ -185,7 +185,7 @@ def precision_per_second(repeats: int) -> list[Comparison]:
         found += comparisons(
             4,
             case,
-            {loops: ours * ms for loops, ms in times.items()},
+            {way: ours * ms for way, ms in times.items()},
             {other: theirs * ms for other, ms in others.items()},
         )
     return found

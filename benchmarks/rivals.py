@@ -1,4 +1,4 @@
-"""What our step is timed against: the published algorithm, backpropagation, and a floor.
+"""What our step is timed against: the published algorithm and backpropagation.
 
 Every function here returns a step without arguments for a network of the given sizes, on random
 data: the time of a step does not depend on the values.
@@ -7,7 +7,6 @@ data: the time of a step does not depend on the values.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,11 +15,11 @@ from measures import COMPILED
 from threadpoolctl import ThreadpoolController
 
 from glr.backpropagation import import_keras
-from glr.estimator import HALVED_COST, glr_gradient, step_cost
+from glr.estimator import glr_gradient
 from glr.losses import cross_entropy
 from glr.network import Activation, Layer, Network, new_network, sigmoid, threshold
-from glr.noise import logistic, random_words
-from glr.passes import GLR, NUMPY_LOOPS, Batch
+from glr.noise import logistic
+from glr.passes import GLR, Batch
 
 try:
     from glr import compiled
@@ -28,12 +27,11 @@ except ImportError:  # Numba is no requirement
     compiled = None
 
 Step = Callable[[], object]
-LOOPS = {"": NUMPY_LOOPS}  # by how the names of their cases end
+WAYS = {"": None}  # what computes our step, by how the names of its cases end
 if compiled is not None:
-    LOOPS[COMPILED] = compiled.LOOPS
+    WAYS[COMPILED] = compiled.gradient
 PAPER = [784, 50, 10]  # neurons of the published network
 RATE, DECAY = np.float32(0.01), np.float32(1e-4)
-OTHER_CORE = ThreadPoolExecutor(1)
 
 
 def random_batch(sizes: list[int], B: int) -> Batch:
@@ -72,15 +70,16 @@ def glr_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step:
 
 
 def glr_steps(sizes: list[int], activation: Activation, R: int, B: int) -> dict[str, Step]:
-    """Ours, by the loops that compute it: in NumPy, and compiled where that is possible."""
+    """Ours, by what computes it: NumPy, and Numba where that is installed."""
     network = new_network(sizes, activation, np.random.default_rng(0))
     return steps_of(plain_glr(activation, len(sizes) - 1, R), network, random_batch(sizes, B))
 
 
 def steps_of(glr: GLR, network: Network, batch: Batch) -> dict[str, Step]:
-    """Our estimator's steps for a network and a batch, one for each of LOOPS."""
+    """Our estimator's steps for a network and a batch, one for each of WAYS."""
     return {
-        name: step_of(replace(glr, loops=loops), network, batch) for name, loops in LOOPS.items()
+        name: step_of(replace(glr, gradient_of_group=way), network, batch)
+        for name, way in WAYS.items()
     }
 
 
@@ -238,80 +237,3 @@ def pytorch_step(sizes: list[int], B: int) -> Step | None:
         optimizer.step()
 
     return step
-
-
-def floor_steps(sizes: list[int], activation: Activation, R: int, B: int) -> dict[str, Step]:
-    """floor_parts; with half the samples on each of two cores, where our step is shared out so."""
-    layers = new_network(sizes, activation, np.random.default_rng(0)).layers
-    if step_cost(plain_glr(activation, len(layers), R), layers, B) < HALVED_COST:
-        return floor_parts(sizes, activation, R, B)
-    first, second = (floor_parts(sizes, activation, R, B // 2) for _ in range(2))
-    return {name: at_once(first[name], second[name]) for name in first}
-
-
-def at_once(one: Step, other: Step) -> Step:
-    """Both steps, on two cores."""
-
-    def step() -> None:
-        waiting = OTHER_CORE.submit(other)
-        one()
-        waiting.result()
-
-    return step
-
-
-def floor_parts(sizes: list[int], activation: Activation, R: int, B: int) -> dict[str, Step]:
-    """What no step of ours can do without, each alone and at its best, into memory it has.
-
-    The random numbers (logistic noise; 16-bit words for threshold neurons), the activations, and
-    the products: two for the first layer, and two per replicate for each of the others, in one or
-    a pass at a time. Where Numba is installed, also the noise and sigmoids of the compiled loops.
-    """
-    rng = np.random.Generator(np.random.SFC64(0))
-    hidden = [(R, n, B) for n in sizes[1:-1]]
-    is_threshold = activation is threshold
-    first = _product(sizes[1], (sizes[0], B))
-    later = list(pairwise(sizes[1:]))
-    in_one = [_product(n_out, (n_in, R * B)) for n_in, n_out in later]
-    by_pass = [_product(n_out, (R, n_in, B)) for n_in, n_out in later]
-    values = [rng.standard_normal(shape, dtype=np.float32) for shape in hidden]
-    bits = [rng.integers(0, 2**16, shape, np.uint16) for shape in hidden]
-    outs = [np.empty_like(v) for v in values]
-
-    def noise() -> None:
-        for shape in hidden:
-            random_words(rng, shape, np.uint16) if is_threshold else logistic.draw(rng, shape)
-        logistic.draw(rng, (R, sizes[-1], B))
-
-    def activations() -> None:
-        for value, bit, out in zip(values, bits, outs, strict=True):
-            np.less(bit, 2**15, out=out) if is_threshold else np.tanh(value, out=out)
-
-    def compiled_noise() -> None:
-        scale = np.ones((1, B), np.float32)
-        for n in sizes[1:]:
-            words = random_words(rng, (R, n, B), np.uint32).view(np.int32)
-            v = np.zeros((n, 1, B), np.float32)
-            compiled.noisy_rows(words, v, scale, n != sizes[-1])
-
-    def twice(products: list[Step]) -> Step:
-        return lambda: [multiply() for multiply in products * 2]
-
-    parts = {
-        "noise": noise,
-        "activations": activations,
-        "first products": twice([first]),
-        "later products in one": twice(in_one),
-        "later products by pass": twice(by_pass),
-    }
-    if compiled is not None and not is_threshold:
-        parts["compiled noise and activations"] = compiled_noise
-    return parts
-
-
-def _product(n_out: int, of_x: tuple[int, ...]) -> Step:
-    """Products W·x with x of shape (…, n_in, columns), into memory that they have."""
-    *passes, n_in, n_columns = of_x
-    W, x = np.ones((n_out, n_in), np.float32), np.ones(of_x, np.float32)
-    out = np.empty((*passes, n_out, n_columns), np.float32)
-    return lambda: np.matmul(W, x, out=out)

@@ -125,27 +125,31 @@ def gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> G
 
     Each stream gives one word, which all noise of its layer in this step follows from.
     """
-    sizes = [len(layers[0].W), *(b.size for _, b in layers)]
     y = np.asarray(batch.y, np.int64)
-    if y.view(u8).max() >= sizes[-1]:  # the loops would read beside the array
+    if y.view(u8).max() >= layers[-1].b.size:  # the loops would read beside the array
         raise IndexError("a label names no class of the logits")
-    step = Step(
-        sizes=np.array(sizes),
+    step = step_of(glr, layers, y.size, streams)
+    sums, risk = batch_sums(step, np.ascontiguousarray(batch.x.T), y)
+    return Gradient(layer_views(sums, step.sizes.tolist()), risk)
+
+
+def step_of(glr: GLR, layers: list[Layer], B: int, streams: Streams) -> Step:
+    """A step of a batch of B samples, as the loops are told it."""
+    return Step(
+        sizes=np.array([len(layers[0].W), *(b.size for _, b in layers)]),
         parameters=flat_parameters(layers),
         sigma=np.array(glr.sigma, f4),
         seeds=np.array([stream.bit_generator.random_raw() for stream in streams], u8),
         kind=BIT if glr.activation is threshold else SIGMOID,
         R=glr.replicates,
         K=glr.output_draws,
-        samples=tile_samples(glr.replicates, y.size),
-        B=y.size,
+        samples=tile_samples(glr.replicates, B),
+        B=B,
         is_zero_one=glr.loss is zero_one,
         is_local=glr.local_differences,
         control_variate=glr.control_variate,
         standardised=glr.standardised_loss,
     )
-    sums, risk = batch_sums(step, np.ascontiguousarray(batch.x.T), y)
-    return Gradient(layer_views(sums, sizes), risk)
 
 
 def flat_parameters(layers: list[Layer]) -> Array:
@@ -426,29 +430,39 @@ def add_scores(neurons: Neurons, weights: Array, delta: Array) -> None:
             add_noise_scores(neurons.words.view(i4), weights, delta[i])
 
 
-@compiled
-def add_bit_scores(levels: Array, x: Array, weights: Array, delta: Array) -> None:
-    """Add weight·s of bits x, (3): s = (x − level/65536)/β."""
-    M = len(delta)
-    for p in range(len(weights) // M):
-        for c in range(M):
-            score = BOUND * (x[p * M + c] - levels[c] * f4(2**-16))
-            delta[c] += weights[p * M + c] * score
+# These go two passes at a time, since a row of few samples waits for its last sum.
 
 
 @compiled
 def add_noise_scores(words: np.ndarray, weights: Array, delta: Array) -> None:
-    """Add weight·s of logistic noise: s is uniform on (−1/β, 1/β)."""
+    """Add weight·s of logistic noise, whose scores are uniform on (−1/β, 1/β)."""
     M = len(delta)
     passes = len(weights) // M
-    for p in range(passes // 2):  # two at a time: a short row waits for its last sum
+    for p in range(passes // 2):
         for c in range(M):
             one, other = 2 * p * M + c, (2 * p + 1) * M + c
-            s_one, s_other = f4(words[one]) * SCORE_STEP, f4(words[other]) * SCORE_STEP
-            delta[c] += weights[one] * s_one + weights[other] * s_other
-    for p in range(passes - passes % 2, passes):
+            total = weights[one] * f4(words[one]) + weights[other] * f4(words[other])
+            delta[c] += SCORE_STEP * total
+    if passes % 2 == 1:
+        last_weights, last_words = weights[-M:], words[len(weights) - M : len(weights)]
         for c in range(M):
-            delta[c] += weights[p * M + c] * (f4(words[p * M + c]) * SCORE_STEP)
+            delta[c] += SCORE_STEP * (last_weights[c] * f4(last_words[c]))
+
+
+@compiled
+def add_bit_scores(levels: Array, x: Array, weights: Array, delta: Array) -> None:
+    """Add weight·s of bits x, (3): s = (x − level/65536)/β."""
+    M = len(delta)
+    passes = len(weights) // M
+    for p in range(passes // 2):
+        for c in range(M):
+            one, other, chance = 2 * p * M + c, (2 * p + 1) * M + c, levels[c] * f4(2**-16)
+            total = weights[one] * (x[one] - chance) + weights[other] * (x[other] - chance)
+            delta[c] += BOUND * total
+    if passes % 2 == 1:
+        last_weights, last_x = weights[-M:], x[-M:]
+        for c in range(M):
+            delta[c] += BOUND * (last_weights[c] * (last_x[c] - levels[c] * f4(2**-16)))
 
 
 @compiled
