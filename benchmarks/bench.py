@@ -122,7 +122,8 @@ def comparisons(
 def against_backpropagation(repeats: int) -> list[Comparison]:
     """Part 2: a backpropagation step of the same network, by NumPy, Keras and PyTorch.
 
-    Keras and PyTorch take the cores that they like; ours takes two for the wide network. Nothing is
+    Keras and PyTorch take the cores that they like; ours takes two, but one by NumPy for the
+    narrow network. Nothing is
     propagated through a threshold: those rows, too, have the backpropagation of sigmoids.
     """
     found = []

@@ -13,7 +13,9 @@ from unittest.mock import patch
 
 import numpy as np
 from accuracies import benchmark_data
-from rivals import Step, glr_step, plain_glr, random_batch, step_of
+from floor import first_product_arrays
+from measures import COMPILED
+from rivals import Step, compiled, glr_step, glr_steps, plain_glr, random_batch, step_of
 
 from glr import estimator
 from glr.arrays import columns, empty_neurons_first
@@ -44,6 +46,7 @@ def choices() -> list[Choice]:
         *layout_choices(),
         *core_choices(),
         zero_one_choice(),
+        *compiled_choices(),
     ]
 
 
@@ -156,3 +159,29 @@ def zero_one_choice() -> Choice:
         "everywhere",
         step_of(unknown_to_glr, network, batch),
     )
+
+
+def compiled_choices() -> list[Choice]:
+    """What the compiled step does; none without Numba."""
+    if compiled is None:
+        return []
+    import floor_loops  # noqa: PLC0415  (Numba is no requirement)
+    from numba import set_num_threads  # noqa: PLC0415
+
+    step = glr_steps(SIZES, sigmoid, R, B)[COMPILED]
+    in_slabs, in_one = (first_product_arrays(SIZES, B // 2, inputs, 1) for inputs in (112, 784))
+
+    def on_one_core() -> None:
+        set_num_threads(1)
+        step()
+        set_num_threads(compiled.CORES)
+
+    return [
+        Choice("a compiled step on two cores (compiled.batch_sums)", step, "on one", on_one_core),
+        Choice(
+            "first layer's products with 64 samples in slabs (compiled.slabs_of)",
+            lambda: floor_loops.first_products(*in_slabs),
+            "in one",
+            lambda: floor_loops.first_products(*in_one),
+        ),
+    ]

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 from rivals import Step, compiled, plain_glr
 
+from glr.arrays import Array
 from glr.network import Activation, new_network, threshold
 from glr.noise import logistic, random_words
 
@@ -100,17 +101,7 @@ def compiled_parts(sizes: list[int], activation: Activation, R: int, B: int) -> 
     step = compiled.step_of(plain_glr(activation, len(layers), R), layers, B, streams)
     tiles, columns, half = -(-B // step.samples), R * step.samples, B // 2
     inputs = SLAB_INPUTS if sizes[1] * half * SLAB_INPUTS <= compiled.SMALL_PRODUCT else sizes[0]
-    slabs = sizes[0] // inputs
-    first = [
-        np.ones(shape, np.float32)
-        for shape in (
-            (2, slabs, half, inputs),
-            (slabs, inputs, sizes[1]),
-            (2, half, sizes[1]),
-            (2, sizes[1], half),
-            (2, slabs, inputs, sizes[1]),
-        )
-    ]
+    first = first_product_arrays(sizes, half, inputs, parts=2)
     later = [
         [
             np.ones(shape, np.float32)
@@ -134,3 +125,18 @@ def compiled_parts(sizes: list[int], activation: Activation, R: int, B: int) -> 
         "first products, compiled": lambda: floor_loops.first_products(*first),
         "later products, compiled": lambda: [floor_loops.later_products(*of) for of in later],
     }
+
+
+def first_product_arrays(sizes: list[int], B: int, inputs: int, parts: int) -> list[Array]:
+    """What floor_loops.first_products takes, for slabs of so many inputs of B samples a part."""
+    slabs = sizes[0] // inputs
+    return [
+        np.ones(shape, np.float32)
+        for shape in (
+            (parts, slabs, B, inputs),
+            (slabs, inputs, sizes[1]),
+            (parts, B, sizes[1]),
+            (parts, sizes[1], B),
+            (parts, slabs, inputs, sizes[1]),
+        )
+    ]

@@ -44,11 +44,10 @@ def random_batch(sizes: list[int], B: int) -> Batch:
 def sgd(layers: list[Layer], gradient: list[Layer]) -> None:
     """One step of SGD with an L2 penalty, in place: the same for all but Keras and PyTorch."""
     for layer, estimate in zip(layers, gradient, strict=True):
-        descent = DECAY * layer.W
-        descent += estimate.W
-        descent *= RATE
-        layer.W[:] -= descent
-        layer.b[:] -= RATE * estimate.b
+        np.multiply(estimate.W, RATE, out=estimate.W)
+        np.multiply(layer.W, 1 - RATE * DECAY, out=layer.W)
+        np.subtract(layer.W, estimate.W, out=layer.W)
+        np.subtract(layer.b, RATE * estimate.b, out=layer.b)
 
 
 def plain_glr(activation: Activation, n_layers: int, R: int) -> GLR:

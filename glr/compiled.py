@@ -37,6 +37,7 @@ from glr.passes import GLR, Batch, Streams
 
 f4, i4, u8 = np.float32, np.int32, np.uint64
 PARTS = 2  # of a batch, which two cores share out
+CORES = min(PARTS, config.NUMBA_NUM_THREADS)
 TILE_COLUMNS = 1280  # passes × samples of a tile, as in glr.passes.piece_size, or more if need be
 MULTIPLE = 16  # of samples in a tile: so many numbers go through one instruction
 SLAB_INPUTS, SMALL_PRODUCT = 128, 10**6  # see slabs_of
@@ -48,7 +49,7 @@ ROUNDER = f4(1.5 * 2**23)  # added, it leaves a whole number in a float32's last
 LOGIT, SIGMOID, BIT = 0, 1, 2  # kinds of noisy neurons: v + σr; its sigmoid; whether it is above 0
 
 prepare_for_small_arrays()  # SciPy's BLAS is held to one core as NumPy's
-set_num_threads(min(PARTS, config.NUMBA_NUM_THREADS))
+set_num_threads(CORES)
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True, "fastmath": {"contract"}}
 compiled = njit(**OPTIONS)
 
@@ -222,7 +223,8 @@ def layer_of(step: Step, t: int) -> tuple[Array, Array]:
 def slabs_of(x: Array, n: int) -> list[Array]:
     """The input x (B, n_0) of n neurons, cut into slabs of inputs (B, ·), each contiguous.
 
-    OpenBLAS does products that small without making copies first: here in 0.7 of the time.
+    OpenBLAS does products that small without copies of its own (what that saves, and what the
+    second core does: benchmarks/results/bench.md, part 7).
     """
     inputs = SLAB_INPUTS if SLAB_INPUTS * len(x) * n <= SMALL_PRODUCT else x.shape[1]
     return [np.ascontiguousarray(x[:, i : i + inputs]) for i in range(0, x.shape[1], inputs)]
@@ -321,10 +323,10 @@ def pass_weights(step: Step, losses: Array, columns: int, unit: Array, is_local:
         for p in range(passes):
             for b in range(T):
                 mean[b] += weights[p * T + b] / f4(passes)
+    shares = factor / (unit * f4(passes * step.B))
     for p in range(passes):
         for b in range(T):
-            centred = (weights[p * T + b] - mean[b]) * factor
-            weights[p * T + b] = centred / (unit[b] * f4(passes * step.B))
+            weights[p * T + b] = (weights[p * T + b] - mean[b]) * shares[b]
     return weights
 
 
