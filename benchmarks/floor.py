@@ -100,7 +100,8 @@ def compiled_parts(sizes: list[int], activation: Activation, R: int, B: int) -> 
     streams = np.random.Generator(np.random.SFC64(0)).spawn(len(layers))
     step = compiled.step_of(plain_glr(activation, len(layers), R), layers, B, streams)
     tiles, columns, half = -(-B // step.samples), R * step.samples, B // 2
-    inputs = SLAB_INPUTS if sizes[1] * half * SLAB_INPUTS <= compiled.SMALL_PRODUCT else sizes[0]
+    is_small = sizes[1] * half * SLAB_INPUTS <= compiled.SMALL_PRODUCT
+    inputs = SLAB_INPUTS if is_small and sizes[0] % SLAB_INPUTS == 0 else sizes[0]
     first = first_product_arrays(sizes, half, inputs, parts=2)
     later = [
         [

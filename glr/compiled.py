@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg  # noqa: F401  (the compiled products are its BLAS's)
+import scipy.linalg  # noqa: F401  (its BLAS does the products; to be held to one core)
 from numba import config, njit, prange, set_num_threads
 
 from glr.arrays import Array
 from glr.estimator import Gradient
 from glr.losses import cross_entropy, zero_one
-from glr.machine import prepare_for_small_arrays
 from glr.network import Layer, layer_views, sigmoid, threshold
 from glr.noise import LOGISTIC_SCALE, UNIFORM_STEP, logistic
 from glr.passes import GLR, Batch, Streams
@@ -48,7 +47,6 @@ GAMMA, MIX_1, MIX_2 = u8(0x9E3779B97F4A7C15), u8(0xBF58476D1CE4E5B9), u8(0x94D04
 ROUNDER = f4(1.5 * 2**23)  # added, it leaves a whole number in a float32's last bits
 LOGIT, SIGMOID, BIT = 0, 1, 2  # kinds of noisy neurons: v + σr; its sigmoid; whether it is above 0
 
-prepare_for_small_arrays()  # SciPy's BLAS is held to one core as NumPy's
 set_num_threads(CORES)
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True, "fastmath": {"contract"}}
 compiled = njit(**OPTIONS)
@@ -278,17 +276,10 @@ def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> 
 
     v : logits (n, T) of the first layer; later : the later layers' sums, which are added to
     """
-    last = len(step.sigma) - 1
-    layers = [noisy_neurons(step, 0, tile, v, len(y))]
-    for t in range(1, last + 1):
-        W, b = layer_of(step, t)
-        v = np.dot(W.T, layers[t - 1].x)
-        for i in range(len(b)):
-            v[i] += b[i]
-        layers.append(noisy_neurons(step, t, tile, v, len(y)))
+    layers, last = tile_layers(step, tile, v, len(y)), len(step.sigma) - 1
     output = output_of(layers[last].x, y, step.is_zero_one)
     unit = standard_units(output.losses, len(y)) if step.standardised else np.ones(len(y), f4)
-    delta, skipped = np.empty((0, 0), f4), layer_slice(step, 0).stop
+    delta, skipped = v, layer_slice(step, 0).stop
     for t in range(last, -1, -1):
         neurons, is_local = layers[t], step.is_local and t >= last - 1
         delta = np.zeros(neurons.v.shape, f4)
@@ -303,6 +294,19 @@ def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> 
             own = layer_slice(step, t)
             add_sums(layers[t - 1].x, delta, later[own.start - skipped : own.stop - skipped])
     return delta, np.float64(sum_of(output.losses))
+
+
+@compiled
+def tile_layers(step: Step, tile: int, v: Array, T: int) -> list[Neurons]:
+    """Forward passes: every layer's noisy neurons, from logits v (n, T) of the first."""
+    layers = [noisy_neurons(step, 0, tile, v, T)]
+    for t in range(1, len(step.sigma)):
+        W, b = layer_of(step, t)
+        v = np.dot(W.T, layers[t - 1].x)
+        for i in range(len(b)):
+            v[i] += b[i]
+        layers.append(noisy_neurons(step, t, tile, v, T))
+    return layers
 
 
 @compiled

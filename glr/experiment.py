@@ -101,6 +101,7 @@ def compiled_method(glr: GLR) -> GLR:
             f"COMPILED = True: cannot use Numba ({error}); pip install numba, "
             "give it a folder by NUMBA_CACHE_DIR, or set it to False"
         ) from error
+    prepare_for_small_arrays()  # of SciPy's BLAS too, which has come with it
     if not compiled.covers(glr):
         raise GLRError(
             "COMPILED = True: is for sigmoid neurons, or threshold neurons with the conditional "

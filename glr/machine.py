@@ -47,9 +47,9 @@ def _threads(process: int) -> ThreadPoolExecutor:
 def results_of_threads(function: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
     """function(part) of every part, in their order, all but the first in other threads.
 
-    NumPy and the compiled loops hold no lock while they compute, so the threads share out the
-    cores. What one of them raises is raised here, after the last; np.errstate is the caller's in
-    all. Not to be called by `function`, which may find no thread left.
+    NumPy holds no lock while it computes, so the threads share out the cores. What one of them
+    raises is raised here, after the last; np.errstate is the caller's in all. Not to be called by
+    `function`, which may find no thread left.
     """
     state = np.geterr()
 

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from glr.optimizers import constant
 from glr.study import SCRIPTS, constants_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import floor
 import rivals
 from accuracies import PUBLISHED_RUNS, seconds_to, steps_to
 from measures import COMPILED, Comparison, write_results
@@ -90,34 +92,67 @@ def test_numpy_backpropagation_descends_the_numerical_gradient(monkeypatch):
     np.testing.assert_allclose(found, slopes + penalty, atol=1e-4)
 
 
+def test_rivals_run_without_our_settings_of_memory_and_blas():
+    """Their processes import what ours is made of: none of that may set anything."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:]; import glr.machine; "
+        "glr.machine.prepare_for_small_arrays = lambda: 1 / 0; from rivals import *"
+    )
+    words = [sys.executable, "-c", code, str(ROOT), str(ROOT / "benchmarks")]
+    subprocess.run(words, check=True)
+
+
+@pytest.mark.parametrize("sizes", [SIZES, [784, 5, 4, 3]])
 @pytest.mark.parametrize("activation", [sigmoid, threshold])
-def test_the_floor_s_parts_run(activation):
-    for part in rivals.floor_parts(SIZES, activation, R, B).values():
-        part()
+def test_every_part_of_the_floor_has_several_ways_that_run(sizes, activation):
+    steps = floor.floor_steps(sizes, activation, R, B)
+    for step in steps.values():
+        step()
+    ways = [[name for name in steps if name.startswith(part)] for part in floor.PARTS]
+    assert sum(map(len, ways)) == len(steps)
+    assert min(map(len, ways)) >= (3 if rivals.compiled else 2)
 
 
-@pytest.mark.parametrize(("R", "samples"), [(10, [128]), (1000, [64, 64])])
-def test_the_floor_has_as_many_cores_as_our_step(R, samples, monkeypatch):
+def test_the_best_way_of_every_part_counts():
+    first, second, third = floor.PARTS
+    times = {first: 3.0, f"{first}, in halves": 2.0, second: 5.0, f"{third} in one": 7.0}
+    times |= {f"{third} by pass": 8.0, f"{second}, compiled": 6.0, "our step": 1.0}
+    assert floor.floor_of(times) == {first: 2.0, second: 5.0, third: 7.0}
+
+
+def test_the_floor_s_halves_have_half_of_the_samples_each(monkeypatch):
     ran = []
 
-    def part(sizes, activation, replicates, B):
+    def parts(sizes, activation, replicates, B):
         return {"all": lambda: ran.append(B)}
 
-    monkeypatch.setattr(rivals, "floor_parts", part)
-    rivals.floor_steps([784, 50, 10], sigmoid, R, 128)["all"]()
-    assert ran == samples
+    monkeypatch.setattr(floor, "numpy_parts", parts)
+    monkeypatch.setattr(floor, "compiled_parts", lambda *_: {})
+    steps = floor.floor_steps([784, 50, 10], sigmoid, R, 128)
+    steps["all"]()
+    steps["all, in halves"]()
+    assert ran == [128, 64, 64]
 
 
-def test_the_floor_s_compiled_part_gives_the_loops_what_they_take(monkeypatch):
-    """The loops do not look whether an index is within an array."""
-    if rivals.compiled is None:
-        pytest.skip("Numba is not installed")
-    found = []
-    monkeypatch.setattr(rivals.compiled, "noisy_rows", lambda *rows: found.append(rows))
-    rivals.floor_parts(SIZES, sigmoid, R, B)["compiled noise and activations"]()
-    for (words, v, scale, is_sigmoid), n in zip(found, SIZES[1:], strict=True):
-        assert (words.dtype, words.shape) == (np.int32, (R, n, B))
-        assert (v.shape, scale.shape, is_sigmoid) == ((n, 1, B), (1, B), n == SIZES[1])
+def test_the_floor_s_compiled_products_are_products():
+    """In slabs of inputs, before and after the noise."""
+    floor_loops = pytest.importorskip("floor_loops", exc_type=ImportError)
+    rng = np.random.default_rng(0)
+    first = floor.first_product_arrays([6, 3, 2], 4, 2, 2)
+    for array in first:
+        array[:] = rng.random(array.shape)
+    slabs, W, v, delta, sums = first
+    floor_loops.first_products(*first)
+    for part in range(2):
+        x, all_W = np.concatenate(list(slabs[part]), axis=1), np.concatenate(list(W))
+        np.testing.assert_allclose(v[part], x @ all_W, rtol=1e-5)
+        expected = x.T @ delta[part].T
+        np.testing.assert_allclose(np.concatenate(list(sums[part])), expected, rtol=1e-5)
+    W, x = rng.random((3, 2), np.float32), rng.random((2, 3, 5), np.float32)
+    z, sums = np.empty((2, 2, 5), np.float32), np.empty((2, 3, 2), np.float32)
+    floor_loops.later_products(W, x, z, sums)
+    np.testing.assert_allclose(z, W.T @ x, rtol=1e-5)
+    np.testing.assert_allclose(sums, x @ z.swapaxes(1, 2), rtol=1e-5)
 
 
 def test_results_are_written_as_table_and_picture(tmp_path):
