@@ -10,7 +10,8 @@ is found again when the weight of its pass is known, which is faster than to kee
 
 Arrays are (neurons n, columns). Column p·T + b is pass p of sample b of a tile's T samples; the
 output layer's K draws stand after one another, each with the R passes of the hidden layers. Logits
-(n, M) that several passes share belong to columns 0 … M − 1, M … 2M − 1 and so on.
+(n, M) that several passes share belong to columns 0 … M − 1, M … 2M − 1 and so on; those of few
+samples stand there some times over, so that M is not too short for SIMD (side_by_side).
 
 There is no fast-math but a·b + c in one instruction, where the processor has it. Loops go over p
 and then c, since LLVM makes SIMD instructions of such: of `range(0, C, M)` it does not, and takes
@@ -39,6 +40,7 @@ PARTS = 2  # of a batch, which two cores share out
 CORES = min(PARTS, config.NUMBA_NUM_THREADS)
 TILE_COLUMNS = 1280  # passes × samples of a tile, as in glr.passes.piece_size, or more if need be
 MULTIPLE = 16  # of samples in a tile: so many numbers go through one instruction
+LONG_ROW = 64  # columns: in shorter rows, SIMD waits for the loop, and a sum for the last one
 SLAB_INPUTS, SMALL_PRODUCT = 128, 10**6  # see slabs_of
 BETA, BOUND = f4(LOGISTIC_SCALE), f4(1 / LOGISTIC_SCALE)
 SCORE_STEP = f4(UNIFORM_STEP / LOGISTIC_SCALE)
@@ -57,6 +59,7 @@ class Step(NamedTuple):
 
     sizes : n_0 … n_T; parameters : of all layers, flat (glr.network.layer_views)
     seeds : of each layer's random words; samples : in a tile; B : in the batch
+    side_by_side : how many times over the first layer's logits of a tile stand in a row
     """
 
     sizes: np.ndarray
@@ -67,6 +70,7 @@ class Step(NamedTuple):
     R: int
     K: int
     samples: int
+    side_by_side: int
     B: int
     is_zero_one: bool
     is_local: bool
@@ -134,6 +138,7 @@ def gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> G
 
 def step_of(glr: GLR, layers: list[Layer], B: int, streams: Streams) -> Step:
     """A step of a batch of B samples, as the loops are told it."""
+    samples = tile_samples(glr.replicates, B)
     return Step(
         sizes=np.array([len(layers[0].W), *(b.size for _, b in layers)]),
         parameters=flat_parameters(layers),
@@ -142,7 +147,8 @@ def step_of(glr: GLR, layers: list[Layer], B: int, streams: Streams) -> Step:
         kind=BIT if glr.activation is threshold else SIGMOID,
         R=glr.replicates,
         K=glr.output_draws,
-        samples=tile_samples(glr.replicates, B),
+        samples=samples,
+        side_by_side=math.gcd(glr.replicates, max(1, LONG_ROW // samples)),
         B=B,
         is_zero_one=glr.loss is zero_one,
         is_local=glr.local_differences,
@@ -187,17 +193,24 @@ def write_part(step: Step, tile: int, x: Array, y: np.ndarray, sums: Array) -> f
 
     All passes share x: its products are one before the noise, and one after the sum over passes.
     """
-    own, delta, losses = layer_slice(step, 0), np.empty((step.sizes[1], len(y)), f4), 0.0
-    slabs, later = slabs_of(x, step.sizes[1]), sums[own.stop :]
+    first_layer, losses = layer_slice(step, 0), 0.0
+    delta, later = np.empty((step.sizes[1], len(y)), f4), sums[first_layer.stop :]
+    slabs = slabs_of(x, step.sizes[1])
     later[:] = 0
     v = first_logits(step, slabs)
     for first in range(0, len(y), step.samples):
         end = min(first + step.samples, len(y))
-        v_tile, y_tile = np.ascontiguousarray(v[first:end].T), y[first:end]
-        delta[:, first:end], tile_losses = write_tile(step, tile, v_tile, y_tile, later)
+        T = end - first
+        v_tile = np.empty((len(delta), step.side_by_side * T), f4)
+        for p in range(step.side_by_side):
+            v_tile[:, p * T : (p + 1) * T] = v[first:end].T
+        own, tile_losses = write_tile(step, tile, v_tile, y[first:end], later)
+        delta[:, first:end] = own[:, :T]
+        for p in range(1, step.side_by_side):
+            delta[:, first:end] += own[:, p * T : (p + 1) * T]
         losses += tile_losses
         tile += 1
-    write_first_sums(slabs, delta, sums[own])
+    write_first_sums(slabs, delta, sums[first_layer])
     return losses
 
 
@@ -272,9 +285,9 @@ def sum_of(row: Array) -> float:
 
 @compiled
 def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> tuple[Array, float]:
-    """Σ weight·s of the first layer (n, T), to be multiplied with x, and the losses' sum.
+    """Σ weight·s of the first layer (n, M), to be multiplied with x, and the losses' sum.
 
-    v : logits (n, T) of the first layer; later : the later layers' sums, which are added to
+    v : logits (n, M) of the first layer; later : the later layers' sums, which are added to
     """
     layers, last = tile_layers(step, tile, v, len(y)), len(step.sigma) - 1
     output = output_of(layers[last].x, y, step.is_zero_one)
@@ -298,7 +311,7 @@ def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> 
 
 @compiled
 def tile_layers(step: Step, tile: int, v: Array, T: int) -> list[Neurons]:
-    """Forward passes: every layer's noisy neurons, from logits v (n, T) of the first."""
+    """Forward passes: every layer's noisy neurons, from logits v (n, M) of the first."""
     layers = [noisy_neurons(step, 0, tile, v, T)]
     for t in range(1, len(step.sigma)):
         W, b = layer_of(step, t)
@@ -436,39 +449,23 @@ def add_scores(neurons: Neurons, weights: Array, delta: Array) -> None:
             add_noise_scores(neurons.words.view(i4), weights, delta[i])
 
 
-# These go two passes at a time, since a row of few samples waits for its last sum.
-
-
 @compiled
 def add_noise_scores(words: np.ndarray, weights: Array, delta: Array) -> None:
     """Add weight·s of logistic noise, whose scores are uniform on (−1/β, 1/β)."""
     M = len(delta)
-    passes = len(weights) // M
-    for p in range(passes // 2):
+    for p in range(len(weights) // M):
         for c in range(M):
-            one, other = 2 * p * M + c, (2 * p + 1) * M + c
-            total = weights[one] * f4(words[one]) + weights[other] * f4(words[other])
-            delta[c] += SCORE_STEP * total
-    if passes % 2 == 1:
-        last_weights, last_words = weights[-M:], words[len(weights) - M : len(weights)]
-        for c in range(M):
-            delta[c] += SCORE_STEP * (last_weights[c] * f4(last_words[c]))
+            delta[c] += weights[p * M + c] * (f4(words[p * M + c]) * SCORE_STEP)
 
 
 @compiled
 def add_bit_scores(levels: Array, x: Array, weights: Array, delta: Array) -> None:
     """Add weight·s of bits x, (3): s = (x − level/65536)/β."""
     M = len(delta)
-    passes = len(weights) // M
-    for p in range(passes // 2):
+    for p in range(len(weights) // M):
         for c in range(M):
-            one, other, chance = 2 * p * M + c, (2 * p + 1) * M + c, levels[c] * f4(2**-16)
-            total = weights[one] * (x[one] - chance) + weights[other] * (x[other] - chance)
-            delta[c] += BOUND * total
-    if passes % 2 == 1:
-        last_weights, last_x = weights[-M:], x[-M:]
-        for c in range(M):
-            delta[c] += BOUND * (last_weights[c] * (last_x[c] - levels[c] * f4(2**-16)))
+            score = BOUND * (x[p * M + c] - levels[c] * f4(2**-16))
+            delta[c] += weights[p * M + c] * score
 
 
 @compiled
