@@ -31,11 +31,12 @@ compiled = pytest.importorskip(
     "glr.compiled", reason="Numba is not installed", exc_type=ImportError
 )
 
-MANY = {"replicates": 5, "output_draws": 3}
-LOCAL = {**MANY, "local_differences": True}
+MANY = {"replicates": 6, "output_draws": 3}  # of few samples two stand side by side,
+LOCAL = {"replicates": 4, "output_draws": 3, "local_differences": True}  # or four
 BITS = {"conditional_score": True}
 PROBLEMS = {
     "published": (Problem((4, 3, 3)), {"replicates": 2, "control_variate": False}),
+    "an odd number of passes": (Problem((4, 3, 3)), {"replicates": 5}),
     "one pass": (Problem((4, 3, 3)), {"replicates": 1, "local_differences": True}),
     "two hidden layers": (Problem((3, 5, 4, 2), sigma=(0.8, 0.5, 0.6)), LOCAL),
     "two hidden layers, pass by pass": (Problem((3, 5, 4, 2), sigma=(0.8, 0.5, 0.6)), MANY),
