@@ -109,8 +109,8 @@ def compiled_method(glr: GLR) -> GLR:
             "at once; set it to False"
         )
     if not compiled.is_in_cache():
-        note = "compiling the step, this once: the first one takes half a minute more"
-        print(note, file=sys.stderr)
+        print("compiling the step, this once: half a minute", file=sys.stderr)
+    compiled.prepare()
     return replace(glr, gradient_of_group=compiled.gradient)
 
 

@@ -312,6 +312,16 @@ def test_the_first_run_says_that_it_compiles_and_the_next_does_not(tmp_path, mon
     assert run(*words).stderr == ""
 
 
+def test_the_step_is_compiled_for_networks_of_all_sizes():
+    """What prepare() compiles is what any later step takes."""
+    compiled.prepare()
+    kinds = len(compiled.batch_sums.signatures)
+    problem = Problem((3, 5, 4, 2), "threshold", "zero_one", sigma=(0.8, 0.5, 0.6))
+    glr = glr_of(problem, **LOCAL, **BITS, standardised_loss=True)
+    compiled.gradient(glr, layers_of(problem), Batch(*samples_of(problem)), streams_of(problem, 1))
+    assert len(compiled.batch_sums.signatures) == kinds
+
+
 def test_a_method_without_loops_is_refused_in_one_line(tmp_path):
     ran = run("LRS.py", "--compiled", "--noise", "gaussian", "--models-dir", tmp_path)
     assert ran.returncode == 2

@@ -53,9 +53,13 @@ def test_a_constant_of_the_estimator_reaches_it(script, flags, change):
     assert changes(default, changed) == change
 
 
-def test_compiled_steps_reach_the_estimator():
-    gradient = pytest.importorskip("glr.compiled").gradient
-    assert glr_method(constants_of("LRS.py", ["--compiled"])).gradient_of_group is gradient
+def test_compiled_steps_reach_the_estimator_and_are_compiled_before_training(monkeypatch):
+    compiled = pytest.importorskip("glr.compiled")
+    prepared = []
+    monkeypatch.setattr(compiled, "prepare", lambda: prepared.append(True))
+    method = glr_method(constants_of("LRS.py", ["--compiled"]))
+    assert method.gradient_of_group is compiled.gradient
+    assert prepared == [True]
 
 
 def test_the_scripts_are_what_their_names_say():
