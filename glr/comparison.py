@@ -25,7 +25,7 @@ HALF_TRAINED_STEPS = 500
 
 
 def published_estimator(glr: GLR) -> GLR:
-    """The published estimator: Laplace noise of scale 1, and no variance reduction."""
+    """The published estimator, by NumPy: Laplace noise of scale 1, no variance reduction."""
     return replace(
         glr,
         noise=laplace,
@@ -36,6 +36,7 @@ def published_estimator(glr: GLR) -> GLR:
         standardised_loss=False,
         local_differences=False,
         layerwise=False,
+        gradient_of_group=None,
     )
 
 

@@ -29,9 +29,10 @@ import scipy.linalg  # noqa: F401  (its BLAS does the products; to be held to on
 from numba import config, njit, prange, set_num_threads
 
 from glr.arrays import Array
+from glr.errors import GLRError
 from glr.estimator import Gradient
 from glr.losses import cross_entropy, zero_one
-from glr.network import Layer, layer_views, sigmoid, threshold
+from glr.network import Layer, layer_views, n_parameters, sigmoid, threshold
 from glr.noise import LOGISTIC_SCALE, UNIFORM_STEP, logistic
 from glr.passes import GLR, Batch, Streams
 
@@ -127,7 +128,15 @@ def gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> G
     """Equation (1) for every layer, from a group of passes: see glr.estimator.
 
     Each stream gives one word, which all noise of its layer in this step follows from.
+
+    Raises GLRError for a method without compiled loops.
     """
+    if not covers(glr):
+        raise GLRError(
+            "COMPILED = True: is for sigmoid neurons, or threshold neurons with the conditional "
+            "score, cross-entropy or the 0-1 loss, and logistic noise on the logits of all layers "
+            "at once; set it to False"
+        )
     y = np.asarray(batch.y, np.int64)
     if y.view(u8).max() >= layers[-1].b.size:  # the loops would read beside the array
         raise IndexError("a label names no class of the logits")
@@ -601,11 +610,14 @@ def exp2(x: float) -> float:
     return (series * r + f4(1)) * power
 
 
-def prepare() -> None:
-    """Compile the step, or read it from the disk: now, and not in the time of the first one."""
-    glr = GLR(sigmoid, cross_entropy, (1.0,), replicates=1, local_differences=True)
-    layers = layer_views(np.zeros(4, f4), [1, 2])
-    streams = [np.random.Generator(np.random.SFC64(0))]
+def prepare(glr: GLR) -> None:
+    """Compile the step, or read it from the disk: now, and not in the time of the first one.
+
+    It is made once, with weights of 0. Raises GLRError for a method without compiled loops.
+    """
+    sizes = [1] * len(glr.sigma) + [2]
+    layers = layer_views(np.zeros(n_parameters(sizes), f4), sizes)
+    streams = [np.random.Generator(np.random.SFC64(0)) for _ in layers]
     gradient(glr, layers, Batch(np.zeros((1, 1), f4), np.zeros(1, np.int64)), streams)
 
 

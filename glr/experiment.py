@@ -102,15 +102,9 @@ def compiled_method(glr: GLR) -> GLR:
             "give it a folder by NUMBA_CACHE_DIR, or set it to False"
         ) from error
     prepare_for_small_arrays()  # of SciPy's BLAS too, which has come with it
-    if not compiled.covers(glr):
-        raise GLRError(
-            "COMPILED = True: is for sigmoid neurons, or threshold neurons with the conditional "
-            "score, cross-entropy or the 0-1 loss, and logistic noise on the logits of all layers "
-            "at once; set it to False"
-        )
-    if not compiled.is_in_cache():
+    if compiled.covers(glr) and not compiled.is_in_cache():
         print("compiling the step, this once: half a minute", file=sys.stderr)
-    compiled.prepare()
+    compiled.prepare(glr)
     return replace(glr, gradient_of_group=compiled.gradient)
 
 

@@ -23,6 +23,8 @@ from processes import assert_same_run, run, saved
 from scipy import stats
 
 from glr import estimator, noise, passes
+from glr.comparison import published_estimator
+from glr.errors import GLRError
 from glr.estimator import glr_estimator, glr_gradient
 from glr.network import Layer, layer_views
 from glr.passes import Batch
@@ -206,12 +208,24 @@ def test_layers_that_are_no_views_of_one_vector_give_the_same_gradient():
         {"sigma": (0.8, 0.0)},
     ],
 )
-def test_what_is_not_covered(other):
-    assert not compiled.covers(glr_of(Problem((4, 3, 3))._replace(**other)))
+def test_what_has_no_loops_is_refused(other):
+    problem = Problem((4, 3, 3))._replace(**other)
+    glr, batch = glr_of(problem), Batch(*samples_of(problem))
+    with pytest.raises(GLRError, match="COMPILED = True: is for"):
+        compiled.gradient(glr, layers_of(problem), batch, streams_of(problem, 1))
 
 
-def test_layer_by_layer_is_not_covered():
-    assert not compiled.covers(glr_of(Problem((4, 3, 3)), layerwise=True))
+def test_variants_of_a_compiled_method_do_not_take_its_loops_unawares():
+    problem = Problem((4, 3, 3))
+    glr = glr_of(problem, gradient_of_group=compiled.gradient)
+    batch, layers = Batch(*samples_of(problem)), layers_of(problem)
+    with pytest.raises(GLRError, match="COMPILED = True: is for"):
+        glr_gradient(replace(glr, layerwise=True), layers, batch, streams_of(problem, 1))
+    found, expected = (
+        flat(glr_gradient(published_estimator(one), layers, batch, streams_of(problem, 1)))
+        for one in (glr, replace(glr, gradient_of_group=None))
+    )
+    assert np.array_equal(found, expected)
 
 
 # ---------------------------------------------------------------- random words
@@ -314,7 +328,7 @@ def test_the_first_run_says_that_it_compiles_and_the_next_does_not(tmp_path, mon
 
 def test_the_step_is_compiled_for_networks_of_all_sizes():
     """What prepare() compiles is what any later step takes."""
-    compiled.prepare()
+    compiled.prepare(glr_of(Problem((4, 3, 3)), **LOCAL))
     kinds = len(compiled.batch_sums.signatures)
     problem = Problem((3, 5, 4, 2), "threshold", "zero_one", sigma=(0.8, 0.5, 0.6))
     glr = glr_of(problem, **LOCAL, **BITS, standardised_loss=True)

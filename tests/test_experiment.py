@@ -1,5 +1,7 @@
 """Every constant of a script reaches what it is the constant of, and nothing else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,10 +58,10 @@ def test_a_constant_of_the_estimator_reaches_it(script, flags, change):
 def test_compiled_steps_reach_the_estimator_and_are_compiled_before_training(monkeypatch):
     compiled = pytest.importorskip("glr.compiled")
     prepared = []
-    monkeypatch.setattr(compiled, "prepare", lambda: prepared.append(True))
+    monkeypatch.setattr(compiled, "prepare", prepared.append)
     method = glr_method(constants_of("LRS.py", ["--compiled"]))
     assert method.gradient_of_group is compiled.gradient
-    assert prepared == [True]
+    assert [replace(one, gradient_of_group=compiled.gradient) for one in prepared] == [method]
 
 
 def test_the_scripts_are_what_their_names_say():
