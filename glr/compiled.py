@@ -15,7 +15,8 @@ samples stand there some times over, so that M is not too short for SIMD (side_b
 
 There is no fast-math but a·b + c in one instruction, where the processor has it. Loops go over p
 and then c, since LLVM makes SIMD instructions of such: of `range(0, C, M)` it does not, and takes
-five times as long.
+five times as long. All is in this file, since it is the one that Numba's cache looks at: a loop
+changed in another would go unnoticed.
 """
 
 from __future__ import annotations
