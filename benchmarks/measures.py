@@ -25,7 +25,7 @@ from glr.tables import markdown_table
 TURN_SECONDS = 0.05
 TURNS = 5  # of TURN_SECONDS or two calls, where a step has a process of its own
 TIMED = ("numpy", "numba", "tensorflow", "keras", "torch")  # those that are installed
-COMPILED = ", compiled"  # ends the cases where ours had the compiled loops
+COMPILED = ", compiled"  # ends the cases where our step is compiled
 
 
 class Comparison(NamedTuple):
@@ -150,7 +150,7 @@ def draw_ratios(path: Path, found: list[Comparison], notes: dict[int, str]) -> N
 def draw_part(axes, rows: list[Comparison]) -> None:
     """Every ratio as a bar from 1 on a logarithmic axis, to the left where ours is slower.
 
-    The compiled loops' bar is the paler one below NumPy's.
+    The compiled step's bar is the paler one below NumPy's.
     """
     from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415  (as in glr.plots)
 
@@ -177,5 +177,5 @@ def draw_part(axes, rows: list[Comparison]) -> None:
 
 
 def label_of(row: Comparison) -> str:
-    """The case and the other side, the same for both of our loops."""
+    """The case and the other side, the same for both of our steps."""
     return f"{row.case.removesuffix(COMPILED)}: {row.other.split(' (')[0]}"
