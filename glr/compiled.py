@@ -25,9 +25,10 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+import llvmlite.binding
 import numpy as np
-import scipy.linalg  # noqa: F401  (its BLAS does the products; to be held to one core)
-from numba import config, njit, prange, set_num_threads
+from numba import config, njit, prange, set_num_threads, types
+from numba.extending import get_cython_function_address
 
 from glr.arrays import Array
 from glr.errors import GLRError
@@ -43,7 +44,7 @@ CORES = min(PARTS, config.NUMBA_NUM_THREADS)
 TILE_COLUMNS = 1280  # passes × samples of a tile, as in glr.passes.piece_size, or more if need be
 MULTIPLE = 16  # of samples in a tile: so many numbers go through one instruction
 LONG_ROW = 64  # columns: in shorter rows, SIMD waits for the loop, and a sum for the last one
-SLAB_INPUTS, SMALL_PRODUCT = 128, 10**6  # see slabs_of
+SLAB_INPUTS, SMALL_PRODUCT = 128, 10**6  # see inputs_at_once
 BETA, BOUND = f4(LOGISTIC_SCALE), f4(1 / LOGISTIC_SCALE)
 SCORE_STEP = f4(UNIFORM_STEP / LOGISTIC_SCALE)
 LOG_2, LOG2_E = f4(math.log(2)), f4(1 / math.log(2))
@@ -54,6 +55,8 @@ LOGIT, SIGMOID, BIT = 0, 1, 2  # kinds of noisy neurons: v + σr; its sigmoid; w
 set_num_threads(CORES)
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True, "fastmath": {"contract"}}
 compiled = njit(**OPTIONS)
+llvmlite.binding.add_symbol("scipy_sgemm", get_cython_function_address("scipy.linalg.cython_blas", "sgemm"))
+sgemm = types.ExternalFunction("scipy_sgemm", types.void(*[types.voidptr] * 13))
 
 
 class Step(NamedTuple):
@@ -205,9 +208,8 @@ def write_part(step: Step, tile: int, x: Array, y: np.ndarray, sums: Array) -> f
     """
     first_layer, losses = layer_slice(step, 0), 0.0
     delta, later = np.empty((step.sizes[1], len(y)), f4), sums[first_layer.stop :]
-    slabs = slabs_of(x, step.sizes[1])
     later[:] = 0
-    v = first_logits(step, slabs)
+    v = first_logits(step, x)
     for first in range(0, len(y), step.samples):
         end = min(first + step.samples, len(y))
         T = end - first
@@ -220,7 +222,7 @@ def write_part(step: Step, tile: int, x: Array, y: np.ndarray, sums: Array) -> f
             delta[:, first:end] += own[:, p * T : (p + 1) * T]
         losses += tile_losses
         tile += 1
-    write_first_sums(slabs, delta, sums[first_layer])
+    write_first_sums(x, delta, sums[first_layer])
     return losses
 
 
@@ -241,47 +243,95 @@ def layer_of(step: Step, t: int) -> tuple[Array, Array]:
 
 
 @compiled
-def slabs_of(x: Array, n: int) -> list[Array]:
-    """The input x (B, n_0) of n neurons, cut into slabs of inputs (B, ·), each contiguous.
+def inputs_at_once(x: Array, n: int) -> int:
+    """So many of the inputs x (B, n_0) of n neurons are multiplied at once.
 
     OpenBLAS does products that small without copies of its own (what that saves, and what the
     second core does: benchmarks/results/bench.md, part 7).
     """
-    inputs = SLAB_INPUTS if SLAB_INPUTS * len(x) * n <= SMALL_PRODUCT else x.shape[1]
-    return [np.ascontiguousarray(x[:, i : i + inputs]) for i in range(0, x.shape[1], inputs)]
+    return SLAB_INPUTS if SLAB_INPUTS * len(x) * n <= SMALL_PRODUCT else x.shape[1]
 
 
 @compiled
-def first_logits(step: Step, slabs: list[Array]) -> Array:
+def first_logits(step: Step, x: Array) -> Array:
     """Logits xW + b of the first layer: (B, n)."""
     W, b = layer_of(step, 0)
-    v, first = np.zeros((len(slabs[0]), len(b)), f4), 0
+    v, inputs = np.zeros((len(x), len(b)), f4), inputs_at_once(x, len(b))
     v += b
-    for x in slabs:
-        v += np.dot(x, W[first : first + x.shape[1]])
-        first += x.shape[1]
+    for i in range(0, x.shape[1], inputs):
+        add_product(x[:, i : i + inputs], W[i : i + inputs], v)
     return v
 
 
 @compiled
-def write_first_sums(slabs: list[Array], delta: Array, sums: Array) -> None:
+def write_first_sums(x: Array, delta: Array, sums: Array) -> None:
     """Write Σ x·delta for the weights and Σ delta (n, B) for the biases of the first layer."""
-    n, first = len(delta), 0
-    for x in slabs:
-        into = sums[first * n : (first + x.shape[1]) * n]
-        np.dot(x.T, delta.T, into.reshape(x.shape[1], n))
-        first += x.shape[1]
+    n, n_in, inputs = len(delta), x.shape[1], inputs_at_once(x, len(delta))
+    of_weights = sums[: n_in * n].reshape(n_in, n)
+    for i in range(0, n_in, inputs):
+        write_product(x[:, i : i + inputs].T, delta.T, of_weights[i : i + inputs])
     for i in range(n):
-        sums[first * n + i] = sum_of(delta[i])
+        sums[n_in * n + i] = sum_of(delta[i])
 
 
 @compiled
 def add_sums(x: Array, delta: Array, sums: Array) -> None:
     """Add Σ x·delta for the weights and Σ delta (n, columns) for the biases of a later layer."""
     n_in, n = len(x), len(delta)
-    sums[: n_in * n] += np.dot(x, delta.T).reshape(-1)
+    add_product(x, delta.T, sums[: n_in * n].reshape(n_in, n))
     for i in range(n):
         sums[n_in * n + i] += sum_of(delta[i])
+
+
+@compiled
+def write_product(x: Array, y: Array, out: Array) -> None:
+    """Write the product xy of two matrices."""
+    multiply(x, y, f4(0), out)
+
+
+@compiled
+def add_product(x: Array, y: Array, out: Array) -> None:
+    """Add the product xy of two matrices to out."""
+    multiply(x, y, f4(1), out)
+
+
+@compiled
+def multiply(x: Array, y: Array, share: f4, out: Array) -> None:
+    """Write xy + share·out by SciPy's BLAS: unlike np.dot, from and into parts of arrays.
+
+    BLAS has matrices column by column, where ours are row by row: so it is told outᵀ = yᵀxᵀ.
+    """
+    orders = np.array([order(y), order(x)], np.uint8)
+    n = np.array([out.shape[1], len(out), len(y), line(y), line(x), line(out)], i4)
+    factors = np.array([f4(1), share])
+    sgemm(
+        orders.ctypes,
+        orders[1:].ctypes,
+        n.ctypes,
+        n[1:].ctypes,
+        n[2:].ctypes,
+        factors.ctypes,
+        y.ctypes,
+        n[3:].ctypes,
+        x.ctypes,
+        n[4:].ctypes,
+        factors[1:].ctypes,
+        out.ctypes,
+        n[5:].ctypes,
+    )
+
+
+@compiled
+def order(x: Array) -> int:
+    """BLAS's letter for a matrix: N if a row's numbers are neighbours, T if a column's are."""
+    return ord("N") if x.strides[1] == x.itemsize else ord("T")
+
+
+@compiled
+def line(x: Array) -> int:
+    """From how many numbers to how many the next row of a matrix begins, or column if that."""
+    rows, columns = x.shape
+    return max(max(x.strides) // x.itemsize, columns if order(x) == ord("N") else rows)
 
 
 @njit(**OPTIONS | {"fastmath": {"contract", "reassoc"}})
@@ -325,9 +375,11 @@ def tile_layers(step: Step, tile: int, v: Array, T: int) -> list[Neurons]:
     layers = [noisy_neurons(step, 0, tile, v, T)]
     for t in range(1, len(step.sigma)):
         W, b = layer_of(step, t)
-        v = np.dot(W.T, layers[t - 1].x)
+        x = layers[t - 1].x
+        v = np.empty((len(b), x.shape[1]), f4)
         for i in range(len(b)):
-            v[i] += b[i]
+            v[i] = b[i]
+        add_product(W.T, x, v)
         layers.append(noisy_neurons(step, t, tile, v, T))
     return layers
 
