@@ -86,11 +86,13 @@ class Step(NamedTuple):
 class Neurons(NamedTuple):
     """A layer's noisy neurons in a tile: kind, logits v (n, M), noise scale σ, outputs x (n, C).
 
+    side_by_side : how many times over a neuron's logits stand in a row of the loops
     start : place of the first random word; words : memory for those of one neuron
     """
 
     kind: int
     v: Array
+    side_by_side: int
     scale: f4
     start: u8
     words: np.ndarray
@@ -212,14 +214,8 @@ def write_part(step: Step, tile: int, x: Array, y: np.ndarray, sums: Array) -> f
     v = first_logits(step, x)
     for first in range(0, len(y), step.samples):
         end = min(first + step.samples, len(y))
-        T = end - first
-        v_tile = np.empty((len(delta), step.side_by_side * T), f4)
-        for p in range(step.side_by_side):
-            v_tile[:, p * T : (p + 1) * T] = v[first:end].T
-        own, tile_losses = write_tile(step, tile, v_tile, y[first:end], later)
-        delta[:, first:end] = own[:, :T]
-        for p in range(1, step.side_by_side):
-            delta[:, first:end] += own[:, p * T : (p + 1) * T]
+        v_tile = np.ascontiguousarray(v[first:end].T)
+        delta[:, first:end], tile_losses = write_tile(step, tile, v_tile, y[first:end], later)
         losses += tile_losses
         tile += 1
     write_first_sums(x, delta, sums[first_layer])
@@ -355,14 +351,14 @@ def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> 
     delta, skipped = v, layer_slice(step, 0).stop
     for t in range(last, -1, -1):
         neurons, is_local = layers[t], step.is_local and t >= last - 1
-        delta = np.zeros(neurons.v.shape, f4)
+        delta = np.empty(neurons.v.shape, f4)
         weights = pass_weights(step, output.losses, neurons.x.shape[1], unit, is_local)
         weights /= neurons.scale
         if is_local:
             effect = layer_of(step, last)[0] if t < last else np.eye(len(output.z)).astype(f4)
-            add_local_scores(neurons, weights, output, effect, delta)
+            write_local_scores(neurons, weights, output, effect, delta)
         else:
-            add_scores(neurons, weights, delta)
+            write_scores(neurons, weights, delta)
         if t > 0:
             own = layer_slice(step, t)
             add_sums(layers[t - 1].x, delta, later[own.start - skipped : own.stop - skipped])
@@ -430,11 +426,13 @@ def noisy_neurons(step: Step, t: int, tile: int, v: Array, T: int) -> Neurons:
     C, most = passes * T, len(v) * passes * step.samples  # most words of a tile
     words = np.empty((C + 3) // 4 if kind == BIT else (C + 1) // 2, u8)
     start = step.seeds[t] + u8(tile * most) * GAMMA
-    neurons = Neurons(kind, v, step.sigma[t], start, words, np.empty((len(v), C), f4))
+    times = step.side_by_side if t == 0 else 1
+    neurons = Neurons(kind, v, times, step.sigma[t], start, words, np.empty((len(v), C), f4))
     for i in range(len(v)):
         write_words(neurons, i)
         if kind == BIT:
-            write_bits(levels_of(neurons, i), words.view(np.uint16), neurons.x[i])
+            levels = repeated(levels_of(neurons, i), times)
+            write_bits(levels, words.view(np.uint16), neurons.x[i])
         else:
             write_noisy(neurons, i, neurons.scale, neurons.x[i])
     return neurons
@@ -456,9 +454,22 @@ def write_words(neurons: Neurons, i: int) -> None:
 
 
 @compiled
+def repeated(row: Array, times: int) -> Array:
+    """The row so many times over."""
+    if times == 1:
+        return row
+    long_row = np.empty(times * len(row), f4)
+    for p in range(times):
+        for c in range(len(row)):
+            long_row[p * len(row) + c] = row[c]
+    return long_row
+
+
+@compiled
 def write_noisy(neurons: Neurons, i: int, scale: f4, x: Array) -> None:
     """Write v + scale·r, or its sigmoid; r = β log((1/β + s)/(1/β − s)), s by neuron i's words."""
-    v, words, power = neurons.v[i], neurons.words.view(i4), scale * BETA
+    v, words = repeated(neurons.v[i], neurons.side_by_side), neurons.words.view(i4)
+    power = scale * BETA
     M = len(v)
     if neurons.kind == SIGMOID:  # 1/(1 + e^−v ((1/β − s)/(1/β + s))^(scale·β)), by powers of 2
         for p in range(len(x) // M):
@@ -501,51 +512,76 @@ def write_bits(levels: Array, words: np.ndarray, x: Array) -> None:
 
 
 @compiled
-def add_scores(neurons: Neurons, weights: Array, delta: Array) -> None:
-    """Add Σ weight·s over the passes that share a logit to delta, shaped as the logits (n, M)."""
+def write_scores(neurons: Neurons, weights: Array, delta: Array) -> None:
+    """Write Σ weight·s over the passes that share a logit, shaped as the logits (n, M)."""
+    if neurons.kind == BIT:
+        write_bit_scores(neurons, weights * BOUND, delta)
+        return
+    row, weights = row_of_sums(neurons), weights * SCORE_STEP
     for i in range(len(delta)):
-        if neurons.kind == BIT:
-            add_bit_scores(levels_of(neurons, i), neurons.x[i], weights, delta[i])
-        else:
-            write_words(neurons, i)
-            add_noise_scores(neurons.words.view(i4), weights, delta[i])
+        write_words(neurons, i)
+        write_weighted_sums(neurons.words.view(i4), weights, row, delta[i])
 
 
 @compiled
-def add_noise_scores(words: np.ndarray, weights: Array, delta: Array) -> None:
-    """Add weight·s of logistic noise, whose scores are uniform on (−1/β, 1/β)."""
-    M = len(delta)
+def write_bit_scores(neurons: Neurons, weights: Array, delta: Array) -> None:
+    """Write Σ weight·(x − level/65536) of bits x, (3), whose level the passes share."""
+    row, total = row_of_sums(neurons), np.empty(delta.shape[1], f4)
+    write_weighted_sums(np.ones(len(weights), f4), weights, row, total)
+    for i in range(len(delta)):
+        levels = levels_of(neurons, i)
+        write_weighted_sums(neurons.x[i], weights, row, delta[i])
+        for c in range(len(total)):
+            delta[i, c] -= total[c] * (levels[c] * f4(2**-16))
+
+
+@compiled
+def row_of_sums(neurons: Neurons) -> Array:
+    """Memory for sums over passes, as many times over as the logits stand side by side."""
+    return np.empty(neurons.side_by_side * neurons.v.shape[1], f4)
+
+
+@compiled
+def write_weighted_sums(x: np.ndarray, weights: Array, row: Array, sums: Array) -> None:
+    """Write Σ weight·x over the passes that share a logit: (M,), by sums of long rows."""
+    M = len(row)
+    into = sums if len(sums) == M else row
+    into[:] = 0
     for p in range(len(weights) // M):
         for c in range(M):
-            delta[c] += weights[p * M + c] * (f4(words[p * M + c]) * SCORE_STEP)
+            into[c] += weights[p * M + c] * f4(x[p * M + c])
+    if len(sums) < M:
+        write_sums_of_parts(row, sums)
 
 
 @compiled
-def add_bit_scores(levels: Array, x: Array, weights: Array, delta: Array) -> None:
-    """Add weight·s of bits x, (3): s = (x − level/65536)/β."""
-    M = len(delta)
-    for p in range(len(weights) // M):
+def write_sums_of_parts(row: Array, sums: Array) -> None:
+    """Write the sums of what stands in a row as `repeated` has it."""
+    M = len(sums)
+    sums[:] = 0
+    for p in range(len(row) // M):
         for c in range(M):
-            score = BOUND * (x[p * M + c] - levels[c] * f4(2**-16))
-            delta[c] += weights[p * M + c] * score
+            sums[c] += row[p * M + c]
 
 
 @compiled
-def add_local_scores(
+def write_local_scores(
     neurons: Neurons, weights: Array, output: Output, effect: Array, delta: Array
 ) -> None:
-    """Add Σ weight·(4), or of bits (5); effect (n, n_out): of neurons' outputs on output logits."""
-    C, M = neurons.x.shape[1], delta.shape[1]
+    """Write Σ weight·(4), or of bits (5); effect (n, n_out): of neurons' outputs on output logits."""
+    C, row = neurons.x.shape[1], row_of_sums(neurons)
+    M = len(row)
     change, score, difference = np.empty(C, f4), np.empty(C, f4), np.empty(C, f4)
     own, largest, losses = np.empty(C, f4), np.empty(C, f4), np.empty(C, f4)
     moved = Moved(np.empty((len(output.z), C), f4), own, largest, losses)
     for i in range(len(delta)):
         write_opposites(neurons, i, change, score)
         write_differences(output, effect[i], change, moved, difference)
-        row = delta[i]
+        row[:] = 0
         for p in range(C // M):
             for c in range(M):
                 row[c] += weights[p * M + c] * score[p * M + c] * difference[p * M + c]
+        write_sums_of_parts(row, delta[i])
 
 
 @compiled
@@ -560,7 +596,7 @@ def write_opposites(neurons: Neurons, i: int, change: Array, score: Array) -> No
             change[c] -= x[c]
             score[c] = f4(words[c]) * (SCORE_STEP * f4(0.5))
         return
-    chances = chances_of(neurons, i)
+    chances = repeated(chances_of(neurons, i), neurons.side_by_side)
     M = len(chances)
     for p in range(len(x) // M):
         for c in range(M):
