@@ -39,12 +39,12 @@ from glr.noise import LOGISTIC_SCALE, UNIFORM_STEP, logistic
 from glr.passes import GLR, Batch, Streams
 
 f4, i4, u8 = np.float32, np.int32, np.uint64
-PARTS = 2  # of a batch, which two cores share out
+PARTS = 2  # of the inputs or of the batch, which two cores share out
 CORES = min(PARTS, config.NUMBA_NUM_THREADS)
 TILE_COLUMNS = 1280  # passes × samples of a tile, as in glr.passes.piece_size, or more if need be
 MULTIPLE = 16  # of samples in a tile: so many numbers go through one instruction
 LONG_ROW = 64  # columns: in shorter rows, SIMD waits for the loop, and a sum for the last one
-SLAB_INPUTS, SMALL_PRODUCT = 128, 10**6  # see inputs_at_once
+SLAB_INPUTS, SMALL_PRODUCT = 80, 10**6  # see slab_inputs
 BETA, BOUND = f4(LOGISTIC_SCALE), f4(1 / LOGISTIC_SCALE)
 SCORE_STEP = f4(UNIFORM_STEP / LOGISTIC_SCALE)
 LOG_2, LOG2_E = f4(math.log(2)), f4(1 / math.log(2))
@@ -54,8 +54,10 @@ LOGIT, SIGMOID, BIT = 0, 1, 2  # kinds of noisy neurons: v + σr; its sigmoid; w
 
 set_num_threads(CORES)
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True, "fastmath": {"contract"}}
+ONLY_PRANGE = dict.fromkeys(("comprehension", "fusion", "numpy", "reduction", "setitem"), False)
 compiled = njit(**OPTIONS)
-llvmlite.binding.add_symbol("scipy_sgemm", get_cython_function_address("scipy.linalg.cython_blas", "sgemm"))
+SGEMM = get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
+llvmlite.binding.add_symbol("scipy_sgemm", SGEMM)
 sgemm = types.ExternalFunction("scipy_sgemm", types.void(*[types.voidptr] * 13))
 
 
@@ -81,6 +83,20 @@ class Step(NamedTuple):
     is_local: bool
     control_variate: bool
     standardised: bool
+
+
+class Shared(NamedTuple):
+    """What the cores hand over to each other within a step, each having written its part.
+
+    v : the first layer's logits without biases (PARTS, B, n), to be added up
+    delta : Σ weight·s of that layer (n, B), to be multiplied with x
+    later : the later layers' sums (PARTS, ·), to be added up; losses : their sums (PARTS,)
+    """
+
+    v: Array
+    delta: Array
+    later: Array
+    losses: np.ndarray
 
 
 class Neurons(NamedTuple):
@@ -144,8 +160,6 @@ def gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> G
             "at once; set it to False"
         )
     y = np.asarray(batch.y, np.int64)
-    if y.view(u8).max() >= layers[-1].b.size:  # the loops would read beside the array
-        raise IndexError("a label names no class of the logits")
     step = step_of(glr, layers, y.size, streams)
     sums, risk = batch_sums(step, np.ascontiguousarray(batch.x.T), y)
     return Gradient(layer_views(sums, step.sizes.tolist()), risk)
@@ -188,38 +202,97 @@ def tile_samples(replicates: int, B: int) -> int:
     return max(1, -(-of_part // (tiles * MULTIPLE))) * MULTIPLE
 
 
-@njit(**OPTIONS, parallel=True)
+@njit(**OPTIONS, parallel=ONLY_PRANGE)
 def batch_sums(step: Step, x: Array, y: np.ndarray) -> tuple[Array, float]:
-    """The flat gradient of all layers, and the mean loss; samples are the rows of x (B, n_0)."""
-    sums, losses = np.empty((PARTS, len(step.parameters)), f4), np.empty(PARTS)
-    tiles = (step.B + step.samples - 1) // step.samples
+    """The flat gradient of all layers, and the mean loss; samples are the rows of x (B, n_0).
+
+    All passes share x: its products are one before the noise, and one after the sum over passes.
+    In these the cores share out the inputs, since most of the weights are the first layer's, and a
+    core has what it wrote itself at hand; in between they share out the samples.
+    """
+    if y.min() < 0 or y.max() >= step.sizes[-1]:  # the loops would read beside the array
+        raise IndexError("a label names no class of the logits")
+    n, n_later = step.sizes[1], len(step.parameters) - layer_slice(step, 0).stop
+    v, delta = np.zeros((PARTS, step.B, n), f4), np.empty((n, step.B), f4)
+    shared = Shared(v, delta, np.zeros((PARTS, n_later), f4), np.zeros(PARTS))
+    sums = np.empty(len(step.parameters), f4)
     for part in prange(PARTS):
-        first, end = part * tiles // PARTS, (part + 1) * tiles // PARTS
-        samples = slice(first * step.samples, min(end * step.samples, step.B))
-        losses[part] = write_part(step, first, x[samples], y[samples], sums[part])
-    for part in range(1, PARTS):
-        sums[0] += sums[part]
-    return sums[0], losses.sum() / (step.B * step.R * step.K)
+        add_first_logits(step, part, x, shared.v[part])
+    for part in prange(PARTS):
+        write_tiles(step, part, y, shared)
+    for part in prange(PARTS):
+        write_first_sums(step, part, x, shared.delta, sums)
+        write_later_sums(step, part, shared.later, sums)
+    return sums, shared.losses.sum() / (step.B * step.R * step.K)
 
 
 @compiled
-def write_part(step: Step, tile: int, x: Array, y: np.ndarray, sums: Array) -> float:
-    """Write the gradient's sums over some samples, the first of them in `tile`; the losses' sum.
+def add_first_logits(step: Step, part: int, x: Array, v: Array) -> None:
+    """Add xW of a part of the inputs to v (B, n)."""
+    W, _ = layer_of(step, 0)
+    slabs = slabs_of(step, part)
+    for first in range(slabs.start, slabs.stop, slabs.step):
+        end = min(first + slabs.step, slabs.stop)
+        add_product(x[:, first:end], W[first:end], v)
 
-    All passes share x: its products are one before the noise, and one after the sum over passes.
+
+@compiled
+def slabs_of(step: Step, part: int) -> slice:
+    """A part's inputs, in steps of so many as are multiplied at once.
+
+    OpenBLAS does products that small without copies of its own (what that saves, and what the
+    second core does: benchmarks/results/bench.md, part 7).
     """
-    first_layer, losses = layer_slice(step, 0), 0.0
-    delta, later = np.empty((step.sizes[1], len(y)), f4), sums[first_layer.stop :]
-    later[:] = 0
-    v = first_logits(step, x)
-    for first in range(0, len(y), step.samples):
-        end = min(first + step.samples, len(y))
-        v_tile = np.ascontiguousarray(v[first:end].T)
-        delta[:, first:end], tile_losses = write_tile(step, tile, v_tile, y[first:end], later)
-        losses += tile_losses
-        tile += 1
-    write_first_sums(x, delta, sums[first_layer])
-    return losses
+    n_in, n = step.sizes[:2]
+    inputs = (n_in + PARTS - 1) // PARTS
+    if SLAB_INPUTS * step.B * n <= SMALL_PRODUCT:
+        inputs = min(inputs, SLAB_INPUTS)
+    slabs = (n_in + inputs - 1) // inputs
+    first, end = slabs * part // PARTS, slabs * (part + 1) // PARTS
+    return slice(first * inputs, min(end * inputs, n_in), inputs)
+
+
+@compiled
+def write_tiles(step: Step, part: int, y: np.ndarray, shared: Shared) -> None:
+    """Write what follows from a part's samples."""
+    tiles = (step.B + step.samples - 1) // step.samples
+    for tile in range(part * tiles // PARTS, (part + 1) * tiles // PARTS):
+        own = slice(tile * step.samples, min((tile + 1) * step.samples, step.B))
+        v = first_logits(step, shared.v[:, own])
+        delta, losses = write_tile(step, tile, v, y[own], shared.later[part])
+        shared.delta[:, own] = delta
+        shared.losses[part] += losses
+
+
+@compiled
+def first_logits(step: Step, v: Array) -> Array:
+    """Logits xW + b (n, T) of the first layer, from their parts (PARTS, T, n)."""
+    _, b = layer_of(step, 0)
+    logits = np.empty((v.shape[2], v.shape[1]), f4)
+    for i in range(len(logits)):
+        for c in range(logits.shape[1]):
+            logits[i, c] = v[0, c, i] + v[1, c, i] + b[i]
+    return logits
+
+
+@compiled
+def write_first_sums(step: Step, part: int, x: Array, delta: Array, sums: Array) -> None:
+    """Write Σ x·delta for a part's inputs, and Σ delta (n, B) for the biases."""
+    n, n_in = len(delta), x.shape[1]
+    weights, slabs = sums[: n_in * n].reshape(n_in, n), slabs_of(step, part)
+    for first in range(slabs.start, slabs.stop, slabs.step):
+        end = min(first + slabs.step, slabs.stop)
+        write_product(x[:, first:end].T, delta.T, weights[first:end])
+    for i in range(part * n // PARTS, (part + 1) * n // PARTS):
+        sums[n_in * n + i] = sum_of(delta[i])
+
+
+@compiled
+def write_later_sums(step: Step, part: int, later: Array, sums: Array) -> None:
+    """Write the later layers' sums, whose parts are (PARTS, ·): a part of them."""
+    n = later.shape[1]
+    own = slice(part * n // PARTS, (part + 1) * n // PARTS)
+    sums[layer_slice(step, 0).stop :][own] = later[0, own] + later[1, own]
 
 
 @compiled
@@ -236,38 +309,6 @@ def layer_of(step: Step, t: int) -> tuple[Array, Array]:
     """Weights W (n_in × n) and biases b (n,) of layer t."""
     n_in, n, own = step.sizes[t], step.sizes[t + 1], step.parameters[layer_slice(step, t)]
     return own[: n_in * n].reshape(n_in, n), own[n_in * n :]
-
-
-@compiled
-def inputs_at_once(x: Array, n: int) -> int:
-    """So many of the inputs x (B, n_0) of n neurons are multiplied at once.
-
-    OpenBLAS does products that small without copies of its own (what that saves, and what the
-    second core does: benchmarks/results/bench.md, part 7).
-    """
-    return SLAB_INPUTS if SLAB_INPUTS * len(x) * n <= SMALL_PRODUCT else x.shape[1]
-
-
-@compiled
-def first_logits(step: Step, x: Array) -> Array:
-    """Logits xW + b of the first layer: (B, n)."""
-    W, b = layer_of(step, 0)
-    v, inputs = np.zeros((len(x), len(b)), f4), inputs_at_once(x, len(b))
-    v += b
-    for i in range(0, x.shape[1], inputs):
-        add_product(x[:, i : i + inputs], W[i : i + inputs], v)
-    return v
-
-
-@compiled
-def write_first_sums(x: Array, delta: Array, sums: Array) -> None:
-    """Write Σ x·delta for the weights and Σ delta (n, B) for the biases of the first layer."""
-    n, n_in, inputs = len(delta), x.shape[1], inputs_at_once(x, len(delta))
-    of_weights = sums[: n_in * n].reshape(n_in, n)
-    for i in range(0, n_in, inputs):
-        write_product(x[:, i : i + inputs].T, delta.T, of_weights[i : i + inputs])
-    for i in range(n):
-        sums[n_in * n + i] = sum_of(delta[i])
 
 
 @compiled
@@ -568,7 +609,7 @@ def write_sums_of_parts(row: Array, sums: Array) -> None:
 def write_local_scores(
     neurons: Neurons, weights: Array, output: Output, effect: Array, delta: Array
 ) -> None:
-    """Write Σ weight·(4), or of bits (5); effect (n, n_out): of neurons' outputs on output logits."""
+    """Write Σ weight·(4), or of bits (5); effect (n, n_out): of neurons' outputs on the logits."""
     C, row = neurons.x.shape[1], row_of_sums(neurons)
     M = len(row)
     change, score, difference = np.empty(C, f4), np.empty(C, f4), np.empty(C, f4)

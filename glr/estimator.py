@@ -75,8 +75,7 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
 
     Raises GLRError if there is no other pass for the control variate.
     """
-    is_local_alone = all(is_local(glr, layers, t) for t in range(len(layers)))
-    if glr.control_variate and glr.replicates < 2 and not is_local_alone:
+    if glr.control_variate and glr.replicates < 2 and not is_local_alone(glr, layers):
         raise GLRError("the control variate needs 2 replicates or more; or switch it off")
     if not glr.layerwise:
         return _gradient_of_noisy_layers(glr, layers, batch, streams)
@@ -87,6 +86,11 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
         parts.append(_gradient_of_noisy_layers(one_noisy_layer, layers, batch, streams))
     own_layers = [part.layers[t] for t, part in enumerate(parts)]
     return Gradient(own_layers, float(np.mean([part.risk for part in parts])))
+
+
+def is_local_alone(glr: GLR, layers: list[Layer]) -> bool:
+    """Whether local differences estimate every layer's gradient."""
+    return all(is_local(glr, layers, t) for t in range(len(layers)))
 
 
 def _gradient_of_noisy_layers(
