@@ -25,8 +25,8 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-import llvmlite.binding
 import numpy as np
+from llvmlite.binding import add_symbol, get_host_cpu_features
 from numba import config, njit, prange, set_num_threads, types
 from numba.extending import get_cython_function_address
 
@@ -44,7 +44,9 @@ CORES = min(PARTS, config.NUMBA_NUM_THREADS)
 TILE_COLUMNS = 1280  # passes × samples of a tile, as in glr.passes.piece_size, or more if need be
 MULTIPLE = 16  # of samples in a tile: so many numbers go through one instruction
 LONG_ROW = 64  # columns: in shorter rows, SIMD waits for the loop, and a sum for the last one
-SLAB_INPUTS, SMALL_PRODUCT = 80, 10**6  # see slab_inputs
+BY_ROW, BY_COLUMN = ord("N"), ord("T")
+BLOCK, SMALL_PRODUCT = (96, 64, 128), 10**6  # see block_of
+HAS_SMALL_PRODUCTS = bool(get_host_cpu_features().get("avx512vl"))
 BETA, BOUND = f4(LOGISTIC_SCALE), f4(1 / LOGISTIC_SCALE)
 SCORE_STEP = f4(UNIFORM_STEP / LOGISTIC_SCALE)
 LOG_2, LOG2_E = f4(math.log(2)), f4(1 / math.log(2))
@@ -57,7 +59,7 @@ OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True, "fastmath": {"c
 ONLY_PRANGE = dict.fromkeys(("comprehension", "fusion", "numpy", "reduction", "setitem"), False)
 compiled = njit(**OPTIONS)
 SGEMM = get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
-llvmlite.binding.add_symbol("scipy_sgemm", SGEMM)
+add_symbol("scipy_sgemm", SGEMM)
 sgemm = types.ExternalFunction("scipy_sgemm", types.void(*[types.voidptr] * 13))
 
 
@@ -230,33 +232,21 @@ def batch_sums(step: Step, x: Array, y: np.ndarray) -> tuple[Array, float]:
 def add_first_logits(step: Step, part: int, x: Array, v: Array) -> None:
     """Add xW of a part of the inputs to v (B, n)."""
     W, _ = layer_of(step, 0)
-    slabs = slabs_of(step, part)
-    for first in range(slabs.start, slabs.stop, slabs.step):
-        end = min(first + slabs.step, slabs.stop)
-        add_product(x[:, first:end], W[first:end], v)
+    first, end = part_of(x.shape[1], part)
+    add_product(x[:, first:end], W[first:end], v)
 
 
 @compiled
-def slabs_of(step: Step, part: int) -> slice:
-    """A part's inputs, in steps of so many as are multiplied at once.
-
-    OpenBLAS does products that small without copies of its own (what that saves, and what the
-    second core does: benchmarks/results/bench.md, part 7).
-    """
-    n_in, n = step.sizes[:2]
-    inputs = (n_in + PARTS - 1) // PARTS
-    if SLAB_INPUTS * step.B * n <= SMALL_PRODUCT:
-        inputs = min(inputs, SLAB_INPUTS)
-    slabs = (n_in + inputs - 1) // inputs
-    first, end = slabs * part // PARTS, slabs * (part + 1) // PARTS
-    return slice(first * inputs, min(end * inputs, n_in), inputs)
+def part_of(n: int, part: int) -> tuple[int, int]:
+    """Where a part of n begins and ends."""
+    return part * n // PARTS, (part + 1) * n // PARTS
 
 
 @compiled
 def write_tiles(step: Step, part: int, y: np.ndarray, shared: Shared) -> None:
     """Write what follows from a part's samples."""
-    tiles = (step.B + step.samples - 1) // step.samples
-    for tile in range(part * tiles // PARTS, (part + 1) * tiles // PARTS):
+    first, end = part_of((step.B + step.samples - 1) // step.samples, part)
+    for tile in range(first, end):
         own = slice(tile * step.samples, min((tile + 1) * step.samples, step.B))
         v = first_logits(step, shared.v[:, own])
         delta, losses = write_tile(step, tile, v, y[own], shared.later[part])
@@ -279,20 +269,19 @@ def first_logits(step: Step, v: Array) -> Array:
 def write_first_sums(step: Step, part: int, x: Array, delta: Array, sums: Array) -> None:
     """Write Σ x·delta for a part's inputs, and Σ delta (n, B) for the biases."""
     n, n_in = len(delta), x.shape[1]
-    weights, slabs = sums[: n_in * n].reshape(n_in, n), slabs_of(step, part)
-    for first in range(slabs.start, slabs.stop, slabs.step):
-        end = min(first + slabs.step, slabs.stop)
-        write_product(x[:, first:end].T, delta.T, weights[first:end])
-    for i in range(part * n // PARTS, (part + 1) * n // PARTS):
+    first, end = part_of(n_in, part)
+    write_product(x[:, first:end].T, delta.T, sums[: n_in * n].reshape(n_in, n)[first:end])
+    first, end = part_of(n, part)
+    for i in range(first, end):
         sums[n_in * n + i] = sum_of(delta[i])
 
 
 @compiled
 def write_later_sums(step: Step, part: int, later: Array, sums: Array) -> None:
     """Write the later layers' sums, whose parts are (PARTS, ·): a part of them."""
-    n = later.shape[1]
-    own = slice(part * n // PARTS, (part + 1) * n // PARTS)
-    sums[layer_slice(step, 0).stop :][own] = later[0, own] + later[1, own]
+    first, end = part_of(later.shape[1], part)
+    own = sums[layer_slice(step, 0).stop :]
+    own[first:end] = later[0, first:end] + later[1, first:end]
 
 
 @compiled
@@ -334,6 +323,33 @@ def add_product(x: Array, y: Array, out: Array) -> None:
 
 @compiled
 def multiply(x: Array, y: Array, share: f4, out: Array) -> None:
+    """Write xy + share·out, block by block."""
+    rows, columns, inner = block_of(x, y)
+    for i in range(0, len(x), rows):
+        for j in range(0, y.shape[1], columns):
+            for k in range(0, len(y), inner):
+                left, right = x[i : i + rows, k : k + inner], y[k : k + inner, j : j + columns]
+                own_share = share if k == 0 else f4(1)
+                blas_multiply(left, right, own_share, out[i : i + rows, j : j + columns])
+
+
+@compiled
+def block_of(x: Array, y: Array) -> tuple[int, int, int]:
+    """The rows, columns and inner numbers of blocks in which xy is found fastest.
+
+    For processors with AVX-512, OpenBLAS does products of up to a million multiplications without
+    copies of its own (what that saves: benchmarks/results/bench.md, part 7). Only where the inner
+    numbers are neighbours in both, the copies are worth it.
+    """
+    (rows, inner), columns = x.shape, y.shape[1]
+    is_small = rows * inner * columns <= SMALL_PRODUCT
+    if is_small or not HAS_SMALL_PRODUCTS or (order(x) == BY_ROW and order(y) == BY_COLUMN):
+        return rows, columns, inner
+    return BLOCK
+
+
+@compiled
+def blas_multiply(x: Array, y: Array, share: f4, out: Array) -> None:
     """Write xy + share·out by SciPy's BLAS: unlike np.dot, from and into parts of arrays.
 
     BLAS has matrices column by column, where ours are row by row: so it is told outᵀ = yᵀxᵀ.
@@ -360,15 +376,15 @@ def multiply(x: Array, y: Array, share: f4, out: Array) -> None:
 
 @compiled
 def order(x: Array) -> int:
-    """BLAS's letter for a matrix: N if a row's numbers are neighbours, T if a column's are."""
-    return ord("N") if x.strides[1] == x.itemsize else ord("T")
+    """BLAS's letter for a matrix: whether a row's numbers are neighbours, or a column's."""
+    return BY_ROW if x.strides[1] == x.itemsize else BY_COLUMN
 
 
 @compiled
 def line(x: Array) -> int:
     """From how many numbers to how many the next row of a matrix begins, or column if that."""
     rows, columns = x.shape
-    return max(max(x.strides) // x.itemsize, columns if order(x) == ord("N") else rows)
+    return max(max(x.strides) // x.itemsize, columns if order(x) == BY_ROW else rows)
 
 
 @njit(**OPTIONS | {"fastmath": {"contract", "reassoc"}})
