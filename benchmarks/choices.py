@@ -13,7 +13,6 @@ from unittest.mock import patch
 
 import numpy as np
 from accuracies import benchmark_data
-from floor import first_product_arrays
 from measures import COMPILED
 from rivals import Step, compiled, glr_step, glr_steps, plain_glr, random_batch, step_of
 
@@ -165,11 +164,9 @@ def compiled_choices() -> list[Choice]:
     """What the compiled step does; none without Numba."""
     if compiled is None:
         return []
-    import floor_loops  # noqa: PLC0415  (Numba is no requirement)
     from numba import set_num_threads  # noqa: PLC0415
 
     step = glr_steps(SIZES, sigmoid, R, B)[COMPILED]
-    in_slabs, in_one = (first_product_arrays(SIZES, B // 2, inputs, 1) for inputs in (112, 784))
 
     def on_one_core() -> None:
         set_num_threads(1)
@@ -178,10 +175,19 @@ def compiled_choices() -> list[Choice]:
 
     return [
         Choice("a compiled step on two cores (compiled.batch_sums)", step, "on one", on_one_core),
-        Choice(
-            "first layer's products with 64 samples in slabs (compiled.slabs_of)",
-            lambda: floor_loops.first_products(*in_slabs),
-            "in one",
-            lambda: floor_loops.first_products(*in_one),
-        ),
+        product_choice("first layer's, 784-50-10", (B, 392, 50)),
+        product_choice("first layer's, 784-500-500-10", (B, 392, 500)),
+        product_choice("second layer's, 784-500-500-10", (64 * R, 500, 500)),
     ]
+
+
+def product_choice(which: str, shape: tuple[int, int, int]) -> Choice:
+    """A core's share of a layer's product, of (rows, inner numbers, columns)."""
+    rows, inner, columns = shape
+    x, W, v = (np.ones(s, np.float32) for s in ((rows, inner), (inner, columns), (rows, columns)))
+    return Choice(
+        f"a core's product, the {which}, in blocks (compiled.block_of)",
+        lambda: compiled.write_product(x, W, v),
+        "in one",
+        lambda: compiled.blas_multiply(x, W, np.float32(0), v),
+    )

@@ -16,7 +16,6 @@ from glr.network import Activation, new_network, threshold
 from glr.noise import logistic, random_words
 
 PARTS = ("noise and activations", "first products", "later products")
-SLAB_INPUTS = 112  # of the 784 in one small product, see glr.compiled.slabs_of
 OTHER_CORE = ThreadPoolExecutor(1)
 
 
@@ -91,7 +90,7 @@ def _product(n_out: int, of_x: tuple[int, ...]) -> Step:
 
 
 def compiled_parts(sizes: list[int], activation: Activation, R: int, B: int) -> dict[str, Step]:
-    """The parts as compiled loops on two cores, half of the samples each; none without Numba."""
+    """The parts as compiled loops on two cores; none without Numba."""
     if compiled is None:
         return {}
     import floor_loops  # noqa: PLC0415  (Numba is no requirement)
@@ -99,21 +98,12 @@ def compiled_parts(sizes: list[int], activation: Activation, R: int, B: int) -> 
     layers = new_network(sizes, activation, np.random.default_rng(0)).layers
     streams = np.random.Generator(np.random.SFC64(0)).spawn(len(layers))
     step = compiled.step_of(plain_glr(activation, len(layers), R), layers, B, streams)
-    tiles, columns, half = -(-B // step.samples), R * step.samples, B // 2
-    is_small = sizes[1] * half * SLAB_INPUTS <= compiled.SMALL_PRODUCT
-    inputs = SLAB_INPUTS if is_small and sizes[0] % SLAB_INPUTS == 0 else sizes[0]
-    first = first_product_arrays(sizes, half, inputs, parts=2)
+    tiles, columns = -(-B // step.samples), R * step.samples
+    n_in, n = sizes[:2]
+    first = _ones((B, n_in), (n_in, n), (compiled.PARTS, B, n), (n, B), (n_in, n))
     later = [
-        [
-            np.ones(shape, np.float32)
-            for shape in (
-                (n_in, n_out),
-                (tiles, n_in, columns),
-                (tiles, n_out, columns),
-                (tiles, n_in, n_out),
-            )
-        ]
-        for n_in, n_out in pairwise(sizes[1:])
+        _ones((n_in, n), (tiles, n_in, columns), (tiles, n, columns), (tiles, n_in, n))
+        for n_in, n in pairwise(sizes[1:])
     ]
     logits = [
         np.zeros((n, step.samples if t == 0 else columns), np.float32)
@@ -128,16 +118,6 @@ def compiled_parts(sizes: list[int], activation: Activation, R: int, B: int) -> 
     }
 
 
-def first_product_arrays(sizes: list[int], B: int, inputs: int, parts: int) -> list[Array]:
-    """What floor_loops.first_products takes, for slabs of so many inputs of B samples a part."""
-    slabs = sizes[0] // inputs
-    return [
-        np.ones(shape, np.float32)
-        for shape in (
-            (parts, slabs, B, inputs),
-            (slabs, inputs, sizes[1]),
-            (parts, B, sizes[1]),
-            (parts, sizes[1], B),
-            (parts, slabs, inputs, sizes[1]),
-        )
-    ]
+def _ones(*shapes: tuple[int, ...]) -> list[Array]:
+    """Arrays to multiply, or to write into."""
+    return [np.ones(shape, np.float32) for shape in shapes]

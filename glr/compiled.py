@@ -327,7 +327,7 @@ def multiply(x: Array, y: Array, share: f4, out: Array) -> None:
     rows, columns, inner = block_of(x, y)
     for i in range(0, len(x), rows):
         for j in range(0, y.shape[1], columns):
-            for k in range(0, len(y), inner):
+            for k in range(0, max(len(y), 1), inner):
                 left, right = x[i : i + rows, k : k + inner], y[k : k + inner, j : j + columns]
                 own_share = share if k == 0 else f4(1)
                 blas_multiply(left, right, own_share, out[i : i + rows, j : j + columns])
@@ -344,7 +344,7 @@ def block_of(x: Array, y: Array) -> tuple[int, int, int]:
     (rows, inner), columns = x.shape, y.shape[1]
     is_small = rows * inner * columns <= SMALL_PRODUCT
     if is_small or not HAS_SMALL_PRODUCTS or (order(x) == BY_ROW and order(y) == BY_COLUMN):
-        return rows, columns, inner
+        return max(rows, 1), max(columns, 1), max(inner, 1)
     return BLOCK
 
 
@@ -384,7 +384,7 @@ def order(x: Array) -> int:
 def line(x: Array) -> int:
     """From how many numbers to how many the next row of a matrix begins, or column if that."""
     rows, columns = x.shape
-    return max(max(x.strides) // x.itemsize, columns if order(x) == BY_ROW else rows)
+    return max(max(x.strides) // x.itemsize, columns if order(x) == BY_ROW else rows, 1)
 
 
 @njit(**OPTIONS | {"fastmath": {"contract", "reassoc"}})

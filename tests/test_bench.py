@@ -135,19 +135,15 @@ def test_the_floor_s_halves_have_half_of_the_samples_each(monkeypatch):
 
 
 def test_the_floor_s_compiled_products_are_products():
-    """In slabs of inputs, before and after the noise."""
+    """Before the noise and after it, by parts of the inputs, and in tiles."""
     floor_loops = pytest.importorskip("floor_loops", exc_type=ImportError)
     rng = np.random.default_rng(0)
-    first = floor.first_product_arrays([6, 3, 2], 4, 2, 2)
-    for array in first:
-        array[:] = rng.random(array.shape)
-    slabs, W, v, delta, sums = first
-    floor_loops.first_products(*first)
-    for part in range(2):
-        x, all_W = np.concatenate(list(slabs[part]), axis=1), np.concatenate(list(W))
-        np.testing.assert_allclose(v[part], x @ all_W, rtol=1e-5)
-        expected = x.T @ delta[part].T
-        np.testing.assert_allclose(np.concatenate(list(sums[part])), expected, rtol=1e-5)
+    x, W, delta = (rng.random(shape, np.float32) for shape in ((4, 7), (7, 3), (3, 4)))
+    v, sums = np.empty((2, 4, 3), np.float32), np.empty((7, 3), np.float32)
+    floor_loops.first_products(x, W, v, delta, sums)
+    np.testing.assert_allclose(v[0], x[:, :3] @ W[:3], rtol=1e-5)
+    np.testing.assert_allclose(v[1], x[:, 3:] @ W[3:], rtol=1e-5)
+    np.testing.assert_allclose(sums, x.T @ delta.T, rtol=1e-5)
     W, x = rng.random((3, 2), np.float32), rng.random((2, 3, 5), np.float32)
     z, sums = np.empty((2, 2, 5), np.float32), np.empty((2, 3, 2), np.float32)
     floor_loops.later_products(W, x, z, sums)

@@ -235,7 +235,7 @@ def words_from(start, n):
     """The words of one neuron, from the place `start` on."""
     v = np.zeros((1, 1), np.float32)
     words = np.empty(n, np.uint64)
-    neurons = compiled.Neurons(0, v, np.float32(1), np.uint64(start), words, v)
+    neurons = compiled.Neurons(0, v, 1, np.float32(1), np.uint64(start), words, v)
     compiled.write_words(neurons, 0)
     return words
 
@@ -264,7 +264,51 @@ def test_words_of_neighbouring_seeds_are_uniform_and_independent():
     assert min(p_values) > FAMILY_WISE_ERROR / len(p_values)
 
 
-# ---------------------------------------------------------------- functions and losses
+# ---------------------------------------------------------------- products, functions and losses
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1, 1),
+        (1, 5, 3),
+        (5, 1, 3),
+        (5, 3, 1),
+        (6, 4, 5),
+        (0, 2, 3),
+        (2, 0, 3),
+        (2, 3, 0),
+        (100, 129, 65),
+        (97, 260, 130),
+    ],
+)
+@pytest.mark.parametrize("x_order", ["rows", "columns", "part"])
+@pytest.mark.parametrize("y_order", ["rows", "columns", "part"])
+def test_products_are_numpys(shape, x_order, y_order):
+    """Of matrices by rows, by columns and within others; small ones, and what is cut into blocks.
+
+    A sum of n products of unit numbers is off by n units in the last place at most.
+    """
+    rng = np.random.default_rng(0)
+    rows, inner, columns = shape
+
+    def matrix(n, m, order):
+        if order == "part":
+            return rng.uniform(-1, 1, (n + 2, m + 3)).astype(np.float32)[1 : n + 1, 2 : m + 2]
+        found = rng.uniform(-1, 1, (n, m)).astype(np.float32)
+        return found if order == "rows" else np.asfortranarray(found)
+
+    x, y = matrix(rows, inner, x_order), matrix(inner, columns, y_order)
+    expected = x.astype(float) @ y.astype(float)
+    outside = np.full((rows + 2, columns + 2), np.nan, np.float32)
+    out = outside[1:-1, 1:-1]
+    compiled.write_product(x, y, out)
+    tolerance = (inner + 1) * np.finfo(np.float32).eps
+    np.testing.assert_allclose(out, expected, rtol=0, atol=tolerance)
+    out[:] = 1
+    compiled.add_product(x, y, out)
+    np.testing.assert_allclose(out, 1 + expected, rtol=0, atol=2 * tolerance)
+    assert np.isnan(outside).sum() == outside.size - out.size
 
 
 def test_functions_are_numpys_to_a_few_units_in_the_last_place():
