@@ -4,14 +4,15 @@ The estimate is that of glr/estimator.py, equation by equation (docs/method.md),
 that `covers` names. What is saved is NumPy's way through memory, once for every operation; and two
 cores share a step of any size. benchmarks/results/bench.md times it beside NumPy's ("compiled").
 
-The batch is cut into tiles of a few samples, all passes of which stay in a core's cache. A random
-word is a function of its place (write_words): so no bit depends on the number of cores, and a score
-is found again when the weight of its pass is known, which is faster than to keep it.
+The batch is cut into tiles of a few samples, all passes of which stay in a core's cache. Products
+are found in blocks that BLAS multiplies where they stand (block_of). A random word is a function of
+its place (write_words): so no bit depends on the number of cores, and a score is found again when
+the weight of its pass is known, which is faster than to keep it.
 
 Arrays are (neurons n, columns). Column p·T + b is pass p of sample b of a tile's T samples; the
 output layer's K draws stand after one another, each with the R passes of the hidden layers. Logits
 (n, M) that several passes share belong to columns 0 … M − 1, M … 2M − 1 and so on; those of few
-samples stand there some times over, so that M is not too short for SIMD (side_by_side).
+samples stand side by side some times over in the loops, whose rows are too short for SIMD else.
 
 There is no fast-math but a·b + c in one instruction, where the processor has it. Loops go over p
 and then c, since LLVM makes SIMD instructions of such: of `range(0, C, M)` it does not, and takes
@@ -39,12 +40,12 @@ from glr.noise import LOGISTIC_SCALE, UNIFORM_STEP, logistic
 from glr.passes import GLR, Batch, Streams
 
 f4, i4, u8 = np.float32, np.int32, np.uint64
-PARTS = 2  # of the inputs or of the batch, which two cores share out
+PARTS = 2  # of the inputs or of the batch, which two cores share out: v[0] + v[1]
 CORES = min(PARTS, config.NUMBA_NUM_THREADS)
 TILE_COLUMNS = 1280  # passes × samples of a tile, as in glr.passes.piece_size, or more if need be
 MULTIPLE = 16  # of samples in a tile: so many numbers go through one instruction
 LONG_ROW = 64  # columns: in shorter rows, SIMD waits for the loop, and a sum for the last one
-BY_ROW, BY_COLUMN = ord("N"), ord("T")
+BY_ROW, BY_COLUMN = ord("N"), ord("T")  # see order
 BLOCK, SMALL_PRODUCT = (96, 64, 128), 10**6  # see block_of
 HAS_SMALL_PRODUCTS = bool(get_host_cpu_features().get("avx512vl"))
 BETA, BOUND = f4(LOGISTIC_SCALE), f4(1 / LOGISTIC_SCALE)
@@ -68,7 +69,7 @@ class Step(NamedTuple):
 
     sizes : n_0 … n_T; parameters : of all layers, flat (glr.network.layer_views)
     seeds : of each layer's random words; samples : in a tile; B : in the batch
-    side_by_side : how many times over the first layer's logits of a tile stand in a row
+    side_by_side : of the first layer's Neurons
     """
 
     sizes: np.ndarray
@@ -212,7 +213,8 @@ def batch_sums(step: Step, x: Array, y: np.ndarray) -> tuple[Array, float]:
     In these the cores share out the inputs, since most of the weights are the first layer's, and a
     core has what it wrote itself at hand; in between they share out the samples.
     """
-    if y.min() < 0 or y.max() >= step.sizes[-1]:  # the loops would read beside the array
+    # Else the loops would read beside the array; and an error in prange is lost on the way.
+    if y.min() < 0 or y.max() >= step.sizes[-1]:
         raise IndexError("a label names no class of the logits")
     n, n_later = step.sizes[1], len(step.parameters) - layer_slice(step, 0).stop
     v, delta = np.zeros((PARTS, step.B, n), f4), np.empty((n, step.B), f4)
