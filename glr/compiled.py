@@ -217,11 +217,11 @@ def batch_sums(step: Step, x: Array, y: np.ndarray) -> tuple[Array, float]:
     if y.min() < 0 or y.max() >= step.sizes[-1]:
         raise IndexError("a label names no class of the logits")
     n, n_later = step.sizes[1], len(step.parameters) - layer_slice(step, 0).stop
-    v, delta = np.zeros((PARTS, step.B, n), f4), np.empty((n, step.B), f4)
+    v, delta = np.empty((PARTS, step.B, n), f4), np.empty((n, step.B), f4)
     shared = Shared(v, delta, np.zeros((PARTS, n_later), f4), np.zeros(PARTS))
     sums = np.empty(len(step.parameters), f4)
     for part in prange(PARTS):
-        add_first_logits(step, part, x, shared.v[part])
+        write_first_products(step, part, x, shared.v[part])
     for part in prange(PARTS):
         write_tiles(step, part, y, shared)
     for part in prange(PARTS):
@@ -231,11 +231,11 @@ def batch_sums(step: Step, x: Array, y: np.ndarray) -> tuple[Array, float]:
 
 
 @compiled
-def add_first_logits(step: Step, part: int, x: Array, v: Array) -> None:
-    """Add xW of a part of the inputs to v (B, n)."""
+def write_first_products(step: Step, part: int, x: Array, v: Array) -> None:
+    """Write xW of a part of the inputs: (B, n)."""
     W, _ = layer_of(step, 0)
     first, end = part_of(x.shape[1], part)
-    add_product(x[:, first:end], W[first:end], v)
+    write_product(x[:, first:end], W[first:end], v)
 
 
 @compiled
