@@ -57,6 +57,7 @@ LOGIT, SIGMOID, BIT = 0, 1, 2  # kinds of noisy neurons: v + σr; its sigmoid; w
 
 set_num_threads(CORES)
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True, "fastmath": {"contract"}}
+# Numba would share out zeros, sums and slices too, too small for it: 3 % of a step at R 10.
 ONLY_PRANGE = dict.fromkeys(("comprehension", "fusion", "numpy", "reduction", "setitem"), False)
 compiled = njit(**OPTIONS)
 SGEMM = get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
