@@ -85,6 +85,7 @@ class Step(NamedTuple):
     B: int
     is_zero_one: bool
     is_local: bool
+    redraws: int
     control_variate: bool
     standardised: bool
 
@@ -185,6 +186,7 @@ def step_of(glr: GLR, layers: list[Layer], B: int, streams: Streams) -> Step:
         B=B,
         is_zero_one=glr.loss is zero_one,
         is_local=glr.local_differences,
+        redraws=glr.redraws,
         control_variate=glr.control_variate,
         standardised=glr.standardised_loss,
     )
@@ -405,16 +407,21 @@ def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> 
 
     v : logits (n, M) of the first layer; later : the later layers' sums, which are added to
     """
-    layers, last = tile_layers(step, tile, v, len(y)), len(step.sigma) - 1
+    layers, last = layers_from(step, 0, tile, v, len(y)), len(step.sigma) - 1
     output = output_of(layers[last].x, y, step.is_zero_one)
     unit = standard_units(output.losses, len(y)) if step.standardised else np.ones(len(y), f4)
     delta, skipped = v, layer_slice(step, 0).stop
     for t in range(last, -1, -1):
-        neurons, is_local = layers[t], step.is_local and t >= last - 1
+        neurons, is_redrawn = layers[t], step.is_local and t < last - 1 and step.redraws > 0
+        is_local = step.is_local and (t >= last - 1 or is_redrawn)
         delta = np.empty(neurons.v.shape, f4)
         weights = pass_weights(step, output.losses, neurons.x.shape[1], unit, is_local)
         weights /= neurons.scale
-        if is_local:
+        if is_redrawn:
+            write_redrawn_scores(
+                neurons, weights, redrawn_scores(step, t, tile, layers, output), delta
+            )
+        elif is_local:
             effect = layer_of(step, last)[0] if t < last else np.eye(len(output.z)).astype(f4)
             write_local_scores(neurons, weights, output, effect, delta)
         else:
@@ -426,12 +433,12 @@ def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> 
 
 
 @compiled
-def tile_layers(step: Step, tile: int, v: Array, T: int) -> list[Neurons]:
-    """Forward passes: every layer's noisy neurons, from logits v (n, M) of the first."""
-    layers = [noisy_neurons(step, 0, tile, v, T)]
-    for t in range(1, len(step.sigma)):
+def layers_from(step: Step, first: int, tile: int, v: Array, T: int) -> list[Neurons]:
+    """Forward passes: the noisy neurons of the layers from the first on, whose logits are v."""
+    layers = [noisy_neurons(step, first, tile, v, T)]
+    for t in range(first + 1, len(step.sigma)):
         W, b = layer_of(step, t)
-        x = layers[t - 1].x
+        x = layers[t - first - 1].x
         v = np.empty((len(b), x.shape[1]), f4)
         for i in range(len(b)):
             v[i] = b[i]
@@ -663,6 +670,54 @@ def write_opposites(neurons: Neurons, i: int, change: Array, score: Array) -> No
             change[p * M + c] = f4(1) - f4(2) * x[p * M + c]
             density = BOUND * chances[c] * (f4(1) - chances[c])
             score[p * M + c] = -change[p * M + c] * density
+
+
+@compiled
+def redrawn_scores(step: Step, t: int, tile: int, layers: list[Neurons], output: Output) -> Array:
+    """½(s − s′)(L − L′) of layer t's neurons, (7): (n, C); L′ is the mean over the output draws."""
+    T, tiles = len(output.y), (step.B + step.samples - 1) // step.samples
+    again = noisy_neurons(step, t, tiles + tile, layers[t].v, T)  # words that no tile has
+    scores, change = score_differences(layers[t], again), again.x - layers[t].x
+    (W, _), n, C = layer_of(step, t + 1), len(change), change.shape[1]
+    parts = min(step.redraws, n)
+    for part in range(parts):
+        first, end = n * part // parts, n * (part + 1) // parts
+        v = layers[t + 1].v.copy()
+        add_product(W[first:end].T, change[first:end], v)
+        moved = layers_from(step, t + 1, tile, v, T)
+        losses = output_of(moved[len(moved) - 1].x, output.y, output.is_zero_one).losses
+        difference = np.zeros(C, f4)
+        for draw in range(len(losses) // C):
+            for c in range(C):
+                difference[c] += output.losses[draw * C + c] - losses[draw * C + c]
+        difference *= f4(0.5 * C / len(losses))
+        for i in range(first, end):
+            for c in range(C):
+                scores[i, c] *= difference[c]
+    return scores
+
+
+@compiled
+def score_differences(drawn: Neurons, again: Neurons) -> Array:
+    """The scores s − s′ of two draws of the same neurons: (n, C)."""
+    if drawn.kind == BIT:
+        return (drawn.x - again.x) * BOUND
+    scores = np.empty(drawn.x.shape, f4)
+    for i in range(len(scores)):
+        write_words(drawn, i)
+        write_words(again, i)
+        words, others = drawn.words.view(i4), again.words.view(i4)
+        for c in range(scores.shape[1]):
+            scores[i, c] = (f4(words[c]) - f4(others[c])) * SCORE_STEP
+    return scores
+
+
+@compiled
+def write_redrawn_scores(neurons: Neurons, weights: Array, scores: Array, delta: Array) -> None:
+    """Write Σ weight·score over the passes that share a logit, shaped as the logits (n, M)."""
+    row = row_of_sums(neurons)
+    for i in range(len(delta)):
+        write_weighted_sums(scores[i], weights, row, delta[i])
 
 
 @compiled

@@ -90,6 +90,7 @@ KINDS: dict[str, Kind] = {
     "CONDITIONAL_SCORE": FLAG,
     "STANDARDISED_LOSS": FLAG,
     "LOCAL_DIFFERENCES": FLAG,
+    "REDRAWS": _whole(0),
     "LAYERWISE": FLAG,
     "COMPILED": FLAG,
     "OPTIMIZER": _function("a function of glr.optimizers"),

@@ -60,7 +60,7 @@ def layer_sigmas(sigma: tuple[float, ...], n_layers: int) -> tuple[float, ...]:
 def glr_method(constants: SimpleNamespace) -> GLR:
     """The estimator that the constants describe."""
     c = constants
-    has_layer_not_local = not c.LOCAL_DIFFERENCES or len(c.HIDDEN) > 1
+    has_layer_not_local = not c.LOCAL_DIFFERENCES or (len(c.HIDDEN) > 1 and c.REDRAWS == 0)
     has_control_variate = c.CONTROL_VARIATE and has_layer_not_local
     if c.REPLICATES < 2 and (has_control_variate or c.STANDARDISED_LOSS):
         raise GLRError(
@@ -87,6 +87,7 @@ def glr_method(constants: SimpleNamespace) -> GLR:
         conditional_score=c.CONDITIONAL_SCORE,
         standardised_loss=c.STANDARDISED_LOSS,
         local_differences=c.LOCAL_DIFFERENCES,
+        redraws=c.REDRAWS,
         layerwise=c.LAYERWISE,
     )
     return compiled_method(glr) if c.COMPILED else glr
@@ -134,12 +135,13 @@ def train_by_glr(constants: SimpleNamespace) -> Run:
 
 
 def depth_note(constants: SimpleNamespace) -> str:
-    """What the reader should know who trains more than one hidden layer with few passes."""
-    if not constants.LOCAL_DIFFERENCES or len(constants.HIDDEN) < 2 or constants.REPLICATES >= 16:
+    """What the reader should know who trains several hidden layers with few passes."""
+    c = constants
+    if not c.LOCAL_DIFFERENCES or len(c.HIDDEN) < 2 or c.REDRAWS > 0 or c.REPLICATES >= 16:
         return ""
     return (
-        f"REPLICATES = {constants.REPLICATES} is few for more than one hidden layer: only the last "
-        "has local differences; --replicates 16 gives the others a better gradient\n"
+        f"REPLICATES = {c.REPLICATES} is few for several hidden layers: without REDRAWS only the "
+        "last has differences; --redraws 16 gives the others a better gradient\n"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,9 @@ class GLR:
         E[L], see docs/method.md, section 9
     local_differences : in the output layer and the last hidden one, multiply each neuron's score
         by what its own noise did to the loss (see local_scores)
+    redraws : G; with local differences, in the hidden layers before the last: multiply each score
+        by what the noise of its part of the layer, one of G, did to the loss (see redrawn_scores);
+        0: by the whole loss
     layerwise : make one layer noisy at a time, the others noise-free (Jiang et al. 2024)
     gradient_of_group : what computes (1) for passes that are all kept: glr.compiled.gradient, which
         draws other noise; or None for glr.estimator's own, by NumPy
@@ -57,6 +61,7 @@ class GLR:
     conditional_score: bool = False
     standardised_loss: bool = False
     local_differences: bool = False
+    redraws: int = 0
     layerwise: bool = False
     gradient_of_group: Callable | None = None
 
@@ -95,23 +100,44 @@ class Logits(NamedTuple):
 
     scale : the noise's standard deviation, an array that fits v
     shape : (R, [K,] n, B), which v fits
+    draws : how often noise of that shape is drawn
     """
 
     v: Array
     scale: Array
     shape: tuple[int, ...]
+    draws: int = 1
+
+    @property
+    def shape_of_draws(self) -> tuple[int, ...]:
+        """The shape of all noise: a replicate's draws follow each other, for blocks of any size."""
+        return (self.shape[0], self.draws, *self.shape[1:])
 
 
 class Neurons(NamedTuple):
     """Outputs x of a layer's neurons and the scores of their noise, (R, [K,] n, B).
 
+    at(v, scale) : what the outputs would be at other logits, the noise being as it is
     opposite() : what the outputs would be had the noise gone the other way, and s(x)·P(x | x or
         its opposite): half the score of noise, ±f(v) of a bit. A function, since few are asked.
     """
 
     x: Array
     score: Array
+    at: Callable[[Array, Array], Array]
     opposite: Callable[[], tuple[Array, Array]]
+
+
+class Walk(NamedTuple):
+    """What forward passes go through: the logits v and the neurons of the layers so far.
+
+    neurons : each layer's draws of its noise, of which the first is the passes'; none without noise
+    """
+
+    glr: GLR
+    layers: list[Layer]
+    v: list[Array]
+    neurons: list[list[Neurons]]
 
 
 Streams = Sequence[np.random.Generator]
@@ -119,42 +145,61 @@ Streams = Sequence[np.random.Generator]
 
 def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Passes:
     """R noisy forward passes of every sample, with K draws of the output noise in each."""
-    x, inputs, noise, drawn = batch.x, [], [], []
+    walk = Walk(glr, layers, [], [])
+    x, inputs, noise = batch.x, [], []
     for t, layer in enumerate(layers):
         inputs.append(x)
-        activation, draws = glr.activation, (glr.replicates,)
-        if t == len(layers) - 1:
-            activation, draws = _identity, (glr.replicates, glr.output_draws)
-            x = x[..., None, :, :]  # the axis of the K draws
-        v = logits_of(layer, x)
+        x = with_axis_of_draws(walk, t, x)
+        walk.v.append(logits_of(layer, x))
+        walk.neurons.append([])
         if glr.sigma[t] == 0:
-            x = outputs_of(activation, v)
+            x = outputs_of(activation_of(walk, t), walk.v[t])
             noise.append(None)
-            drawn.append(None)
             continue
-        logits = Logits(v, noise_scale(glr, t, x), (*draws, *v.shape[-2:]))
-        drawn.append(layer_neurons(glr, activation, logits, streams[t]))
-        noise.append(Noise(drawn[t].score, logits.scale[..., 0, :]))
-        x = drawn[t].x
-    output = output_of(glr, x, drawn[-1], batch.y)
+        logits = noisy_logits(walk, t, x)
+        walk.neurons[t] += layer_neurons(glr, activation_of(walk, t), logits, streams[t])
+        x, score = walk.neurons[t][0].x, walk.neurons[t][0].score
+        noise.append(Noise(score, logits.scale[..., 0, :]))
+    output = output_of(glr, x, walk.neurons[-1], batch.y)
     for t in range(len(layers)):
-        if is_local(glr, layers, t) and drawn[t] is not None:
-            W = layers[-1].W if t < len(layers) - 1 else None
-            score = local_scores(output, drawn[t], W)
-            noise[t] = noise[t]._replace(score=score)
+        if is_local(glr, layers, t) and noise[t] is not None:
+            noise[t] = noise[t]._replace(score=scores_of_differences(walk, t, output))
     return Passes(inputs, noise, output.losses)
 
 
+def noisy_logits(walk: Walk, t: int, x: Array) -> Logits:
+    """The logits of layer t, whose inputs are x, and what noise is to be added."""
+    glr, v = walk.glr, walk.v[t]
+    K = (glr.output_draws,) if t == len(walk.layers) - 1 else ()
+    draws = 2 if is_redrawn(glr, walk.layers, t) else 1
+    return Logits(v, noise_scale(glr, t, x), (glr.replicates, *K, *v.shape[-2:]), draws)
+
+
+def activation_of(walk: Walk, t: int) -> Activation:
+    """φ of layer t: none in the output layer."""
+    return _identity if t == len(walk.layers) - 1 else walk.glr.activation
+
+
+def with_axis_of_draws(walk: Walk, t: int, x: Array) -> Array:
+    """Inputs of layer t, which for the output layer have an axis for the K draws."""
+    return x[..., None, :, :] if t == len(walk.layers) - 1 else x
+
+
 def is_local(glr: GLR, layers: list[Layer], t: int) -> bool:
-    """Whether the scores of layer t are multiplied by local differences."""
-    return glr.local_differences and t >= len(layers) - 2
+    """Whether the scores of layer t are multiplied by local differences, of neurons or parts."""
+    return glr.local_differences and (t >= len(layers) - 2 or glr.redraws > 0)
 
 
-def output_of(glr: GLR, z: Array, neurons: Neurons | None, y: np.ndarray) -> Output:
+def is_redrawn(glr: GLR, layers: list[Layer], t: int) -> bool:
+    """Whether the local differences of layer t are those of its parts."""
+    return is_local(glr, layers, t) and t < len(layers) - 2
+
+
+def output_of(glr: GLR, z: Array, neurons: list[Neurons], y: np.ndarray) -> Output:
     """The losses of output logits z, which `neurons` drew unless their noise is zero."""
     weight_noise = None
-    if glr.perturb == "weights" and neurons is not None:
-        weight_noise = (z - neurons.opposite()[0]) / 2
+    if glr.perturb == "weights" and neurons:
+        weight_noise = (z - neurons[0].opposite()[0]) / 2
     return Output(z, losses_of(glr.loss, z, y), glr.loss, y, weight_noise)
 
 
@@ -200,8 +245,8 @@ def noise_scale(glr: GLR, t: int, x: Array) -> Array:
 
 def layer_neurons(
     glr: GLR, activation: Activation, logits: Logits, rng: np.random.Generator
-) -> Neurons:
-    """Neurons of the given logits, with independent noise in every element of their shape."""
+) -> list[Neurons]:
+    """Neurons of the given logits with independent noise in every element; as often as drawn."""
     if activation is threshold and glr.conditional_score:
         return binary_neurons(glr, logits, rng)
     return noisy_neurons(glr.noise, activation, logits, rng)
@@ -209,18 +254,27 @@ def layer_neurons(
 
 def noisy_neurons(
     law: NoiseLaw, activation: Activation, logits: Logits, rng: np.random.Generator
-) -> Neurons:
-    """Outputs φ(v + σr). The noise's law is symmetric: −r has the probability of r."""
-    v, scale, shape = logits
-    r, score = noise_and_score(law, rng, shape)
-    noisy = scale * r
-    noisy += v
-    x = outputs_of(activation, noisy)
+) -> list[Neurons]:
+    """Outputs φ(v + σr), of each draw. The noise's law is symmetric: −r has r's probability."""
+    r, score = noise_and_score(law, rng, logits.shape_of_draws)
+    return [
+        neurons_of_noise(activation, logits, r[:, draw], score[:, draw])
+        for draw in range(logits.draws)
+    ]
+
+
+def neurons_of_noise(activation: Activation, logits: Logits, r: Array, score: Array) -> Neurons:
+    """Outputs φ(v + σr) and the score of r."""
+
+    def at(v: Array, scale: Array) -> Array:
+        noisy = scale * r
+        noisy += v
+        return outputs_of(activation, noisy)
 
     def opposite() -> tuple[Array, Array]:
-        return outputs_of(activation, v - scale * r), score * np.float32(0.5)
+        return at(logits.v, -logits.scale), score * np.float32(0.5)
 
-    return Neurons(x, score, opposite)
+    return Neurons(at(logits.v, logits.scale), score, at, opposite)
 
 
 def outputs_of(activation: Activation, v: Array) -> Array:
@@ -233,27 +287,58 @@ def outputs_of(activation: Activation, v: Array) -> Array:
     return x
 
 
-def binary_neurons(glr: GLR, logits: Logits, rng: np.random.Generator) -> Neurons:
+def binary_neurons(glr: GLR, logits: Logits, rng: np.random.Generator) -> list[Neurons]:
     """Outputs x ~ Bernoulli(F(v)) of threshold neurons, and their conditional scores E[s | x].
 
     With v in units of the noise, E[s | x = 1] = f(v)/F(v) and E[s | x = 0] = −f(v)/(1 − F(v)),
     that is score_gap(v)·(x − F(v)) (3). F is rounded down to a multiple of 2⁻¹⁶, in the draw and
     in the score alike, so that the score's mean is exactly 0.
     """
+    words = random_words(rng, logits.shape_of_draws, np.uint16)
+    return [neurons_of_words(glr.noise, logits, words[:, draw]) for draw in range(logits.draws)]
+
+
+def neurons_of_words(law: NoiseLaw, logits: Logits, words: np.ndarray) -> Neurons:
+    """Outputs that are 1 where a random 16-bit word is below 65536·F(v), and their scores."""
     v = logits.v / logits.scale
-    p, gap = glr.noise.cdf(v), glr.noise.score_gap(v)
-    levels = np.minimum(p * np.float32(65536), np.float32(65535)).astype(np.uint16)
-    x, score = bernoulli(random_words(rng, logits.shape, np.uint16), levels, gap)
-    return Neurons(x, score, lambda: (1 - x, (2 * x - 1) * (gap * p * (1 - p))))
+    p, gap = law.cdf(v), law.score_gap(v)
+    x, score = bernoulli(words, levels_of(p), gap)
+
+    def at(v: Array, scale: Array) -> Array:
+        return bits_of(words, levels_of(law.cdf(v / scale)))
+
+    def opposite() -> tuple[Array, Array]:
+        return 1 - x, (2 * x - 1) * (gap * p * (1 - p))
+
+    return Neurons(x, score, at, opposite)
+
+
+def levels_of(p: Array) -> np.ndarray:
+    """⌊65536·p⌋ of chances p, at most 65535, as 16-bit integers."""
+    return np.minimum(p * np.float32(65536), np.float32(65535)).astype(np.uint16)
+
+
+def bits_of(words: np.ndarray, levels: np.ndarray) -> Array:
+    """1 where a random 16-bit word is below its level, else 0."""
+    x = empty_neurons_first(words.shape)
+    np.less(words, levels, out=x)
+    return x
 
 
 def bernoulli(words: np.ndarray, levels: np.ndarray, gap: Array | float) -> tuple[Array, Array]:
     """Neurons that are 1 where a random 16-bit word is below p's level; and gap·(x − p)."""
-    x = empty_neurons_first(words.shape)
-    np.less(words, levels, out=x)
+    x = bits_of(words, levels)
     score = x - levels * np.float32(2**-16)
     score *= gap
     return x, score
+
+
+def scores_of_differences(walk: Walk, t: int, output: Output) -> Array:
+    """Layer t's scores times what its noise did to the loss: each neuron's, or each part's."""
+    if is_redrawn(walk.glr, walk.layers, t):
+        return redrawn_scores(walk, t, output)
+    W = walk.layers[-1].W if t < len(walk.layers) - 1 else None
+    return local_scores(output, walk.neurons[t][0], W)
 
 
 def local_scores(output: Output, neurons: Neurons, W: Array | None) -> Array:
@@ -273,6 +358,52 @@ def local_scores(output: Output, neurons: Neurons, W: Array | None) -> Array:
     if output.weight_noise is not None:
         growth = noise_growth(neurons.x, opposite)
     return score * loss_differences(output, W, change[:, None], growth)[:, 0]
+
+
+def redrawn_scores(walk: Walk, t: int, output: Output) -> Array:
+    """½(s − s′)(L − L′) of each neuron (7), L′ being the loss with its part's noise drawn again.
+
+    s′ is the score of that other noise, which is independent of L as s is of L′: so the products of
+    these two have mean zero, and (7) has the mean of L·s. Shaped as the score.
+    """
+    drawn, again = walk.neurons[t]
+    score = (drawn.score - again.score) * np.float32(0.5)
+    for part in parts_of(score.shape[-2], walk.glr.redraws):
+        x = drawn.x.copy(order="K")
+        x[:, part] = again.x[:, part]
+        difference = output.losses - losses_of(
+            output.loss, moved_logits(walk, t, part, x), output.y
+        )
+        score[:, part] *= difference.mean(axis=1)[:, None]
+    return score
+
+
+def parts_of(n: int, parts: int) -> list[slice]:
+    """So many parts of n neurons, of nearly equal size; or n of one, if they are fewer."""
+    ends = [n * part // min(n, parts) for part in range(min(n, parts) + 1)]
+    return [slice(*of_part) for of_part in pairwise(ends)]
+
+
+def moved_logits(walk: Walk, t: int, part: slice, x: Array) -> Array:
+    """The output logits (R, K, n_out, B) if layer t gave x, which differs in a part of the neurons.
+
+    All other noise stays as it is.
+    """
+    W, b = walk.layers[t + 1]
+    change = x[:, part] - walk.neurons[t][0].x[:, part]
+    v = walk.v[t + 1] + logits_of(Layer(W[part], np.zeros_like(b)), change)
+    x = outputs_at(walk, t + 1, v, x)
+    for u in range(t + 2, len(walk.layers)):
+        x = with_axis_of_draws(walk, u, x)
+        x = outputs_at(walk, u, logits_of(walk.layers[u], x), x)
+    return x
+
+
+def outputs_at(walk: Walk, t: int, v: Array, x: Array) -> Array:
+    """What layer t gives at other logits v, of other inputs x, its noise being as it was."""
+    if not walk.neurons[t]:
+        return outputs_of(activation_of(walk, t), v)
+    return walk.neurons[t][0].at(v, noise_scale(walk.glr, t, x))
 
 
 def weighted_sums(weights: Array, score: Array, replicates: int) -> Array:

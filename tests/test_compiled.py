@@ -35,6 +35,7 @@ compiled = pytest.importorskip(
 
 MANY = {"replicates": 6, "output_draws": 3}  # of few samples two stand side by side,
 LOCAL = {"replicates": 4, "output_draws": 3, "local_differences": True}  # or four
+REDRAWN = {"redraws": 3}
 BITS = {"conditional_score": True}
 PROBLEMS = {
     "published": (Problem((4, 3, 3)), {"replicates": 2, "control_variate": False}),
@@ -49,6 +50,15 @@ PROBLEMS = {
     "two hidden layers of bits, pass by pass": (
         Problem((3, 5, 4, 2), "threshold", "zero_one", sigma=(0.8, 0.5, 0.6)),
         MANY | BITS | {"standardised_loss": True},
+    ),
+    "redraws": (Problem((3, 5, 4, 2), sigma=(0.8, 0.5, 0.6)), LOCAL | REDRAWN),
+    "redraws of bits": (
+        Problem((3, 5, 4, 2), "threshold", "zero_one", sigma=(0.8, 0.5, 0.6)),
+        LOCAL | REDRAWN | BITS | {"standardised_loss": True},
+    ),
+    "redraws of three layers, one pass": (
+        Problem((3, 5, 4, 3, 2), sigma=(0.8, 0.5, 0.7, 0.6)),
+        LOCAL | {"replicates": 1, "redraws": 10},
     ),
     "no hidden layer": (Problem((4, 3), sigma=(0.6,)), LOCAL),
     "no hidden layer, pass by pass": (Problem((4, 3), sigma=(0.6,)), MANY),
@@ -77,17 +87,16 @@ def split_mix(start, n):
 
 
 def words_of_layer(seed, shape, dtype, T):
-    """The compiled step's words of a layer (P, n, B), in tiles of T samples."""
-    P, n, B = shape
-    words, per_word = np.empty(shape, dtype), 8 // np.dtype(dtype).itemsize
-    for tile, first in enumerate(range(0, B, T)):
-        end = min(first + T, B)
-        of_neuron = -(-P * (end - first) // per_word)
-        for i in range(n):
-            place = tile * n * P * T + i * of_neuron
-            start = (int(seed) + place * 0x9E3779B97F4A7C15) % 2**64
-            row = split_mix(start, of_neuron).view(dtype)[: P * (end - first)]
-            words[:, i, first:end] = row.reshape(P, end - first)
+    """The compiled step's words of a layer (draws, P, n, B), in tiles of T samples."""
+    draws, P, n, B = shape
+    words, per_word, tiles = np.empty(shape, dtype), 8 // np.dtype(dtype).itemsize, -(-B // T)
+    for draw, tile, i in np.ndindex(draws, tiles, n):
+        samples = slice(tile * T, min(tile * T + T, B))
+        of_neuron = -(-P * (samples.stop - samples.start) // per_word)
+        place = (draw * tiles + tile) * n * P * T + i * of_neuron
+        start = (int(seed) + place * 0x9E3779B97F4A7C15) % 2**64
+        row = split_mix(start, of_neuron).view(dtype)[: P * (samples.stop - samples.start)]
+        words[draw, :, i, samples] = row.reshape(P, -1)
     return words
 
 
@@ -97,12 +106,9 @@ def numpy_gradient_of_the_same_words(glr, layers, batch, streams, monkeypatch):
     T = compiled.tile_samples(glr.replicates, batch.y.size)
 
     def same_words(rng, shape, dtype):
-        *several, n, B = shape
-        words = words_of_layer(seeds[id(rng)], (int(np.prod(several)), n, B), dtype, T)
-        if len(several) == 1:
-            return words
-        R, K = several  # the draws come after one another
-        return words.reshape(K, R, n, B).swapaxes(0, 1)
+        R, draws, *K, n, B = shape  # the output draws come after one another
+        words = words_of_layer(seeds[id(rng)], (draws, int(np.prod(K)) * R, n, B), dtype, T)
+        return np.moveaxis(words.reshape(draws, *K, R, n, B), -3, 0)
 
     monkeypatch.setattr(noise, "random_words", same_words)
     monkeypatch.setattr(passes, "random_words", same_words)

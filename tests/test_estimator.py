@@ -161,6 +161,7 @@ def test_any_network_loss_and_law_has_its_gradient(name):
 
 LOCAL = {"local_differences": True}
 ONE_PASS = LOCAL | {"replicates": 1, "output_draws": 1, "control_variate": False}
+REDRAWN = LOCAL | {"redraws": 2}  # of three neurons: one, and two
 CONDITIONAL = LOCAL | {"conditional_score": True}
 LOCAL_PROBLEMS = {
     "one pass": (Problem((3, 4, 3)), ONE_PASS, pathwise_mean),
@@ -173,6 +174,37 @@ LOCAL_PROBLEMS = {
     "two threshold layers": (
         Problem((3, 3, 3, 2), "threshold", "zero_one", sigma=(0.8, 0.8, 0.6)),
         CONDITIONAL,
+        exact_mean,
+    ),
+    "redraws": (Problem((3, 3, 3, 2), sigma=(0.8, 0.8, 0.6)), REDRAWN, pathwise_mean),
+    "redraws, one pass": (
+        Problem((3, 3, 3, 2), sigma=(0.8, 0.8, 0.6)),
+        ONE_PASS | REDRAWN,
+        pathwise_mean,
+    ),
+    "redraws, weights": (
+        Problem((3, 3, 3, 2), law="gaussian", perturb="weights", sigma=(0.8, 0.8, 0.6)),
+        REDRAWN,
+        pathwise_mean,
+    ),
+    "redraws of three layers": (
+        Problem((3, 3, 3, 3, 2), "tanh", sigma=(0.8, 0.8, 0.8, 0.6)),
+        REDRAWN,
+        pathwise_mean,
+    ),
+    "redraws, threshold": (
+        Problem((3, 3, 3, 2), "threshold", "zero_one", sigma=(0.8, 0.8, 0.6)),
+        CONDITIONAL | REDRAWN,
+        exact_mean,
+    ),
+    "redraws, threshold and weights": (
+        Problem((3, 3, 3, 2), "threshold", perturb="weights", sigma=(0.8, 0.8, 0.6)),
+        CONDITIONAL | REDRAWN,
+        exact_mean,
+    ),
+    "redraws, threshold with its plain score": (
+        Problem((3, 3, 3, 2), "threshold", sigma=(0.8, 0.8, 0.6)),
+        REDRAWN,
         exact_mean,
     ),
     "no hidden layer": (Problem((3, 3), sigma=(0.6,)), LOCAL, exact_mean),
@@ -218,6 +250,7 @@ def test_layerwise_gradient_is_each_layers_own(problem, reference, perturb):
     problem, wanted = problem._replace(perturb=perturb), lambda p: own_objectives_mean(p, reference)
     assert_gradient(problem, {"layerwise": True}, wanted)
     assert_gradient(problem, LOCAL | {"layerwise": True}, wanted)
+    assert_gradient(problem, REDRAWN | {"layerwise": True}, wanted)
 
 
 def test_score_has_mean_zero_where_a_neuron_almost_never_fires():

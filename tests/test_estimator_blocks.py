@@ -36,6 +36,23 @@ BLOCKED_PROBLEMS = {
         {"conditional_score": True},
     ),
     "local": (Problem((7, 9, 11, 5), sigma=(0.8, 0.7, 0.6)), {"local_differences": True}),
+    "redrawn": (
+        Problem((7, 9, 11, 8, 5), sigma=(0.8, 0.7, 0.7, 0.6)),
+        {"local_differences": True, "redraws": 4},
+    ),
+    "redrawn, gaussian, weights": (
+        Problem((7, 9, 11, 5), law="gaussian", perturb="weights", sigma=(0.8, 0.7, 0.6)),
+        {"local_differences": True, "redraws": 4},
+    ),
+    "redrawn, conditional, standardised": (
+        Problem((7, 9, 11, 5), "threshold", "zero_one", sigma=(0.8, 0.7, 0.6)),
+        {
+            "local_differences": True,
+            "redraws": 4,
+            "conditional_score": True,
+            "standardised_loss": True,
+        },
+    ),
     "local, conditional, standardised": (
         Problem((7, 9, 5), "threshold", "zero_one", law="gaussian"),
         {"local_differences": True, "conditional_score": True, "standardised_loss": True},

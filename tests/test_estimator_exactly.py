@@ -245,5 +245,5 @@ def test_a_logit_far_beyond_its_noise_leaves_a_threshold_no_choice():
     glr = GLR(threshold, cross_entropy, (1.0, 1.0), replicates=200, conditional_score=True)
     for v, bit in ((100.0, 1), (-100.0, 0)):
         logits = Logits(np.full((3, 2), v, np.float32), np.ones((1, 1), np.float32), (200, 3, 2))
-        x = binary_neurons(glr, logits, np.random.default_rng(0)).x
-        assert x.mean() == pytest.approx(bit, abs=0.01)
+        (neurons,) = binary_neurons(glr, logits, np.random.default_rng(0))
+        assert neurons.x.mean() == pytest.approx(bit, abs=0.01)
