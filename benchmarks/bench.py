@@ -36,11 +36,13 @@ from rivals import (
     glr_step,
     glr_steps,
     keras_step,
+    new_steps,
     numpy_backpropagation_step,
     numpy_backpropagation_step_on_two_cores,
     plain_glr,
     pytorch_step,
     random_batch,
+    redrawn_glr,
     step_of,
     steps_of,
 )
@@ -124,9 +126,10 @@ def against_backpropagation(repeats: int) -> list[Comparison]:
 
     Keras and PyTorch take the cores that they like; ours takes two, but one by NumPy for the
     narrow network. Nothing is propagated through a threshold: those rows, too, have the
-    backpropagation of sigmoids. Between hidden layers our products have R times as many columns as
-    backpropagation's: in the wide network they are nearly all of the step, and of its floor
-    (part 3), which no step at this R can be faster than.
+    backpropagation of sigmoids. Pass by pass, our products between hidden layers have R times as
+    many columns as backpropagation's: in the wide network they are nearly all of the step, and of
+    its floor (part 3), which no such step can be faster than. By redraws (docs/method.md, section
+    8) the ten losses of a pass and nine redraws take two such columns; part 4 has the variances.
     """
     found = []
     for sizes in (PAPER, WIDE):
@@ -140,9 +143,16 @@ def against_backpropagation(repeats: int) -> list[Comparison]:
                 "PyTorch backpropagation": pytorch_step(sizes, 128),
             }
             rivals = {name: step for name, step in rivals.items() if step is not None}
-            times = medians(glr_steps(sizes, activation, 10, 128) | rivals, repeats)
-            case = f"{name_of(sizes)} {activation.__name__}, R 10, B 128"
-            found += comparisons(2, case, times, {other: times[other] for other in rivals})
+            name = f"{name_of(sizes)} {activation.__name__}"
+            cases = {f"{name}, R 10, B 128": glr_steps(sizes, activation, 10, 128)}
+            if sizes is WIDE:
+                redrawn = redrawn_glr(activation, len(sizes) - 1)
+                cases[f"{name}, a pass and 9 redraws, B 128"] = new_steps(redrawn, sizes, 128)
+            ours = {case + way: step for case, of in cases.items() for way, step in of.items()}
+            times = medians(ours | rivals, repeats)
+            for case in cases:
+                of_case = {way: times[case + way] for way in WAYS}
+                found += comparisons(2, case, of_case, {other: times[other] for other in rivals})
     return found
 
 
@@ -172,7 +182,7 @@ def precision_per_second(repeats: int) -> list[Comparison]:
 
     Ours is at the scripts' constants, the published estimator at R 10, on the same network. Each
     has its own noise, and with the 0-1 loss its own risk, whose gradient the variance is relative
-    to.
+    to. The last rows are of ours alone, in part 2's wide network.
     """
     found, data = [], benchmark_data()
     for name, glr in script_methods().items():
@@ -191,6 +201,28 @@ def precision_per_second(repeats: int) -> list[Comparison]:
             {way: ours * ms for way, ms in times.items()},
             {other: theirs * ms for other, ms in others.items()},
         )
+    return found + precision_of_redraws(repeats)
+
+
+def precision_of_redraws(repeats: int) -> list[Comparison]:
+    """Step time × relative variance in a wide network, by redraws and pass by pass at R 10."""
+    found, data = [], benchmark_data()
+    for activation in (sigmoid, threshold):
+        methods = [redrawn_glr(activation, len(WIDE) - 1), plain_glr(activation, len(WIDE) - 1, 10)]
+        fastest = [replace(glr, gradient_of_group=list(WAYS.values())[-1]) for glr in methods]
+        rng = np.random.Generator(np.random.SFC64(0))
+        network = half_trained_network(fastest[0], data, rng, WIDE[1:-1])
+        batch = Batch(data.x_train[:128].T, data.y_train[:128])
+        ours, theirs = (relative_variance(glr, network, batch, rng.spawn(3)) for glr in fastest)
+        steps = [steps_of(glr, network, batch) for glr in methods]
+        case = (
+            f"{name_of(network.sizes)} {activation.__name__}, a pass and 9 redraws, on "
+            f"{data.name}: variance {ours:.3g}, pass by pass {theirs:.3g}"
+        )
+        for way in WAYS:
+            times = medians({"ours": steps[0][way], "other": steps[1][way]}, repeats)
+            ms = ours * times["ours"], theirs * times["other"]
+            found.append(Comparison(4, case + way, "ours pass by pass, R 10", *ms))
     return found
 
 

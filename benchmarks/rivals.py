@@ -63,6 +63,15 @@ def plain_glr(activation: Activation, n_layers: int, R: int) -> GLR:
     )
 
 
+def redrawn_glr(activation: Activation, n_layers: int) -> GLR:
+    """Our estimator by differences, those of layers before the last hidden one by redraws.
+
+    A pass and nine redraws: ten losses of ten noisy networks for a layer, as many as at R 10.
+    """
+    plain = plain_glr(activation, n_layers, 1)
+    return replace(plain, local_differences=True, redraws=9)
+
+
 def glr_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step:
     """Ours, in NumPy."""
     return glr_steps(sizes, activation, R, B)[""]
@@ -70,8 +79,13 @@ def glr_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step:
 
 def glr_steps(sizes: list[int], activation: Activation, R: int, B: int) -> dict[str, Step]:
     """Ours, by what computes it: NumPy, and Numba where that is installed."""
-    network = new_network(sizes, activation, np.random.default_rng(0))
-    return steps_of(plain_glr(activation, len(sizes) - 1, R), network, random_batch(sizes, B))
+    return new_steps(plain_glr(activation, len(sizes) - 1, R), sizes, B)
+
+
+def new_steps(glr: GLR, sizes: list[int], B: int) -> dict[str, Step]:
+    """Our estimator's steps for a new network and a random batch, one for each of WAYS."""
+    network = new_network(sizes, glr.activation, np.random.default_rng(0))
+    return steps_of(glr, network, random_batch(sizes, B))
 
 
 def steps_of(glr: GLR, network: Network, batch: Batch) -> dict[str, Step]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,9 +41,11 @@ def published_estimator(glr: GLR) -> GLR:
     )
 
 
-def half_trained_network(glr: GLR, data: Dataset, rng: np.random.Generator) -> Network:
-    """A 50-neuron network after a few hundred steps with the estimator."""
-    sizes = [data.x_train.shape[1], 50, n_classes(data)]
+def half_trained_network(
+    glr: GLR, data: Dataset, rng: np.random.Generator, hidden: Sequence[int] = (50,)
+) -> Network:
+    """A network after a few hundred steps with the estimator; `hidden` neurons in its layers."""
+    sizes = [data.x_train.shape[1], *hidden, n_classes(data)]
     network = new_network(sizes, glr.activation, rng)
     plan = Plan(
         loss=glr.loss,

@@ -32,6 +32,7 @@ from glr.passes import (
     Streams,
     forward_passes,
     is_local,
+    is_redrawn,
     piece_size,
     pieces,
     weighted_sums,
@@ -128,12 +129,20 @@ def step_cost(glr: GLR, layers: list[Layer], B: int) -> float:
     """What a step costs, in units of one neuron's noise and output.
 
     A logit after a local change costs an eighth of that, a multiplication in a product 1/256.
+    Redraws of a layer go through its noise and the next product once more, and G times through
+    what follows.
     """
     sizes = [b.size for _, b in layers]
-    neurons = sum(sizes[:-1]) + glr.output_draws * sizes[-1]
-    local = sum(sizes[-2:]) * glr.output_draws * sizes[-1] if glr.local_differences else 0
-    products = sum(W.size for W, _ in layers[1:])
-    return glr.replicates * B * (neurons + local / 8 + products / 256)
+    neurons = [*sizes[:-1], glr.output_draws * sizes[-1]]
+    products = [0, *(W.size / 256 for W, _ in layers[1:])]
+    cost = sum(neurons) + sum(products)
+    if glr.local_differences:
+        cost += sum(sizes[-2:]) * neurons[-1] / 8
+    for t in range(len(layers)):
+        if is_redrawn(glr, layers, t):
+            following = sum(neurons[t + 1 :]) + sum(products[t + 2 :])
+            cost += neurons[t] + products[t + 1] + min(glr.redraws, sizes[t]) * following
+    return glr.replicates * B * cost
 
 
 def _offspring(stream: np.random.Generator) -> np.random.Generator:
@@ -164,8 +173,12 @@ def _mean(gradients: Iterable[Gradient], shares: Iterable[float]) -> Gradient:
 
 
 def group_sizes(glr: GLR, layers: list[Layer], B: int) -> list[int]:
-    """The replicates in as many groups of nearly equal size as it takes to keep one of them."""
+    """The replicates in as many groups of nearly equal size as it takes to keep one of them.
+
+    Redrawn neurons count five times: both draws' noise, scores and outputs are kept for a while.
+    """
     neurons = sum(b.size for _, b in layers[:-1]) + glr.output_draws * layers[-1].b.size
+    neurons += 4 * sum(b.size for t, (_, b) in enumerate(layers) if is_redrawn(glr, layers, t))
     groups = -(-glr.replicates // max(GROUP_ROOM, KEPT_FLOATS // (neurons * B)))
     return [(glr.replicates + g) // groups for g in range(groups)]
 

@@ -185,6 +185,10 @@ def test_cost_of_a_step_is_in_the_neurons_the_changed_logits_and_the_later_produ
     local = replace(glr, local_differences=True)
     changed = (20 + 10) * 2 * 10 / 8
     assert estimator.step_cost(local, layers, 5) == 7 * 5 * (neurons + products + changed)
+    redrawn = replace(local, redraws=4)
+    again = 50 + 50 * 20 / 256 + 4 * (20 + 2 * 10 + 20 * 10 / 256)
+    assert estimator.step_cost(redrawn, layers, 5) == 7 * 5 * (neurons + products + changed + again)
+    assert estimator.step_cost(redrawn, layers[1:], 5) == estimator.step_cost(local, layers[1:], 5)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "threshold"])

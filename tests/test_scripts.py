@@ -88,9 +88,10 @@ def test_a_seed_gives_the_same_weights_bit_for_bit(tmp_path):
 
 def test_flags_override_constants_and_are_stored(tmp_path):
     words = "--sigma 1 --hidden 20 12 --replicates 8 --noise gaussian --steps 10 --perturb weights"
+    words += " --redraws 0"
     ran = run("LRS.py", *words.split(), "--no-control-variate", "--models-dir", tmp_path)
     assert ran.returncode == 0, ran.stderr
-    assert "REPLICATES = 8 is few for more than one hidden layer" in ran.stderr
+    assert "REPLICATES = 8 is few for several hidden layers" in ran.stderr
     arrays, metadata = saved(tmp_path / "LRS_digits_seed0.npz")
     assert [arrays[f"W{t}"].shape for t in range(3)] == [(64, 20), (20, 12), (12, 10)]
     constants = metadata["constants"]
@@ -129,7 +130,7 @@ def test_own_data_in_an_npz(tmp_path):
         ("--sigma 0", "SIGMA = 0.0"),
         ("--sigma 1 1 1 1", "SIGMA has 4 numbers"),
         ("--replicates 1 --no-local-differences", "REPLICATES = 1"),
-        ("--replicates 1 --hidden 9 9", "REPLICATES = 1"),
+        ("--replicates 1 --hidden 9 9 --redraws 0", "REPLICATES = 1"),
         ("--output-draws 0", "OUTPUT_DRAWS = 0: must be a whole number ≥ 1"),
         ("--hidden 0", "HIDDEN = 0"),
         (
