@@ -36,6 +36,7 @@ def published_estimator(glr: GLR) -> GLR:
         conditional_score=False,
         standardised_loss=False,
         local_differences=False,
+        redraws=0,
         layerwise=False,
         gradient_of_group=None,
     )

@@ -674,7 +674,7 @@ def write_opposites(neurons: Neurons, i: int, change: Array, score: Array) -> No
 
 @compiled
 def redrawn_scores(step: Step, t: int, tile: int, layers: list[Neurons], output: Output) -> Array:
-    """½(s − s′)(L − L′) of layer t's neurons, (7): (n, C); L′ is the mean over the output draws."""
+    """½(s − s′)(L − L′) of layer t's neurons, (6): (n, C); L′ is the mean over the output draws."""
     T, tiles = len(output.y), (step.B + step.samples - 1) // step.samples
     again = noisy_neurons(step, t, tiles + tile, layers[t].v, T)  # words that no tile has
     scores, change = score_differences(layers[t], again), again.x - layers[t].x

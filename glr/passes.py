@@ -361,10 +361,10 @@ def local_scores(output: Output, neurons: Neurons, W: Array | None) -> Array:
 
 
 def redrawn_scores(walk: Walk, t: int, output: Output) -> Array:
-    """½(s − s′)(L − L′) of each neuron (7), L′ being the loss with its part's noise drawn again.
+    """½(s − s′)(L − L′) of each neuron (6), L′ being the loss with its part's noise drawn again.
 
     s′ is the score of that other noise, which is independent of L as s is of L′: so the products of
-    these two have mean zero, and (7) has the mean of L·s. Shaped as the score.
+    these two have mean zero, and (6) has the mean of L·s. Shaped as the score.
     """
     drawn, again = walk.neurons[t]
     score = (drawn.score - again.score) * np.float32(0.5)

@@ -21,6 +21,7 @@ OURS = GLR(
     conditional_score=True,
     standardised_loss=True,
     local_differences=True,
+    redraws=4,
     layerwise=True,
 )
 

@@ -344,6 +344,15 @@ def test_variance_reduction_keeps_the_mean(name):
     assert_lower_variance(plain, reduced, problem.sizes, gaining, largest, name)
 
 
+def test_redraws_have_less_variance_than_as_many_passes():
+    """A pass and four redraws, or five passes: as many losses, the first layer's gradient."""
+    problem = Problem((3, 8, 6, 3), sigma=(0.8, 0.8, 0.6))
+    passes = glr_of(problem, replicates=5, **LOCAL)
+    redraws = glr_of(problem, replicates=1, redraws=4, **LOCAL)
+    a, b = (estimates(problem, glr, 400, 50, seed) for glr, seed in ((passes, 4), (redraws, 5)))
+    assert_lower_variance(a, b, problem.sizes, HIDDEN, 0.2, "redraws")
+
+
 @pytest.mark.parametrize("law", ["gaussian", "logistic"])
 def test_law_with_less_fisher_information_has_less_variance(law):
     """Without control variate the variance is mostly E[L²]·E[s²]: 1, 1.10, Laplace's 2."""

@@ -43,6 +43,7 @@ def changes(one, other):
         ("LRS", "--output-draws 3", {"output_draws": 3}),
         ("LRS", "--no-control-variate", {"control_variate": False}),
         ("LRS", "--no-local-differences", {"local_differences": False}),
+        ("LRS", "--redraws 3", {"redraws": 3}),
         ("LRS", "--layerwise", {"layerwise": True}),
         ("LRT", "--no-conditional-score", {"conditional_score": False}),
         ("LRSZ", "--no-standardised-loss", {"standardised_loss": False}),
@@ -77,6 +78,7 @@ def test_the_scripts_are_what_their_names_say():
         own = changes(plain, glr).keys() - {"replicates", "output_draws"}
         assert own == {
             "local_differences",
+            "redraws",
             *(["conditional_score"] if activation is threshold else []),
             *(["standardised_loss"] if loss is zero_one else []),
         }
