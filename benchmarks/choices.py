@@ -14,15 +14,16 @@ from unittest.mock import patch
 import numpy as np
 from accuracies import benchmark_data
 from measures import COMPILED
-from rivals import Step, compiled, glr_step, glr_steps, plain_glr, random_batch, step_of
+from rivals import Step, compiled, glr_step, glr_steps, random_batch, step_of
 
 from glr import estimator
 from glr.arrays import columns, empty_neurons_first
 from glr.comparison import half_trained_network
 from glr.losses import cross_entropy, zero_one
 from glr.network import new_network, sigmoid, threshold
+from glr.neurons import Logits, binary_neurons, noisy_neurons
 from glr.noise import logistic, random_words, uniform
-from glr.passes import Batch, Logits, binary_neurons, logits_of, noisy_neurons
+from glr.passes import Batch, logits_of
 from glr.study import script_methods
 
 SIZES, R, B = [784, 50, 10], 10, 128
@@ -77,7 +78,6 @@ def random_number_choices() -> list[Choice]:
 def neuron_choices() -> list[Choice]:
     """Activations, and threshold neurons as Bernoulli bits."""
     rng, hidden = np.random.Generator(np.random.SFC64(0)), (R, SIZES[1], B)
-    glr = plain_glr(threshold, 2, R)
     v = rng.standard_normal(hidden, np.float32)
     logits = Logits(v[0], np.ones((1, 1), np.float32), hidden)
     return [
@@ -88,8 +88,8 @@ def neuron_choices() -> list[Choice]:
             lambda: 1 / (1 + np.exp(-v)),
         ),
         Choice(
-            "threshold neurons drawn as bits (passes.binary_neurons)",
-            lambda: binary_neurons(glr, logits, rng),
+            "threshold neurons drawn as bits (neurons.binary_neurons)",
+            lambda: binary_neurons(logistic, logits, rng),
             "drawn as noise that is compared with 0",
             lambda: noisy_neurons(logistic, threshold, logits, rng),
         ),

@@ -36,7 +36,6 @@ def published_estimator(glr: GLR) -> GLR:
         conditional_score=False,
         standardised_loss=False,
         local_differences=False,
-        redraws=0,
         layerwise=False,
         gradient_of_group=None,
     )

@@ -84,7 +84,7 @@ class Step(NamedTuple):
     side_by_side: int
     B: int
     is_zero_one: bool
-    is_local: bool
+    local_differences: bool
     redraws: int
     control_variate: bool
     standardised: bool
@@ -185,7 +185,7 @@ def step_of(glr: GLR, layers: list[Layer], B: int, streams: Streams) -> Step:
         side_by_side=math.gcd(glr.replicates, max(1, LONG_ROW // samples)),
         B=B,
         is_zero_one=glr.loss is zero_one,
-        is_local=glr.local_differences,
+        local_differences=glr.local_differences,
         redraws=glr.redraws,
         control_variate=glr.control_variate,
         standardised=glr.standardised_loss,
@@ -242,9 +242,9 @@ def write_first_products(step: Step, part: int, x: Array, v: Array) -> None:
 
 
 @compiled
-def part_of(n: int, part: int) -> tuple[int, int]:
+def part_of(n: int, part: int, parts: int = PARTS) -> tuple[int, int]:
     """Where a part of n begins and ends."""
-    return part * n // PARTS, (part + 1) * n // PARTS
+    return part * n // parts, (part + 1) * n // parts
 
 
 @compiled
@@ -407,21 +407,19 @@ def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> 
 
     v : logits (n, M) of the first layer; later : the later layers' sums, which are added to
     """
-    layers, last = layers_from(step, 0, tile, v, len(y)), len(step.sigma) - 1
+    last, layers = len(step.sigma) - 1, layers_from(step, 0, tile, v, len(y))
     output = output_of(layers[last].x, y, step.is_zero_one)
     unit = standard_units(output.losses, len(y)) if step.standardised else np.ones(len(y), f4)
     delta, skipped = v, layer_slice(step, 0).stop
     for t in range(last, -1, -1):
-        neurons, is_redrawn = layers[t], step.is_local and t < last - 1 and step.redraws > 0
-        is_local = step.is_local and (t >= last - 1 or is_redrawn)
+        neurons = layers[t]
         delta = np.empty(neurons.v.shape, f4)
-        weights = pass_weights(step, output.losses, neurons.x.shape[1], unit, is_local)
+        weights = pass_weights(step, t, output.losses, neurons.x.shape[1], unit)
         weights /= neurons.scale
-        if is_redrawn:
-            write_redrawn_scores(
-                neurons, weights, redrawn_scores(step, t, tile, layers, output), delta
-            )
-        elif is_local:
+        if is_redrawn(step, t):
+            scores = redrawn_scores(step, t, tile, layers, output)
+            write_sums_of_scores(neurons, weights, scores, delta)
+        elif is_local(step, t):
             effect = layer_of(step, last)[0] if t < last else np.eye(len(output.z)).astype(f4)
             write_local_scores(neurons, weights, output, effect, delta)
         else:
@@ -430,6 +428,18 @@ def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> 
             own = layer_slice(step, t)
             add_sums(layers[t - 1].x, delta, later[own.start - skipped : own.stop - skipped])
     return delta, np.float64(sum_of(output.losses))
+
+
+@compiled
+def is_local(step: Step, t: int) -> bool:
+    """As glr.passes.is_local."""
+    return step.local_differences and (t >= len(step.sigma) - 2 or step.redraws > 0)
+
+
+@compiled
+def is_redrawn(step: Step, t: int) -> bool:
+    """As glr.passes.is_redrawn."""
+    return is_local(step, t) and t < len(step.sigma) - 2
 
 
 @compiled
@@ -448,19 +458,19 @@ def layers_from(step: Step, first: int, tile: int, v: Array, T: int) -> list[Neu
 
 
 @compiled
-def pass_weights(step: Step, losses: Array, columns: int, unit: Array, is_local: bool) -> Array:
-    """What multiplies the scores of a layer of so many columns, see glr.estimator: (columns,).
+def pass_weights(step: Step, t: int, losses: Array, columns: int, unit: Array) -> Array:
+    """What multiplies the scores of layer t, of so many columns, see glr.estimator: (columns,).
 
     Losses are averaged over the output draws that the layer's passes share.
     """
-    T, C = len(unit), columns
+    T, C, are_local = len(unit), columns, is_local(step, t)
     weights, mean, passes = np.zeros(C, f4), np.zeros(T, f4), C // T
     for draw in range(len(losses) // C):
         for c in range(C):
-            loss = f4(1) if is_local else losses[draw * C + c]
+            loss = f4(1) if are_local else losses[draw * C + c]
             weights[c] += loss * f4(C / len(losses))
     factor = f4(1)
-    if step.control_variate and not is_local:
+    if step.control_variate and not are_local:
         factor = f4(passes / (passes - 1))
         for p in range(passes):
             for b in range(T):
@@ -681,20 +691,25 @@ def redrawn_scores(step: Step, t: int, tile: int, layers: list[Neurons], output:
     (W, _), n, C = layer_of(step, t + 1), len(change), change.shape[1]
     parts = min(step.redraws, n)
     for part in range(parts):
-        first, end = n * part // parts, n * (part + 1) // parts
+        first, end = part_of(n, part, parts)
         v = layers[t + 1].v.copy()
         add_product(W[first:end].T, change[first:end], v)
         moved = layers_from(step, t + 1, tile, v, T)
-        losses = output_of(moved[len(moved) - 1].x, output.y, output.is_zero_one).losses
-        difference = np.zeros(C, f4)
-        for draw in range(len(losses) // C):
-            for c in range(C):
-                difference[c] += output.losses[draw * C + c] - losses[draw * C + c]
-        difference *= f4(0.5 * C / len(losses))
+        difference = mean_difference(output, moved[len(moved) - 1].x, C)
         for i in range(first, end):
             for c in range(C):
-                scores[i, c] *= difference[c]
+                scores[i, c] *= f4(0.5) * difference[c]
     return scores
+
+
+@compiled
+def mean_difference(output: Output, z: Array, C: int) -> Array:
+    """The losses less those of other output logits z, averaged over the output draws: (C,)."""
+    losses, difference = output_of(z, output.y, output.is_zero_one).losses, np.zeros(C, f4)
+    for draw in range(len(losses) // C):
+        for c in range(C):
+            difference[c] += output.losses[draw * C + c] - losses[draw * C + c]
+    return difference * f4(C / len(losses))
 
 
 @compiled
@@ -713,7 +728,7 @@ def score_differences(drawn: Neurons, again: Neurons) -> Array:
 
 
 @compiled
-def write_redrawn_scores(neurons: Neurons, weights: Array, scores: Array, delta: Array) -> None:
+def write_sums_of_scores(neurons: Neurons, weights: Array, scores: Array, delta: Array) -> None:
     """Write Σ weight·score over the passes that share a logit, shaped as the logits (n, M)."""
     row = row_of_sums(neurons)
     for i in range(len(delta)):

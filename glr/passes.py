@@ -1,4 +1,4 @@
-"""Forward passes of a noisy network: its neurons' outputs, their noise's scores, the losses.
+"""Forward passes of a noisy network: the losses, and what each neuron's noise did to them.
 
 Arrays are float32 and shaped (replicates R, [output draws K,] neurons n, samples B); samples are
 columns. Equation numbers are those of docs/method.md.
@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glr.arrays import Array, columns, empty_neurons_first, neurons_last_but_one
+from glr.arrays import Array, columns, neurons_last_but_one
 from glr.differences import Output, loss_differences, noise_growth
-from glr.errors import GLRError
 from glr.losses import Loss, losses_of
 from glr.network import Activation, Layer, threshold
-from glr.noise import NoiseLaw, logistic, noise_and_score, random_words
+from glr.neurons import Logits, Neurons, binary_neurons, noisy_neurons, outputs_of
+from glr.noise import NoiseLaw, logistic
 
 PIECE_COLUMNS = 1280  # passes × samples in one product, see piece_size
 
@@ -95,48 +95,18 @@ class Passes(NamedTuple):
     losses: Array
 
 
-class Logits(NamedTuple):
-    """Logits v of a layer (…, n, B), which noise in every element of `shape` is to be added to.
-
-    scale : the noise's standard deviation, an array that fits v
-    shape : (R, [K,] n, B), which v fits
-    draws : how often noise of that shape is drawn
-    """
-
-    v: Array
-    scale: Array
-    shape: tuple[int, ...]
-    draws: int = 1
-
-    @property
-    def shape_of_draws(self) -> tuple[int, ...]:
-        """The shape of all noise: a replicate's draws follow each other, for blocks of any size."""
-        return (self.shape[0], self.draws, *self.shape[1:])
-
-
-class Neurons(NamedTuple):
-    """Outputs x of a layer's neurons and the scores of their noise, (R, [K,] n, B).
-
-    at(v, scale) : what the outputs would be at other logits, the noise being as it is
-    opposite() : what the outputs would be had the noise gone the other way, and s(x)·P(x | x or
-        its opposite): half the score of noise, ±f(v) of a bit. A function, since few are asked.
-    """
-
-    x: Array
-    score: Array
-    at: Callable[[Array, Array], Array]
-    opposite: Callable[[], tuple[Array, Array]]
-
-
 class Walk(NamedTuple):
-    """What forward passes go through: the logits v and the neurons of the layers so far.
+    """What forward passes go through: of every layer so far its inputs, logits v and noisy neurons.
 
+    scales : of the noise, arrays that fit v
     neurons : each layer's draws of its noise, of which the first is the passes'; none without noise
     """
 
     glr: GLR
     layers: list[Layer]
+    inputs: list[Array]
     v: list[Array]
+    scales: list[Array]
     neurons: list[list[Neurons]]
 
 
@@ -145,34 +115,47 @@ Streams = Sequence[np.random.Generator]
 
 def forward_passes(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Passes:
     """R noisy forward passes of every sample, with K draws of the output noise in each."""
-    walk = Walk(glr, layers, [], [])
-    x, inputs, noise = batch.x, [], []
-    for t, layer in enumerate(layers):
-        inputs.append(x)
-        x = with_axis_of_draws(walk, t, x)
-        walk.v.append(logits_of(layer, x))
+    walk, x = Walk(glr, layers, [], [], [], []), batch.x
+    for stream in streams:
+        x = next_outputs(walk, x, stream)
+    output = output_of(walk, x, batch.y)
+    noise = [noise_of(walk, t, output) for t in range(len(layers))]
+    return Passes(walk.inputs, noise, output.losses)
+
+
+def next_outputs(walk: Walk, x: Array, rng: np.random.Generator) -> Array:
+    """The noisy outputs of the walk's next layer, whose inputs are x; the walk goes on by it."""
+    t = len(walk.v)
+    walk.inputs.append(x)
+    x = with_axis_of_draws(walk, t, x)
+    walk.v.append(logits_of(walk.layers[t], x))
+    walk.scales.append(noise_scale(walk.glr, t, x))
+    if walk.glr.sigma[t] == 0:
         walk.neurons.append([])
-        if glr.sigma[t] == 0:
-            x = outputs_of(activation_of(walk, t), walk.v[t])
-            noise.append(None)
-            continue
-        logits = noisy_logits(walk, t, x)
-        walk.neurons[t] += layer_neurons(glr, activation_of(walk, t), logits, streams[t])
-        x, score = walk.neurons[t][0].x, walk.neurons[t][0].score
-        noise.append(Noise(score, logits.scale[..., 0, :]))
-    output = output_of(glr, x, walk.neurons[-1], batch.y)
-    for t in range(len(layers)):
-        if is_local(glr, layers, t) and noise[t] is not None:
-            noise[t] = noise[t]._replace(score=scores_of_differences(walk, t, output))
-    return Passes(inputs, noise, output.losses)
+        return outputs_of(activation_of(walk, t), walk.v[t])
+    walk.neurons.append(layer_neurons(walk, t, rng))
+    return walk.neurons[t][0].x
 
 
-def noisy_logits(walk: Walk, t: int, x: Array) -> Logits:
-    """The logits of layer t, whose inputs are x, and what noise is to be added."""
+def layer_neurons(walk: Walk, t: int, rng: np.random.Generator) -> list[Neurons]:
+    """Layer t's neurons with independent noise; twice, if it is drawn again."""
     glr, v = walk.glr, walk.v[t]
     K = (glr.output_draws,) if t == len(walk.layers) - 1 else ()
     draws = 2 if is_redrawn(glr, walk.layers, t) else 1
-    return Logits(v, noise_scale(glr, t, x), (glr.replicates, *K, *v.shape[-2:]), draws)
+    logits = Logits(v, walk.scales[t], (glr.replicates, *K, *v.shape[-2:]), draws)
+    activation = activation_of(walk, t)
+    if activation is threshold and glr.conditional_score:
+        return binary_neurons(glr.noise, logits, rng)
+    return noisy_neurons(glr.noise, activation, logits, rng)
+
+
+def noise_of(walk: Walk, t: int, output: Output) -> Noise | None:
+    """Layer t's noise, if it has any; its score multiplied by what it did, if that is asked for."""
+    if not walk.neurons[t]:
+        return None
+    is_asked = is_local(walk.glr, walk.layers, t)
+    score = scores_of_differences(walk, t, output) if is_asked else walk.neurons[t][0].score
+    return Noise(score, walk.scales[t][..., 0, :])
 
 
 def activation_of(walk: Walk, t: int) -> Activation:
@@ -195,12 +178,12 @@ def is_redrawn(glr: GLR, layers: list[Layer], t: int) -> bool:
     return is_local(glr, layers, t) and t < len(layers) - 2
 
 
-def output_of(glr: GLR, z: Array, neurons: list[Neurons], y: np.ndarray) -> Output:
-    """The losses of output logits z, which `neurons` drew unless their noise is zero."""
+def output_of(walk: Walk, z: Array, y: np.ndarray) -> Output:
+    """The losses of the walk's output logits z."""
     weight_noise = None
-    if glr.perturb == "weights" and neurons:
-        weight_noise = (z - neurons[0].opposite()[0]) / 2
-    return Output(z, losses_of(glr.loss, z, y), glr.loss, y, weight_noise)
+    if walk.glr.perturb == "weights" and walk.neurons[-1]:
+        weight_noise = (z - walk.neurons[-1][0].opposite()[0]) / 2
+    return Output(z, losses_of(walk.glr.loss, z, y), walk.glr.loss, y, weight_noise)
 
 
 def logits_of(layer: Layer, x: Array) -> Array:
@@ -241,96 +224,6 @@ def noise_scale(glr: GLR, t: int, x: Array) -> Array:
     if glr.perturb == "logits":
         return np.full((1, 1), glr.sigma[t], np.float32)
     return np.float32(glr.sigma[t]) * np.sqrt(1 + np.square(x).sum(axis=-2, keepdims=True))
-
-
-def layer_neurons(
-    glr: GLR, activation: Activation, logits: Logits, rng: np.random.Generator
-) -> list[Neurons]:
-    """Neurons of the given logits with independent noise in every element; as often as drawn."""
-    if activation is threshold and glr.conditional_score:
-        return binary_neurons(glr, logits, rng)
-    return noisy_neurons(glr.noise, activation, logits, rng)
-
-
-def noisy_neurons(
-    law: NoiseLaw, activation: Activation, logits: Logits, rng: np.random.Generator
-) -> list[Neurons]:
-    """Outputs φ(v + σr), of each draw. The noise's law is symmetric: −r has r's probability."""
-    r, score = noise_and_score(law, rng, logits.shape_of_draws)
-    return [
-        neurons_of_noise(activation, logits, r[:, draw], score[:, draw])
-        for draw in range(logits.draws)
-    ]
-
-
-def neurons_of_noise(activation: Activation, logits: Logits, r: Array, score: Array) -> Neurons:
-    """Outputs φ(v + σr) and the score of r."""
-
-    def at(v: Array, scale: Array) -> Array:
-        noisy = scale * r
-        noisy += v
-        return outputs_of(activation, noisy)
-
-    def opposite() -> tuple[Array, Array]:
-        return at(logits.v, -logits.scale), score * np.float32(0.5)
-
-    return Neurons(at(logits.v, logits.scale), score, at, opposite)
-
-
-def outputs_of(activation: Activation, v: Array) -> Array:
-    """φ(v) as float32; GLRError if the activation gives another shape."""
-    x = np.asarray(activation(v), np.float32)
-    if x.shape != v.shape:
-        raise GLRError(
-            f"the activation gave shape {x.shape} for logits {v.shape}: it must be elementwise"
-        )
-    return x
-
-
-def binary_neurons(glr: GLR, logits: Logits, rng: np.random.Generator) -> list[Neurons]:
-    """Outputs x ~ Bernoulli(F(v)) of threshold neurons, and their conditional scores E[s | x].
-
-    With v in units of the noise, E[s | x = 1] = f(v)/F(v) and E[s | x = 0] = −f(v)/(1 − F(v)),
-    that is score_gap(v)·(x − F(v)) (3). F is rounded down to a multiple of 2⁻¹⁶, in the draw and
-    in the score alike, so that the score's mean is exactly 0.
-    """
-    words = random_words(rng, logits.shape_of_draws, np.uint16)
-    return [neurons_of_words(glr.noise, logits, words[:, draw]) for draw in range(logits.draws)]
-
-
-def neurons_of_words(law: NoiseLaw, logits: Logits, words: np.ndarray) -> Neurons:
-    """Outputs that are 1 where a random 16-bit word is below 65536·F(v), and their scores."""
-    v = logits.v / logits.scale
-    p, gap = law.cdf(v), law.score_gap(v)
-    x, score = bernoulli(words, levels_of(p), gap)
-
-    def at(v: Array, scale: Array) -> Array:
-        return bits_of(words, levels_of(law.cdf(v / scale)))
-
-    def opposite() -> tuple[Array, Array]:
-        return 1 - x, (2 * x - 1) * (gap * p * (1 - p))
-
-    return Neurons(x, score, at, opposite)
-
-
-def levels_of(p: Array) -> np.ndarray:
-    """⌊65536·p⌋ of chances p, at most 65535, as 16-bit integers."""
-    return np.minimum(p * np.float32(65536), np.float32(65535)).astype(np.uint16)
-
-
-def bits_of(words: np.ndarray, levels: np.ndarray) -> Array:
-    """1 where a random 16-bit word is below its level, else 0."""
-    x = empty_neurons_first(words.shape)
-    np.less(words, levels, out=x)
-    return x
-
-
-def bernoulli(words: np.ndarray, levels: np.ndarray, gap: Array | float) -> tuple[Array, Array]:
-    """Neurons that are 1 where a random 16-bit word is below p's level; and gap·(x − p)."""
-    x = bits_of(words, levels)
-    score = x - levels * np.float32(2**-16)
-    score *= gap
-    return x, score
 
 
 def scores_of_differences(walk: Walk, t: int, output: Output) -> Array:

@@ -22,7 +22,7 @@ from problems import (
 from processes import assert_same_run, run, saved
 from scipy import stats
 
-from glr import estimator, noise, passes
+from glr import estimator, neurons, noise
 from glr.comparison import published_estimator
 from glr.errors import GLRError
 from glr.estimator import glr_estimator, glr_gradient
@@ -111,7 +111,7 @@ def numpy_gradient_of_the_same_words(glr, layers, batch, streams, monkeypatch):
         return np.moveaxis(words.reshape(draws, *K, R, n, B), -3, 0)
 
     monkeypatch.setattr(noise, "random_words", same_words)
-    monkeypatch.setattr(passes, "random_words", same_words)
+    monkeypatch.setattr(neurons, "random_words", same_words)
     monkeypatch.setattr(estimator, "HALVED_COST", np.inf)
     return flat(glr_gradient(glr, layers, batch, streams))
 

@@ -22,9 +22,9 @@ from problems import (
 from glr.errors import GLRError
 from glr.estimator import glr_gradient, standard_deviation_and_share_right
 from glr.losses import cross_entropy, zero_one
-from glr.network import threshold
-from glr.noise import NoiseLaw
-from glr.passes import GLR, Batch, Logits, binary_neurons, forward_passes
+from glr.neurons import Logits, binary_neurons
+from glr.noise import NoiseLaw, logistic
+from glr.passes import Batch, forward_passes
 
 
 def one_gradient(problem, glr, copies=20, seed=7):
@@ -242,8 +242,7 @@ def test_a_noise_law_that_draws_something_else_is_refused(drawn):
 
 def test_a_logit_far_beyond_its_noise_leaves_a_threshold_no_choice():
     """Its probability is 1, and 65536 is no 16-bit level."""
-    glr = GLR(threshold, cross_entropy, (1.0, 1.0), replicates=200, conditional_score=True)
     for v, bit in ((100.0, 1), (-100.0, 0)):
         logits = Logits(np.full((3, 2), v, np.float32), np.ones((1, 1), np.float32), (200, 3, 2))
-        (neurons,) = binary_neurons(glr, logits, np.random.default_rng(0))
+        (neurons,) = binary_neurons(logistic, logits, np.random.default_rng(0))
         assert neurons.x.mean() == pytest.approx(bit, abs=0.01)
