@@ -264,10 +264,8 @@ def redrawn_scores(walk: Walk, t: int, output: Output) -> Array:
     for part in parts_of(score.shape[-2], walk.glr.redraws):
         x = drawn.x.copy(order="K")
         x[:, part] = again.x[:, part]
-        difference = output.losses - losses_of(
-            output.loss, moved_logits(walk, t, part, x), output.y
-        )
-        score[:, part] *= difference.mean(axis=1)[:, None]
+        losses = losses_of(output.loss, moved_logits(walk, t, part, x), output.y)
+        score[:, part] *= (output.losses - losses).mean(axis=1)[:, None]
     return score
 
 
