@@ -1,6 +1,6 @@
 """Compare variants of the scripts on held-out training samples, over one seed or several.
 
-    python ablation.py                              those of docs/results.md; about ten minutes
+    python ablation.py                              those of docs/results.md; some twenty minutes
     python ablation.py --dataset digits --validation 300 --variants LRS.py "LRS.py --sigma 2 0.5"
     python ablation.py --seeds 5                    the same over five seeds
 
@@ -81,6 +81,9 @@ VARIANTS = (  # scripts, each with the flags that differ from its constants
     "LRTZ.py --no-centralised-gradient",
     "LRTZ.py --hidden 50 50",
     "LRTZ.py --hidden 50 50 --redraws 0 --replicates 16",
+    "LRS.py --hidden 500 500",
+    "LRS.py --hidden 500 500 --redraws 0 --replicates 16",
+    f"BP.py {AS_LRS} --hidden 500 500",
 )
 # --------------------------------------------------------------------------------------------
 
