@@ -1,6 +1,6 @@
 """Time one training step, side by side with the published algorithm, backpropagation and a floor.
 
-    python benchmarks/bench.py                      everything; a quarter of an hour
+    python benchmarks/bench.py                      everything; some twenty-five minutes
     python benchmarks/bench.py --parts 1 2 --repeats 5
     GLR_DATA_DIR=data python benchmarks/bench.py    with real MNIST, for part 5
 
@@ -64,6 +64,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 REPEATS = 15  # turns of each step, of 50 ms or two calls; the median call counts
 PUBLISHED_STEPS = {"NumPy": "published_step", "PyTorch": "published_pytorch_step"}
 PROCESSES = 3  # in which each published step is timed; the median one counts
+Published = tuple[list[int], Activation, int, int]  # a network's sizes and φ, R and B
 # --------------------------------------------------------------------------------------------
 
 
@@ -79,23 +80,49 @@ def against_published(repeats: int) -> list[Comparison]:
     local differences: the scripts need fewer passes, and part 4 times those. The published step
     runs in processes of its own, without our settings of memory and BLAS, as its users have it;
     they and ours take turns, so that a slow moment of the machine meets both. All have the CPU: the
-    released code asks for a GPU ("cuda:1"), on which it has not been timed.
+    released code asks for a GPU ("cuda:1"), on which it has not been timed. In the wide network the
+    published step forms 2 GB at R 10, and would form 5 and 20 GB at the larger sizes.
     """
     found = []
     for activation in (sigmoid, threshold):
         for R, B in COMPARED_SIZES:
-            steps = glr_steps(PAPER, activation, R, B)
             case = f"{name_of(PAPER)} {activation.__name__}, R {R}, B {B}"
-            times, others = beside_published(steps, activation, (R, B), repeats)
-            found += comparisons(1, case, times, others)
+            cases = {case: glr_steps(PAPER, activation, R, B)}
+            found += cases_beside_published(cases, (PAPER, activation, R, B), repeats)
+    for activation in (sigmoid, threshold):
+        cases = wide_cases(activation)
+        found += cases_beside_published(cases, (WIDE, activation, *COMPARED_SIZES[0]), repeats)
+    return found
+
+
+def wide_cases(activation: Activation) -> dict[str, dict[str, Step]]:
+    """Our steps of the wide network: pass by pass, and by as many losses of redraws."""
+    name, (R, B) = f"{name_of(WIDE)} {activation.__name__}", COMPARED_SIZES[0]
+    redrawn = redrawn_glr(activation, len(WIDE) - 1)
+    return {
+        f"{name}, R {R}, B {B}": glr_steps(WIDE, activation, R, B),
+        f"{name}, a pass and {redrawn.redraws} redraws, B {B}": new_steps(redrawn, WIDE, B),
+    }
+
+
+def cases_beside_published(
+    cases: dict[str, dict[str, Step]], published: Published, repeats: int
+) -> list[Comparison]:
+    """Our steps of each case beside the published one."""
+    ours = {case + way: step for case, steps in cases.items() for way, step in steps.items()}
+    times, others = beside_published(ours, published, repeats)
+    found = []
+    for case in cases:
+        found += comparisons(1, case, {way: times[case + way] for way in WAYS}, others)
     return found
 
 
 def beside_published(
-    steps: dict[str, Step], activation: Activation, published: tuple[int, int], repeats: int
+    steps: dict[str, Step], published: Published, repeats: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds of our steps, and of the published one at (R, B), each in its libraries."""
-    call = f"({PAPER}, {activation.__name__}, {published[0]}, {published[1]})"
+    """Milliseconds of our steps, and of the published one, each in its libraries."""
+    sizes, activation, R, B = published
+    call = f"({sizes}, {activation.__name__}, {R}, {B})"
     ours: dict[str, list[float]] = {name: [] for name in steps}
     others: dict[str, list[float]] = {library: [] for library in PUBLISHED_STEPS}
     for _ in range(PROCESSES):
@@ -143,11 +170,10 @@ def against_backpropagation(repeats: int) -> list[Comparison]:
                 "PyTorch backpropagation": pytorch_step(sizes, 128),
             }
             rivals = {name: step for name, step in rivals.items() if step is not None}
-            name = f"{name_of(sizes)} {activation.__name__}"
-            cases = {f"{name}, R 10, B 128": glr_steps(sizes, activation, 10, 128)}
+            case = f"{name_of(sizes)} {activation.__name__}, R 10, B 128"
+            cases = {case: glr_steps(sizes, activation, 10, 128)}
             if sizes is WIDE:
-                redrawn = redrawn_glr(activation, len(sizes) - 1)
-                cases[f"{name}, a pass and 9 redraws, B 128"] = new_steps(redrawn, sizes, 128)
+                cases = wide_cases(activation)
             ours = {case + way: step for case, of in cases.items() for way, step in of.items()}
             times = medians(ours | rivals, repeats)
             for case in cases:
@@ -193,7 +219,8 @@ def precision_per_second(repeats: int) -> list[Comparison]:
         published = replace(published_estimator(glr), replicates=PUBLISHED_R)
         theirs = relative_variance(published, network, batch, rng.spawn(2))
         steps = steps_of(glr, network, batch)
-        times, others = beside_published(steps, glr.activation, (PUBLISHED_R, 128), repeats)
+        their_step = (PAPER, glr.activation, PUBLISHED_R, 128)
+        times, others = beside_published(steps, their_step, repeats)
         case = f"{name} on {data.name}: variance {ours:.3g}, published {theirs:.3g}"
         found += comparisons(
             4,
