@@ -170,10 +170,9 @@ def against_backpropagation(repeats: int) -> list[Comparison]:
                 "PyTorch backpropagation": pytorch_step(sizes, 128),
             }
             rivals = {name: step for name, step in rivals.items() if step is not None}
-            case = f"{name_of(sizes)} {activation.__name__}, R 10, B 128"
-            cases = {case: glr_steps(sizes, activation, 10, 128)}
-            if sizes is WIDE:
-                cases = wide_cases(activation)
+            case = f"{name_of(PAPER)} {activation.__name__}, R 10, B 128"
+            narrow = {case: glr_steps(PAPER, activation, 10, 128)}
+            cases = wide_cases(activation) if sizes is WIDE else narrow
             ours = {case + way: step for case, of in cases.items() for way, step in of.items()}
             times = medians(ours | rivals, repeats)
             for case in cases:
