@@ -44,7 +44,8 @@ PARTS = 2  # of the inputs or of the batch, which two cores share out: v[0] + v[
 CORES = min(PARTS, config.NUMBA_NUM_THREADS)
 TILE_COLUMNS = 1280  # passes × samples of a tile, as in glr.passes.piece_size, or more if need be
 MULTIPLE = 16  # of samples in a tile: so many numbers go through one instruction
-LONG_ROW = 64  # columns: in shorter rows, SIMD waits for the loop, and a sum for the last one
+SHORT_ROW = 64  # columns: in shorter rows, SIMD waits for the loop, and a sum for the last one
+LONG_ROW = 640  # columns: a loop's beginning and end take the time of some hundred, see long_rows
 BY_ROW, BY_COLUMN = ord("N"), ord("T")  # see order
 BLOCK, SMALL_PRODUCT = (96, 64, 128), 10**6  # see block_of
 HAS_SMALL_PRODUCTS = bool(get_host_cpu_features().get("avx512vl"))
@@ -121,7 +122,10 @@ class Neurons(NamedTuple):
 
 
 class Output(NamedTuple):
-    """Output logits z (n_out, C) of a tile, the label's and the losses (C,), the labels y (T,)."""
+    """Output logits z (n_out, draws, C) of a tile; the label's and the losses (draws, C).
+
+    y : the labels (T,). The draws of the output layer stand in one (C: all columns) or by_draws.
+    """
 
     z: Array
     own: Array
@@ -130,10 +134,14 @@ class Output(NamedTuple):
     is_zero_one: bool
 
 
-class Moved(NamedTuple):
-    """Output logits z (n_out, C) after a change; the label's, the largest and the losses (C,)."""
+class Change(NamedTuple):
+    """How m neurons, each alone, change the output logits by x·effect; and what follows from it.
 
-    z: Array
+    effect (m, n_out); x (m, C), like the label's logit after the change, the largest, the losses
+    """
+
+    effect: Array
+    x: Array
     own: Array
     largest: Array
     losses: Array
@@ -182,7 +190,7 @@ def step_of(glr: GLR, layers: list[Layer], B: int, streams: Streams) -> Step:
         R=glr.replicates,
         K=glr.output_draws,
         samples=samples,
-        side_by_side=math.gcd(glr.replicates, max(1, LONG_ROW // samples)),
+        side_by_side=math.gcd(glr.replicates, max(1, SHORT_ROW // samples)),
         B=B,
         is_zero_one=glr.loss is zero_one,
         local_differences=glr.local_differences,
@@ -221,7 +229,7 @@ def batch_sums(step: Step, x: Array, y: np.ndarray) -> tuple[Array, float]:
         raise IndexError("a label names no class of the logits")
     n, n_later = step.sizes[1], len(step.parameters) - layer_slice(step, 0).stop
     v, delta = np.empty((PARTS, step.B, n), f4), np.empty((n, step.B), f4)
-    shared = Shared(v, delta, np.zeros((PARTS, n_later), f4), np.zeros(PARTS))
+    shared = Shared(v, delta, np.empty((PARTS, n_later), f4), np.zeros(PARTS))
     sums = np.empty(len(step.parameters), f4)
     for part in prange(PARTS):
         write_first_products(step, part, x, shared.v[part])
@@ -251,6 +259,7 @@ def part_of(n: int, part: int, parts: int = PARTS) -> tuple[int, int]:
 def write_tiles(step: Step, part: int, y: np.ndarray, shared: Shared) -> None:
     """Write what follows from a part's samples."""
     first, end = part_of((step.B + step.samples - 1) // step.samples, part)
+    shared.later[part] = 0
     for tile in range(first, end):
         own = slice(tile * step.samples, min((tile + 1) * step.samples, step.B))
         v = first_logits(step, shared.v[:, own])
@@ -407,14 +416,15 @@ def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> 
 
     v : logits (n, M) of the first layer; later : the later layers' sums, which are added to
     """
-    last, layers = len(step.sigma) - 1, layers_from(step, 0, tile, v, len(y))
+    last, layers = len(step.sigma) - 1, forward_passes(step, tile, v, len(y))
     output = output_of(layers[last].x, y, step.is_zero_one)
-    unit = standard_units(output.losses, len(y)) if step.standardised else np.ones(len(y), f4)
+    losses = output.losses[0]
+    unit = standard_units(losses, len(y)) if step.standardised else np.ones(len(y), f4)
     delta, skipped = v, layer_slice(step, 0).stop
     for t in range(last, -1, -1):
         neurons = layers[t]
         delta = np.empty(neurons.v.shape, f4)
-        weights = pass_weights(step, t, output.losses, neurons.x.shape[1], unit)
+        weights = pass_weights(step, t, losses, neurons.x.shape[1], unit)
         weights /= neurons.scale
         if is_redrawn(step, t):
             scores = redrawn_scores(step, t, tile, layers, output)
@@ -427,7 +437,7 @@ def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> 
         if t > 0:
             own = layer_slice(step, t)
             add_sums(layers[t - 1].x, delta, later[own.start - skipped : own.stop - skipped])
-    return delta, np.float64(sum_of(output.losses))
+    return delta, np.float64(sum_of(losses))
 
 
 @compiled
@@ -443,18 +453,23 @@ def is_redrawn(step: Step, t: int) -> bool:
 
 
 @compiled
-def layers_from(step: Step, first: int, tile: int, v: Array, T: int) -> list[Neurons]:
-    """Forward passes: the noisy neurons of the layers from the first on, whose logits are v."""
-    layers = [noisy_neurons(step, first, tile, v, T)]
-    for t in range(first + 1, len(step.sigma)):
-        W, b = layer_of(step, t)
-        x = layers[t - first - 1].x
-        v = np.empty((len(b), x.shape[1]), f4)
-        for i in range(len(b)):
-            v[i] = b[i]
-        add_product(W.T, x, v)
-        layers.append(noisy_neurons(step, t, tile, v, T))
+def forward_passes(step: Step, tile: int, v: Array, T: int) -> list[Neurons]:
+    """The noisy neurons of all layers; the first one's logits are v."""
+    layers = [noisy_neurons(step, 0, tile, v, T)]
+    for t in range(1, len(step.sigma)):
+        layers.append(noisy_neurons(step, t, tile, logits_of(step, t, layers[t - 1].x), T))
     return layers
+
+
+@compiled
+def logits_of(step: Step, t: int, x: Array) -> Array:
+    """Logits Wᵀx + b (n, C) of a later layer."""
+    W, b = layer_of(step, t)
+    v = np.empty((len(b), x.shape[1]), f4)
+    for i in range(len(b)):
+        v[i] = b[i]
+    add_product(W.T, x, v)
+    return v
 
 
 @compiled
@@ -505,14 +520,57 @@ def noisy_neurons(step: Step, t: int, tile: int, v: Array, T: int) -> Neurons:
     start = step.seeds[t] + u8(tile * most) * GAMMA
     times = step.side_by_side if t == 0 else 1
     neurons = Neurons(kind, v, times, step.sigma[t], start, words, np.empty((len(v), C), f4))
-    for i in range(len(v)):
-        write_words(neurons, i)
-        if kind == BIT:
-            levels = repeated(levels_of(neurons, i), times)
-            write_bits(levels, words.view(np.uint16), neurons.x[i])
-        else:
-            write_noisy(neurons, i, neurons.scale, neurons.x[i])
+    write_neurons(neurons, noise_of(neurons))
     return neurons
+
+
+@compiled
+def noise_of(neurons: Neurons) -> Array:
+    """The noise σr/log 2 of neurons: (n, C). That of bits is found again as soon as read: none."""
+    if neurons.kind == BIT:
+        return np.empty((0, 0), f4)
+    noise, rows = np.empty(neurons.x.shape, f4), long_rows(neurons)
+    noise_rows = noise.reshape(rows.x.shape)
+    for i in range(len(noise_rows)):
+        write_noise(rows, i, noise_rows[i])
+    return noise
+
+
+@compiled
+def with_logits(neurons: Neurons, v: Array, noise: Array) -> Neurons:
+    """The same neurons with other logits v (n, M), but the same noise (noise_of)."""
+    kind, _, times, scale, start, words, x = neurons
+    found = Neurons(kind, v, times, scale, start, words, np.empty(x.shape, f4))
+    write_neurons(found, noise)
+    return found
+
+
+@compiled
+def write_neurons(neurons: Neurons, noise: Array) -> None:
+    """Write the outputs x, by noise_of these neurons."""
+    rows = long_rows(neurons)
+    for i in range(len(rows.x)):
+        if neurons.kind == BIT:
+            write_bits(rows, i)
+        else:
+            write_outputs(rows, i, noise.reshape(rows.x.shape)[i], rows.x[i])
+
+
+@compiled
+def long_rows(neurons: Neurons) -> Neurons:
+    """The same neurons, several in a row if their rows are short and no passes share logits.
+
+    A step of 784-500-500-10 with one pass and nine redraws takes two thirds of the time by that.
+    """
+    (n, M), C = neurons.v.shape, neurons.x.shape[1]
+    has_whole_words = C % 4 == 0  # since each neuron's begin with a new word of 64 bits
+    in_row = max(1, LONG_ROW // C) if M == C and has_whole_words else 1
+    while n % in_row > 0:
+        in_row -= 1
+    v, x = neurons.v.reshape(n // in_row, in_row * M), neurons.x.reshape(n // in_row, in_row * C)
+    words = np.empty(in_row * len(neurons.words), u8)
+    times, scale, start = neurons.side_by_side, neurons.scale, neurons.start
+    return Neurons(neurons.kind, v, times, scale, start, words, x)
 
 
 @compiled
@@ -543,22 +601,28 @@ def repeated(row: Array, times: int) -> Array:
 
 
 @compiled
-def write_noisy(neurons: Neurons, i: int, scale: f4, x: Array) -> None:
-    """Write v + scale·r, or its sigmoid; r = β log((1/β + s)/(1/β − s)), s by neuron i's words."""
-    v, words = repeated(neurons.v[i], neurons.side_by_side), neurons.words.view(i4)
-    power = scale * BETA
+def write_noise(neurons: Neurons, i: int, noise: Array) -> None:
+    """Write σr/log 2, where r = β log((1/β + s)/(1/β − s)), and neuron i's words give s."""
+    write_words(neurons, i)
+    words, power = neurons.words.view(i4), neurons.scale * BETA
+    for c in range(len(noise)):
+        s = f4(words[c]) * SCORE_STEP
+        noise[c] = power * log2((BOUND + s) / (BOUND - s))
+
+
+@compiled
+def write_outputs(neurons: Neurons, i: int, noise: Array, x: Array) -> None:
+    """Write v + σr, or its sigmoid by powers of 2; noise: σr/log 2."""
+    v = repeated(neurons.v[i], neurons.side_by_side)
     M = len(v)
-    if neurons.kind == SIGMOID:  # 1/(1 + e^−v ((1/β − s)/(1/β + s))^(scale·β)), by powers of 2
-        for p in range(len(x) // M):
+    for p in range(len(x) // M):
+        if neurons.kind == SIGMOID:
             for c in range(M):
-                s = f4(words[p * M + c]) * SCORE_STEP
-                odds = exp2(power * log2((BOUND - s) / (BOUND + s)) - LOG2_E * v[c])
+                odds = exp2(-LOG2_E * v[c] - noise[p * M + c])
                 x[p * M + c] = f4(1) / (f4(1) + odds)
-    else:
-        for p in range(len(x) // M):
+        else:
             for c in range(M):
-                s = f4(words[p * M + c]) * SCORE_STEP
-                x[p * M + c] = v[c] + power * LOG_2 * log2((BOUND + s) / (BOUND - s))
+                x[p * M + c] = v[c] + LOG_2 * noise[p * M + c]
 
 
 @compiled
@@ -580,9 +644,11 @@ def levels_of(neurons: Neurons, i: int) -> Array:
 
 
 @compiled
-def write_bits(levels: Array, words: np.ndarray, x: Array) -> None:
-    """Write 1 where a random 16-bit word is below its level, else 0."""
-    M = len(levels)
+def write_bits(neurons: Neurons, i: int) -> None:
+    """Write 1 where a random 16-bit word of neuron i's is below its level, else 0."""
+    write_words(neurons, i)
+    levels, x = repeated(levels_of(neurons, i), neurons.side_by_side), neurons.x[i]
+    words, M = neurons.words.view(np.uint16), len(levels)
     for p in range(len(x) // M):
         for c in range(M):
             x[p * M + c] = f4(1) if f4(words[p * M + c]) < levels[c] else f4(0)
@@ -646,19 +712,20 @@ def write_local_scores(
     neurons: Neurons, weights: Array, output: Output, effect: Array, delta: Array
 ) -> None:
     """Write Σ weight·(4), or of bits (5); effect (n, n_out): of neurons' outputs on the logits."""
-    C, row = neurons.x.shape[1], row_of_sums(neurons)
-    M = len(row)
-    change, score, difference = np.empty(C, f4), np.empty(C, f4), np.empty(C, f4)
-    own, largest, losses = np.empty(C, f4), np.empty(C, f4), np.empty(C, f4)
-    moved = Moved(np.empty((len(output.z), C), f4), own, largest, losses)
-    for i in range(len(delta)):
-        write_opposites(neurons, i, change, score)
-        write_differences(output, effect[i], change, moved, difference)
-        row[:] = 0
-        for p in range(C // M):
-            for c in range(M):
-                row[c] += weights[p * M + c] * score[p * M + c] * difference[p * M + c]
-        write_sums_of_parts(row, delta[i])
+    rows, C, row = long_rows(neurons), neurons.x.shape[1], row_of_sums(neurons)
+    M, m, output = len(row), len(neurons.x) // len(rows.x), by_draws(output, C)
+    score, difference = np.empty((m, C), f4), np.empty((m, C), f4)
+    for first in range(0, len(delta), m):
+        change = new_change(effect[first : first + m], C)
+        write_opposites(rows, first // m, change.x.reshape(-1), score.reshape(-1))
+        write_differences(output, change, difference)
+        for i in range(m):
+            row[:] = 0
+            for p in range(C // M):
+                for c in range(M):
+                    k = p * M + c
+                    row[c] += weights[k] * score[i, k] * difference[i, k]
+            write_sums_of_parts(row, delta[first + i])
 
 
 @compiled
@@ -666,8 +733,8 @@ def write_opposites(neurons: Neurons, i: int, change: Array, score: Array) -> No
     """Write what the opposite noise or bit adds to neuron i's x; and s·P(x | x or its opposite)."""
     x = neurons.x[i]
     if neurons.kind != BIT:
-        write_words(neurons, i)
-        write_noisy(neurons, i, -neurons.scale, change)
+        write_noise(neurons, i, score)
+        write_outputs(neurons, i, -score, change)
         words = neurons.words.view(i4)
         for c in range(len(x)):
             change[c] -= x[c]
@@ -689,13 +756,13 @@ def redrawn_scores(step: Step, t: int, tile: int, layers: list[Neurons], output:
     again = noisy_neurons(step, t, tiles + tile, layers[t].v, T)  # words that no tile has
     scores, change = score_differences(layers[t], again), again.x - layers[t].x
     (W, _), n, C = layer_of(step, t + 1), len(change), change.shape[1]
+    noise = [noise_of(later) for later in layers[t + 1 :]]
     parts = min(step.redraws, n)
     for part in range(parts):
         first, end = part_of(n, part, parts)
         v = layers[t + 1].v.copy()
         add_product(W[first:end].T, change[first:end], v)
-        moved = layers_from(step, t + 1, tile, v, T)
-        difference = mean_difference(output, moved[len(moved) - 1].x, C)
+        difference = mean_difference(output, moved_logits(step, layers[t + 1 :], noise, v), C)
         for i in range(first, end):
             for c in range(C):
                 scores[i, c] *= f4(0.5) * difference[c]
@@ -703,13 +770,26 @@ def redrawn_scores(step: Step, t: int, tile: int, layers: list[Neurons], output:
 
 
 @compiled
+def moved_logits(step: Step, layers: list[Neurons], noise: list[Array], v: Array) -> Array:
+    """Output logits by the last layers with the same noise, the first of these having logits v."""
+    first = len(step.sigma) - len(layers)
+    moved = with_logits(layers[0], v, noise[0])
+    for t in range(1, len(layers)):
+        v = logits_of(step, first + t, moved.x)
+        moved = with_logits(layers[t], v, noise[t])
+    return moved.x
+
+
+@compiled
 def mean_difference(output: Output, z: Array, C: int) -> Array:
     """The losses less those of other output logits z, averaged over the output draws: (C,)."""
-    losses, difference = output_of(z, output.y, output.is_zero_one).losses, np.zeros(C, f4)
-    for draw in range(len(losses) // C):
+    old = by_draws(output, C).losses
+    new = by_draws(output_of(z, output.y, output.is_zero_one), C).losses
+    difference = np.zeros(C, f4)
+    for draw in range(len(new)):
         for c in range(C):
-            difference[c] += output.losses[draw * C + c] - losses[draw * C + c]
-    return difference * f4(C / len(losses))
+            difference[c] += old[draw, c] - new[draw, c]
+    return difference * f4(1 / len(new))
 
 
 @compiled
@@ -738,60 +818,95 @@ def write_sums_of_scores(neurons: Neurons, weights: Array, scores: Array, delta:
 @compiled
 def output_of(z: Array, y: np.ndarray, is_zero_one: bool) -> Output:
     """The losses of output logits z (n_out, C)."""
-    C, T = z.shape[1], len(y)
-    own, losses, largest = np.empty(C, f4), np.empty(C, f4), np.full(C, f4(-np.inf), f4)
+    (n_out, C), T = z.shape, len(y)
+    no_change = new_change(np.zeros((1, n_out), f4), C)
+    no_change.x[:] = 0
+    own = np.empty((1, C), f4)
     for p in range(C // T):
         for b in range(T):
-            own[p * T + b] = z[y[b], p * T + b]
-    for j in range(len(z)):
-        row = z[j]
-        for c in range(C):
-            largest[c] = max(largest[c], row[c])
-    write_losses(z, own, largest, is_zero_one, losses)
-    return Output(z, own, losses, y, is_zero_one)
+            own[0, p * T + b] = z[y[b], p * T + b]
+    output = Output(z.reshape(n_out, 1, C), own, no_change.losses, y, is_zero_one)
+    write_losses(output, 0, no_change)
+    return output
 
 
 @compiled
-def write_differences(
-    output: Output, effect: Array, change: Array, moved: Moved, difference: Array
-) -> None:
-    """Write the losses less what they are after z + effect·change, averaged over their draws."""
-    C, T = len(change), len(output.y)
-    share = f4(C / output.z.shape[1])
+def by_draws(output: Output, C: int) -> Output:
+    """The same, C columns being a draw."""
+    z, own, losses = output.z, output.own.reshape(-1, C), output.losses.reshape(-1, C)
+    z = z.reshape(len(z), len(own), C)
+    return Output(z, own, losses, output.y, output.is_zero_one)
+
+
+@compiled
+def new_change(effect: Array, C: int) -> Change:
+    """Memory for what a change with such effects leads to in C columns."""
+    of_all = np.empty((4, len(effect), C), f4)
+    return Change(effect, of_all[0], of_all[1], of_all[2], of_all[3])
+
+
+@compiled
+def write_differences(output: Output, change: Change, difference: Array) -> None:
+    """Write the losses less what they are after a change (m, C), averaged over the draws."""
+    draws, C = output.losses.shape
     difference[:] = 0
-    for draw in range(output.z.shape[1] // C):
-        first = draw * C
-        moved.largest[:] = -np.inf
-        for j in range(len(effect)):
-            z, row, step = output.z[j, first : first + C], moved.z[j], effect[j]
+    for draw in range(draws):
+        write_losses(output, draw, change)
+        for i in range(len(difference)):
             for c in range(C):
-                row[c] = z[c] + step * change[c]
-                moved.largest[c] = max(moved.largest[c], row[c])
-        for p in range(C // T):
-            for b in range(T):
-                own = output.own[first + p * T + b]
-                moved.own[p * T + b] = own + effect[output.y[b]] * change[p * T + b]
-        write_losses(moved.z, moved.own, moved.largest, output.is_zero_one, moved.losses)
-        losses = output.losses[first : first + C]
-        for c in range(C):
-            difference[c] += (losses[c] - moved.losses[c]) * share
+                by_draw = output.losses[draw, c] - change.losses[i, c]
+                difference[i, c] += by_draw * f4(1 / draws)
 
 
 @compiled
-def write_losses(z: Array, own: Array, largest: Array, is_zero_one: bool, losses: Array) -> None:
-    """Write the losses (C,) of logits z (n_out, C), whose labels' and largest ones are given."""
-    if is_zero_one:
-        for c in range(len(losses)):
-            losses[c] = f4(1) if largest[c] > own[c] else f4(0)
-        return
+def write_losses(output: Output, draw: int, change: Change) -> None:
+    """Write a draw's losses after a change; its logits are found twice: faster than kept."""
+    write_logits_of_labels(output, draw, change)
+    write_largest_logits(output.z, draw, change)
+    if output.is_zero_one:
+        for i in range(len(change.losses)):
+            for c in range(change.losses.shape[1]):
+                change.losses[i, c] = f4(1) if change.largest[i, c] > change.own[i, c] else f4(0)
+    else:
+        write_cross_entropies(output.z, draw, change)
+
+
+@compiled
+def write_logits_of_labels(output: Output, draw: int, change: Change) -> None:
+    """Write the labels' logits of a draw after a change."""
+    T = len(output.y)
+    for i in range(len(change.x)):
+        for p in range(change.x.shape[1] // T):
+            for b in range(T):
+                c, effect = p * T + b, change.effect[i, output.y[b]]
+                change.own[i, c] = output.own[draw, c] + effect * change.x[i, c]
+
+
+@compiled
+def write_largest_logits(z: Array, draw: int, change: Change) -> None:
+    """Write the largest of a draw's logits after a change."""
+    effect, x, largest = change.effect, change.x, change.largest
+    largest[:] = -np.inf
+    for j in range(len(z)):
+        for i in range(len(x)):
+            for c in range(x.shape[1]):
+                largest[i, c] = max(largest[i, c], z[j, draw, c] + effect[i, j] * x[i, c])
+
+
+@compiled
+def write_cross_entropies(z: Array, draw: int, change: Change) -> None:
+    """Write a draw's losses log Σ exp(logit) − the label's logit after a change."""
+    effect, x, own, largest, losses = change
     losses[:] = 0
     for j in range(len(z)):
-        row = z[j]
-        for c in range(len(losses)):
-            losses[c] += exp2(LOG2_E * (row[c] - largest[c]))
-    for c in range(len(losses)):
-        zero_or_nan = losses[c] - losses[c]
-        losses[c] = LOG_2 * log2(losses[c]) + zero_or_nan + largest[c] - own[c]
+        for i in range(len(x)):
+            for c in range(x.shape[1]):
+                below = z[j, draw, c] + effect[i, j] * x[i, c] - largest[i, c]
+                losses[i, c] += exp2(LOG2_E * below)
+    for i in range(len(x)):
+        for c in range(x.shape[1]):
+            zero_or_nan = losses[i, c] - losses[i, c]
+            losses[i, c] = LOG_2 * log2(losses[i, c]) + zero_or_nan + largest[i, c] - own[i, c]
 
 
 # Numba compiles NumPy's log and exp to one call per number; these it turns into SIMD instructions.
