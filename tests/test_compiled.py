@@ -371,6 +371,7 @@ def test_compiled_script_is_reproducible_and_says_that_it_is_compiled(tmp_path):
 
 def test_the_first_run_says_that_it_compiles_and_the_next_does_not(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NUMBA_OPT", "0")  # half as long, and two steps need no fast ones
     words = ("LRS.py", "--compiled", "--steps", 2, "--models-dir", tmp_path)
     assert "compiling" in run(*words).stderr
     assert run(*words).stderr == ""
