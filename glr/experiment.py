@@ -104,7 +104,7 @@ def compiled_method(glr: GLR) -> GLR:
         ) from error
     prepare_for_small_arrays()  # of SciPy's BLAS too, which has come with it
     if compiled.covers(glr) and not compiled.is_in_cache():
-        print("compiling the step, this once: about a minute", file=sys.stderr)
+        print("compiling the step, this once: a minute or two", file=sys.stderr)
     compiled.prepare(glr)
     return replace(glr, gradient_of_group=compiled.gradient)
 
