@@ -77,6 +77,15 @@ PROBLEMS = {
 }
 
 
+TWO_STEPS = ("LRS.py", "--compiled", "--steps", 2, "--models-dir")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def first_run(tmp_path_factory):
+    """A run that finds nothing compiled; what it compiles, all tests here take from its cache."""
+    return run(*TWO_STEPS, tmp_path_factory.mktemp("models"))
+
+
 def split_mix(start, n):
     """The n numbers that SplitMix64 gives from the state `start` on, that one's among them."""
     with np.errstate(over="ignore"):
@@ -369,12 +378,9 @@ def test_compiled_script_is_reproducible_and_says_that_it_is_compiled(tmp_path):
     assert_same_run(tmp_path / "a", tmp_path / "c", "LRTZ_digits_seed0")
 
 
-def test_the_first_run_says_that_it_compiles_and_the_next_does_not(tmp_path, monkeypatch):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("NUMBA_OPT", "0")  # half as long, and two steps need no fast ones
-    words = ("LRS.py", "--compiled", "--steps", 2, "--models-dir", tmp_path)
-    assert "compiling" in run(*words).stderr
-    assert run(*words).stderr == ""
+def test_the_first_run_says_that_it_compiles_and_the_next_does_not(first_run, tmp_path):
+    assert "compiling" in first_run.stderr
+    assert run(*TWO_STEPS, tmp_path).stderr == ""
 
 
 def test_the_step_is_compiled_for_networks_of_all_sizes():
