@@ -6,8 +6,8 @@ cores share a step of any size. benchmarks/results/bench.md times it beside NumP
 
 The batch is cut into tiles of a few samples, all passes of which stay in a core's cache. Products
 are found in blocks that BLAS multiplies where they stand (block_of). A random word is a function of
-its place (write_words): so no bit depends on the number of cores, and a score is found again when
-the weight of its pass is known, which is faster than to keep it.
+its place (write_words): so no bit depends on the number of cores. Words are kept, and scores found
+from them when the weight of a pass is known.
 
 Arrays are (neurons n, columns). Column p·T + b is pass p of sample b of a tile's T samples; the
 output layer's K draws stand after one another, each with the R passes of the hidden layers. Logits
@@ -39,7 +39,7 @@ from glr.network import Layer, layer_views, n_parameters, sigmoid, threshold
 from glr.noise import LOGISTIC_SCALE, UNIFORM_STEP, logistic
 from glr.passes import GLR, Batch, Streams
 
-f4, i4, u8 = np.float32, np.int32, np.uint64
+f4, i4, i8, u8 = np.float32, np.int32, np.int64, np.uint64
 PARTS = 2  # of the inputs or of the batch, which two cores share out: v[0] + v[1]
 CORES = min(PARTS, config.NUMBA_NUM_THREADS)
 TILE_COLUMNS = 1280  # passes × samples of a tile, as in glr.passes.piece_size, or more if need be
@@ -109,14 +109,13 @@ class Neurons(NamedTuple):
     """A layer's noisy neurons in a tile: kind, logits v (n, M), noise scale σ, outputs x (n, C).
 
     side_by_side : how many times over a neuron's logits stand in a row of the loops
-    start : place of the first random word; words : memory for those of one neuron
+    words : random bits (n, ·), 32 for a column, or 16 for a bit; neurons begin with a new word
     """
 
     kind: int
     v: Array
     side_by_side: int
     scale: f4
-    start: u8
     words: np.ndarray
     x: Array
 
@@ -231,13 +230,14 @@ def batch_sums(step: Step, x: Array, y: np.ndarray) -> tuple[Array, float]:
     v, delta = np.empty((PARTS, step.B, n), f4), np.empty((n, step.B), f4)
     shared = Shared(v, delta, np.empty((PARTS, n_later), f4), np.zeros(PARTS))
     sums = np.empty(len(step.parameters), f4)
+    # i8, since prange counts in u8 where range does not: all would be compiled twice.
     for part in prange(PARTS):
-        write_first_products(step, part, x, shared.v[part])
+        write_first_products(step, i8(part), x, shared.v[part])
     for part in prange(PARTS):
-        write_tiles(step, part, y, shared)
+        write_tiles(step, i8(part), y, shared)
     for part in prange(PARTS):
-        write_first_sums(step, part, x, shared.delta, sums)
-        write_later_sums(step, part, shared.later, sums)
+        write_first_sums(step, i8(part), x, shared.delta, sums)
+        write_later_sums(step, i8(part), shared.later, sums)
     return sums, shared.losses.sum() / (step.B * step.R * step.K)
 
 
@@ -516,17 +516,17 @@ def noisy_neurons(step: Step, t: int, tile: int, v: Array, T: int) -> Neurons:
     is_last = t == len(step.sigma) - 1
     kind, passes = LOGIT if is_last else step.kind, step.R * step.K if is_last else step.R
     C, most = passes * T, len(v) * passes * step.samples  # most words of a tile
-    words = np.empty((C + 3) // 4 if kind == BIT else (C + 1) // 2, u8)
-    start = step.seeds[t] + u8(tile * most) * GAMMA
+    words = np.empty((len(v), (C + 3) // 4 if kind == BIT else (C + 1) // 2), u8)
+    write_words(step.seeds[t] + u8(tile * most) * GAMMA, words.reshape(-1))
     times = step.side_by_side if t == 0 else 1
-    neurons = Neurons(kind, v, times, step.sigma[t], start, words, np.empty((len(v), C), f4))
+    neurons = Neurons(kind, v, times, step.sigma[t], words, np.empty((len(v), C), f4))
     write_neurons(neurons, noise_of(neurons))
     return neurons
 
 
 @compiled
 def noise_of(neurons: Neurons) -> Array:
-    """The noise σr/log 2 of neurons: (n, C). That of bits is found again as soon as read: none."""
+    """The noise σr/log 2 of neurons: (n, C). That of bits is in their words: none."""
     if neurons.kind == BIT:
         return np.empty((0, 0), f4)
     noise, rows = np.empty(neurons.x.shape, f4), long_rows(neurons)
@@ -539,8 +539,8 @@ def noise_of(neurons: Neurons) -> Array:
 @compiled
 def with_logits(neurons: Neurons, v: Array, noise: Array) -> Neurons:
     """The same neurons with other logits v (n, M), but the same noise (noise_of)."""
-    kind, _, times, scale, start, words, x = neurons
-    found = Neurons(kind, v, times, scale, start, words, np.empty(x.shape, f4))
+    kind, _, times, scale, words, x = neurons
+    found = Neurons(kind, v, times, scale, words, np.empty(x.shape, f4))
     write_neurons(found, noise)
     return found
 
@@ -568,19 +568,16 @@ def long_rows(neurons: Neurons) -> Neurons:
     while n % in_row > 0:
         in_row -= 1
     v, x = neurons.v.reshape(n // in_row, in_row * M), neurons.x.reshape(n // in_row, in_row * C)
-    words = np.empty(in_row * len(neurons.words), u8)
-    times, scale, start = neurons.side_by_side, neurons.scale, neurons.start
-    return Neurons(neurons.kind, v, times, scale, start, words, x)
+    words = neurons.words.reshape(n // in_row, -1)
+    return Neurons(neurons.kind, v, neurons.side_by_side, neurons.scale, words, x)
 
 
 @compiled
-def write_words(neurons: Neurons, i: int) -> None:
-    """Neuron i's random words, by SplitMix64 (Steele, Lea & Flood 2014): each is its place, mixed.
+def write_words(start: u8, words: np.ndarray) -> None:
+    """Write random words by SplitMix64 (Steele, Lea & Flood 2014): each is its place, mixed.
 
-    So they can be had at any time, more than once, and several in one instruction.
+    So any core can have them at any time, and several in one instruction.
     """
-    words = neurons.words
-    start = neurons.start + u8(i * len(words)) * GAMMA
     for k in range(len(words)):
         z = start + u8(k) * GAMMA
         z = (z ^ (z >> u8(30))) * MIX_1
@@ -603,8 +600,7 @@ def repeated(row: Array, times: int) -> Array:
 @compiled
 def write_noise(neurons: Neurons, i: int, noise: Array) -> None:
     """Write σr/log 2, where r = β log((1/β + s)/(1/β − s)), and neuron i's words give s."""
-    write_words(neurons, i)
-    words, power = neurons.words.view(i4), neurons.scale * BETA
+    words, power = neurons.words[i].view(i4), neurons.scale * BETA
     for c in range(len(noise)):
         s = f4(words[c]) * SCORE_STEP
         noise[c] = power * log2((BOUND + s) / (BOUND - s))
@@ -646,9 +642,8 @@ def levels_of(neurons: Neurons, i: int) -> Array:
 @compiled
 def write_bits(neurons: Neurons, i: int) -> None:
     """Write 1 where a random 16-bit word of neuron i's is below its level, else 0."""
-    write_words(neurons, i)
     levels, x = repeated(levels_of(neurons, i), neurons.side_by_side), neurons.x[i]
-    words, M = neurons.words.view(np.uint16), len(levels)
+    words, M = neurons.words[i].view(np.uint16), len(levels)
     for p in range(len(x) // M):
         for c in range(M):
             x[p * M + c] = f4(1) if f4(words[p * M + c]) < levels[c] else f4(0)
@@ -662,8 +657,7 @@ def write_scores(neurons: Neurons, weights: Array, delta: Array) -> None:
         return
     row, weights = row_of_sums(neurons), weights * SCORE_STEP
     for i in range(len(delta)):
-        write_words(neurons, i)
-        write_weighted_sums(neurons.words.view(i4), weights, row, delta[i])
+        write_weighted_sums(neurons.words[i].view(i4), weights, row, delta[i])
 
 
 @compiled
@@ -735,7 +729,7 @@ def write_opposites(neurons: Neurons, i: int, change: Array, score: Array) -> No
     if neurons.kind != BIT:
         write_noise(neurons, i, score)
         write_outputs(neurons, i, -score, change)
-        words = neurons.words.view(i4)
+        words = neurons.words[i].view(i4)
         for c in range(len(x)):
             change[c] -= x[c]
             score[c] = f4(words[c]) * (SCORE_STEP * f4(0.5))
@@ -799,9 +793,7 @@ def score_differences(drawn: Neurons, again: Neurons) -> Array:
         return (drawn.x - again.x) * BOUND
     scores = np.empty(drawn.x.shape, f4)
     for i in range(len(scores)):
-        write_words(drawn, i)
-        write_words(again, i)
-        words, others = drawn.words.view(i4), again.words.view(i4)
+        words, others = drawn.words[i].view(i4), again.words[i].view(i4)
         for c in range(scores.shape[1]):
             scores[i, c] = (f4(words[c]) - f4(others[c])) * SCORE_STEP
     return scores

@@ -247,11 +247,9 @@ def test_variants_of_a_compiled_method_do_not_take_its_loops_unawares():
 
 
 def words_from(start, n):
-    """The words of one neuron, from the place `start` on."""
-    v = np.zeros((1, 1), np.float32)
+    """The n words from the place `start` on."""
     words = np.empty(n, np.uint64)
-    neurons = compiled.Neurons(0, v, 1, np.float32(1), np.uint64(start), words, v)
-    compiled.write_words(neurons, 0)
+    compiled.write_words(np.uint64(start), words)
     return words
 
 

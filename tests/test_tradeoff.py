@@ -1,6 +1,7 @@
 """The trade-off of clean and FGSM accuracy: its runs, its arithmetic, its table and picture."""
 
 import runpy
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from glr import pages, study, tradeoff
 from glr.data import Dataset
+from glr.evaluation import PRETRAINED
 from glr.models import Model
 from glr.network import Network, sigmoid
 from glr.robustness import Row
@@ -89,12 +91,14 @@ def test_the_table_has_a_line_per_setting_and_the_published_last():
 
 
 def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):
-    """From training on the digits to the page, in a copy of it."""
+    """From training on the digits to the page, in a copy of it; the surrogate is the pretrained."""
     monkeypatch.setattr(pages, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     page = tmp_path / "docs" / "results.md"
     page.write_text("head\n<!-- tradeoff: it -->\n<!-- end of tradeoff -->\ntail\n")
     places = {"DATA_DIR": tmp_path / "data", "MODELS_DIR": tmp_path / "models"}
+    places["MODELS_DIR"].mkdir()
+    shutil.copy(PRETRAINED / "surrogate_digits_seed1000.npz", places["MODELS_DIR"])
     chosen = SimpleNamespace(SEEDS=1, PROCESSES=2, DASK="", **places)
     settings = [LOW, Setting("weight noise", 0.5, "--perturb weights --sigma 0.5 0.1")]
     networks = tradeoff.networks_at({"LRT": ("LRT.py", "--steps 30")}, settings)
