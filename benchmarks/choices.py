@@ -19,12 +19,15 @@ from rivals import Step, compiled, glr_step, glr_steps, random_batch, step_of
 from glr import estimator
 from glr.arrays import columns, empty_neurons_first
 from glr.comparison import half_trained_network
+from glr.estimator import glr_estimator
+from glr.experiment import plan_of
 from glr.losses import cross_entropy, zero_one
 from glr.network import new_network, sigmoid, threshold
 from glr.neurons import Logits, binary_neurons, noisy_neurons
 from glr.noise import logistic, random_words, uniform
 from glr.passes import Batch, logits_of
-from glr.study import script_methods
+from glr.study import constants_of, script_methods
+from glr.training import Run, take_step
 
 SIZES, R, B = [784, 50, 10], 10, 128
 
@@ -175,10 +178,27 @@ def compiled_choices() -> list[Choice]:
 
     return [
         Choice("a compiled step on two cores (compiled.batch_sums)", step, "on one", on_one_core),
+        descent_choice(),
         product_choice("first layer's, 784-50-10", (B, 392, 50)),
         product_choice("first layer's, 784-500-500-10", (B, 392, 500)),
         product_choice("second layer's, 784-500-500-10", (64 * R, 500, 500)),
     ]
+
+
+def descent_choice() -> Choice:
+    """A whole training step of LRS, compiled."""
+    from glr import compiled_descent  # noqa: PLC0415  (Numba is no requirement)
+
+    rng = np.random.Generator(np.random.SFC64(0))
+    glr = replace(script_methods()["LRS"], gradient_of_group=compiled.gradient)
+    run = Run(new_network(SIZES, glr.activation, rng), glr_estimator(glr, rng))
+    batch, plan = random_batch(SIZES, B), plan_of(constants_of("LRS.py", []))
+    return Choice(
+        "a compiled training step of LRS, descent too (compiled_descent.descend)",
+        partial(take_step, run, batch, plan._replace(descend=compiled_descent.descend)),
+        "by NumPy",
+        partial(take_step, run, batch, plan),
+    )
 
 
 def product_choice(which: str, shape: tuple[int, int, int]) -> Choice:

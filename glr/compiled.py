@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite.binding import add_symbol, get_host_cpu_features
 from numba import config, njit, prange, set_num_threads, types
+from numba.core.dispatcher import Dispatcher
 from numba.extending import get_cython_function_address
 
 from glr.arrays import Array
@@ -947,6 +948,7 @@ def prepare(glr: GLR) -> None:
     gradient(glr, layers, Batch(np.zeros((1, 1), f4), np.zeros(1, np.int64)), streams)
 
 
-def is_in_cache() -> bool:
-    """Whether an earlier run has left the compiled step on the disk."""
-    return any(Path(batch_sums.stats.cache_path).glob("compiled.batch_sums*.nbi"))
+def is_in_cache(function: Dispatcher) -> bool:
+    """Whether an earlier run has left a compiled function on the disk."""
+    file = Path(function.py_func.__code__.co_filename).stem
+    return any(Path(function.stats.cache_path).glob(f"{file}.{function.__name__}-*.nbi"))

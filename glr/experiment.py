@@ -24,9 +24,10 @@ from glr.models import MAX_BYTES
 from glr.network import Network, n_parameters, new_network, threshold
 from glr.noise import LAWS, check_law
 from glr.npz import MAX_ARRAYS
+from glr.optimizers import adam
 from glr.passes import GLR
 from glr.records import checkpoint_path, evaluated_on, recorded_constants, run_files
-from glr.training import Evaluation, Plan, Run, train
+from glr.training import Descent, Evaluation, Plan, Run, train
 
 
 def run_generator(seed: int) -> np.random.Generator:
@@ -96,16 +97,18 @@ def glr_method(constants: SimpleNamespace) -> GLR:
 def compiled_method(glr: GLR) -> GLR:
     """The method with steps compiled by Numba; GLRError without Numba, or if it is not covered."""
     try:
-        from glr import compiled  # noqa: PLC0415  (no requirement)
+        from glr import compiled, compiled_descent  # noqa: PLC0415  (no requirement)
     except (ImportError, RuntimeError) as error:  # RuntimeError: no folder for Numba's cache
         raise GLRError(
             f"COMPILED = True: cannot use Numba ({error}); pip install numba, "
             "give it a folder by NUMBA_CACHE_DIR, or set it to False"
         ) from error
     prepare_for_small_arrays()  # of SciPy's BLAS too, which has come with it
-    if compiled.covers(glr) and not compiled.is_in_cache():
+    functions = compiled.batch_sums, compiled_descent.move
+    if compiled.covers(glr) and not all(map(compiled.is_in_cache, functions)):
         print("compiling the step, this once: a minute or two", file=sys.stderr)
     compiled.prepare(glr)
+    compiled_descent.prepare()
     return replace(glr, gradient_of_group=compiled.gradient)
 
 
@@ -121,7 +124,18 @@ def plan_of(constants: SimpleNamespace) -> Plan:
         weight_decay=constants.WEIGHT_DECAY,
         centralised=constants.CENTRALISED_GRADIENT,
         eval_every=constants.EVAL_EVERY,
+        descend=compiled_descent_of(constants),
     )
+
+
+def compiled_descent_of(constants: SimpleNamespace) -> Descent | None:
+    """What descends where steps are compiled: for Adam, a compiled one too; else NumPy's."""
+    is_compiled = getattr(constants, "COMPILED", False)  # a constant that BP.py has not
+    if not is_compiled or constants.OPTIMIZER is not adam:
+        return None
+    from glr import compiled_descent  # noqa: PLC0415  (no requirement)
+
+    return compiled_descent.descend
 
 
 def train_by_glr(constants: SimpleNamespace) -> Run:

@@ -19,6 +19,7 @@ from glr.arrays import Array, State
 
 Optimizer = Callable[[Array, Array, float, State], None]
 Schedule = Callable[[int, int], float]
+MEAN_SHARE, SQUARE_SHARE = np.float32(0.1), np.float32(0.001)  # 1 − β₁ and 1 − β₂ of Adam
 
 
 def sgd(parameters: Array, gradient: Array, rate: float, state: State) -> None:
@@ -34,17 +35,28 @@ def adagrad(parameters: Array, gradient: Array, rate: float, state: State) -> No
 
 
 def adam(parameters: Array, gradient: Array, rate: float, state: State) -> None:
-    """Adam (Kingma & Ba 2015) with β₁ 0.9, β₂ 0.999, ε 1e-8."""
+    """Adam (Kingma & Ba 2015) with β₁ 0.9, β₂ 0.999, ε 1e-8; compiled: glr.compiled_descent."""
+    mean, square, step = adam_state(parameters, state)
+    mean += MEAN_SHARE * (gradient - mean)
+    square += SQUARE_SHARE * (gradient * gradient - square)
+    factor, epsilon = adam_factors(rate, step)
+    parameters -= factor * (mean / (np.sqrt(square) + epsilon))
+
+
+def adam_state(parameters: Array, state: State) -> tuple[Array, Array, int]:
+    """Adam's moments of the gradient, and which step this one is, counted from 1."""
     mean = state.setdefault("mean", np.zeros_like(parameters))
     square = state.setdefault("square", np.zeros_like(parameters))
     step = state.setdefault("step", np.zeros((), np.int64))
     step += 1
-    mean += np.float32(0.1) * (gradient - mean)
-    square += np.float32(0.001) * (gradient * gradient - square)
-    bias_mean, bias_square = 1 - 0.9 ** int(step), 1 - 0.999 ** int(step)
-    parameters -= np.float32(rate * math.sqrt(bias_square) / bias_mean) * (
-        mean / (np.sqrt(square) + np.float32(1e-8 * math.sqrt(bias_square)))
-    )
+    return mean, square, int(step)
+
+
+def adam_factors(rate: float, step: int) -> tuple[np.float32, np.float32]:
+    """What multiplies mean/(√square + ε) at a step, and ε there: the moments begin at 0."""
+    bias_mean, bias_square = 1 - 0.9**step, 1 - 0.999**step
+    root = math.sqrt(bias_square)
+    return np.float32(rate * root / bias_mean), np.float32(1e-8 * root)
 
 
 def cosine(step: int, steps: int) -> float:

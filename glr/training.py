@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -20,6 +20,8 @@ from glr.network import Layer, Network, accuracy, layer_views
 from glr.optimizers import Optimizer, Schedule
 from glr.passes import Batch
 
+Descent = Callable[["Run", list[Layer], "Plan"], None]  # along a gradient, see descend
+
 
 class Plan(NamedTuple):
     """How a network is trained, and the `loss` that its evaluations report.
@@ -27,7 +29,7 @@ class Plan(NamedTuple):
     The step size is `learning_rate` times what `schedule` says; `weight_decay`·W, the gradient of
     an L2 penalty on the weights but not the biases, is added to the loss's gradient. `centralised`
     subtracts from each first-layer neuron's weight gradient its mean over the inputs (Yong et al.
-    2020).
+    2020). `descend` is glr.compiled_descent.descend, or None for `descend` below, by NumPy.
     """
 
     loss: Loss
@@ -39,6 +41,7 @@ class Plan(NamedTuple):
     weight_decay: float
     centralised: bool
     eval_every: int
+    descend: Descent | None = None
 
 
 class Evaluation(NamedTuple):
@@ -115,17 +118,28 @@ def train(
 
 def take_step(run: Run, batch: Batch, plan: Plan) -> None:
     """Estimate the gradient of one minibatch, and descend."""
-    network, layers = run.network, run.network.layers
-    flat = np.empty_like(network.parameters)
+    network = run.network
     run.step += 1
     with np.errstate(over="ignore", invalid="ignore"):  # check_finite sees to it
-        gradient = run.estimator.gradient(layers, batch)
-        write_descent(layer_views(flat, network.sizes), gradient.layers, layers, plan)
-        rate = plan.learning_rate * plan.schedule(run.step - 1, plan.steps)
-        returned = plan.optimizer(network.parameters, flat, rate, run.optimizer_state)
-        check_optimizer(returned, run)
+        gradient = run.estimator.gradient(network.layers, batch)
+        (plan.descend or descend)(run, gradient.layers, plan)
         check_finite(gradient.risk, network.parameters, run.step)
     run.risks.append(gradient.risk)
+
+
+def descend(run: Run, gradient: list[Layer], plan: Plan) -> None:
+    """Take the plan's step along a gradient."""
+    network = run.network
+    flat = np.empty_like(network.parameters)
+    write_descent(layer_views(flat, network.sizes), gradient, network.layers, plan)
+    rate = step_size(run, plan)
+    returned = plan.optimizer(network.parameters, flat, rate, run.optimizer_state)
+    check_optimizer(returned, run)
+
+
+def step_size(run: Run, plan: Plan) -> float:
+    """The step size at the run's step."""
+    return plan.learning_rate * plan.schedule(run.step - 1, plan.steps)
 
 
 def check_optimizer(returned: object, run: Run) -> None:

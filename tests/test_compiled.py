@@ -16,22 +16,28 @@ from problems import (
     glr_of,
     layers_of,
     mean_of,
+    parameters_of,
     samples_of,
     streams_of,
 )
 from processes import assert_same_run, run, saved
+from runs import PLAN
 from scipy import stats
 
 from glr import estimator, neurons, noise
 from glr.comparison import published_estimator
 from glr.errors import GLRError
 from glr.estimator import glr_estimator, glr_gradient
-from glr.network import Layer, layer_views
+from glr.experiment import plan_of
+from glr.network import Layer, Network, layer_views, n_parameters, sigmoid
 from glr.passes import Batch
+from glr.study import constants_of
+from glr.training import Run, descend
 
 compiled = pytest.importorskip(
     "glr.compiled", reason="Numba is not installed", exc_type=ImportError
 )
+compiled_descent = pytest.importorskip("glr.compiled_descent")
 
 MANY = {"replicates": 6, "output_draws": 3}  # of few samples two stand side by side,
 LOCAL = {"replicates": 4, "output_draws": 3, "local_differences": True}  # or four
@@ -358,6 +364,39 @@ def test_label_without_a_class_is_refused(label):
         compiled.gradient(glr_of(problem), layers_of(problem), batch, streams_of(problem, 1))
 
 
+# ---------------------------------------------------------------- descent
+
+
+@pytest.mark.parametrize("centralised", [False, True])
+@pytest.mark.parametrize("sizes", [[1, 2], [7, 5, 4, 3], [784, 50, 10]])
+def test_the_compiled_descent_is_numpys_with_adam(sizes, centralised):
+    """Of five gradients, with a penalty that a bias, if it had one, would show."""
+    plan = PLAN._replace(weight_decay=0.5, centralised=centralised)
+    rng = np.random.default_rng(0)
+    parameters = rng.standard_normal(n_parameters(sizes), np.float32)
+    ours, theirs = (Run(Network(parameters.copy(), sizes, sigmoid), None) for _ in range(2))
+    for step in range(1, 6):
+        gradient = layer_views(rng.standard_normal(parameters.size, np.float32), sizes)
+        ours.step = theirs.step = step
+        compiled_descent.descend(ours, gradient, plan)
+        descend(theirs, gradient, plan)
+    assert not np.allclose(theirs.network.parameters, parameters, atol=0.01)
+    for name, state in theirs.optimizer_state.items():
+        np.testing.assert_allclose(ours.optimizer_state[name], state, rtol=1e-5, atol=1e-6)
+    found, expected = ours.network.parameters, theirs.network.parameters
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_not_adam_or_not_compiled_descends_by_numpy():
+    for script, words, expected in (
+        ("LRS.py", "--compiled", compiled_descent.descend),
+        ("LRS.py", "--compiled --optimizer sgd", None),
+        ("LRS.py", "", None),
+        ("BP.py", "", None),
+    ):
+        assert plan_of(constants_of(script, words.split())).descend is expected
+
+
 # ---------------------------------------------------------------- scripts
 
 
@@ -384,11 +423,16 @@ def test_the_first_run_says_that_it_compiles_and_the_next_does_not(first_run, tm
 def test_the_step_is_compiled_for_networks_of_all_sizes():
     """What prepare() compiles is what any later step takes."""
     compiled.prepare(glr_of(Problem((4, 3, 3)), **LOCAL))
-    kinds = len(compiled.batch_sums.signatures)
+    compiled_descent.prepare()
+    functions = compiled.batch_sums, compiled_descent.move
+    kinds = [len(function.signatures) for function in functions]
     problem = Problem((3, 5, 4, 2), "threshold", "zero_one", sigma=(0.8, 0.5, 0.6))
     glr = glr_of(problem, **LOCAL, **BITS, standardised_loss=True)
-    compiled.gradient(glr, layers_of(problem), Batch(*samples_of(problem)), streams_of(problem, 1))
-    assert len(compiled.batch_sums.signatures) == kinds
+    network = Network(parameters_of(problem), list(problem.sizes), glr.activation)
+    batch = Batch(*samples_of(problem))
+    gradient = compiled.gradient(glr, network.layers, batch, streams_of(problem, 1))
+    compiled_descent.descend(Run(network, None, step=1), gradient.layers, PLAN)
+    assert [len(function.signatures) for function in functions] == kinds
 
 
 def test_a_method_without_loops_is_refused_in_one_line(tmp_path):
