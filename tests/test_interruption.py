@@ -42,7 +42,7 @@ def test_killed_fifty_times_a_run_ends_with_the_same_weights(uninterrupted, tmp_
     while kills < KILLS:
         process = started("LRS.py", *SHORT, "--resume", "--models-dir", tmp_path)
         try:
-            assert process.wait(timeout=rng.uniform(0.2, 1.5)) == 0
+            assert process.wait(timeout=rng.uniform(0.2, 1.0)) == 0
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -23,7 +23,8 @@ def test_the_readme_s_own_activation_and_loss_train(tmp_path):
     readme = (ROOT / "README.md").read_text()
     (command,) = re.findall(r'^python "Train&Test/(LRS\.py" --activation .*)$', readme, re.M)
     words = command.replace('"', "").split()
-    ran = run(*words, "--models-dir", tmp_path / "m", home=tmp_path / "home")
+    few = ("--steps", 3000, "--models-dir", tmp_path / "m")
+    ran = run(*words, *few, home=tmp_path / "home")
     assert ran.returncode == 0, ran.stderr
     _, metadata = saved(tmp_path / "m" / "LRS-rank_digits_seed0.npz")
     assert metadata["activation"] == "staircase"
