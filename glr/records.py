@@ -9,7 +9,6 @@ import io
 import platform
 import sys
 import zlib
-from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 
@@ -140,7 +139,7 @@ def run_metadata(run: Run, constants: SimpleNamespace) -> dict:
         },
         "versions": {
             "python": platform.python_version(),
-            **{package: version(package) for package in USED if package in sys.modules},
+            **{name: sys.modules[name].__version__ for name in USED if name in sys.modules},
         },
     }
 
