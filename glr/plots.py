@@ -22,9 +22,9 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(path: Path, figure: Figure) -> None:
-    """Write the figure as a PNG, whole or not at all."""
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150))
+def save_figure(path: Path, figure: Figure, dpi: int = 150) -> None:
+    """Write the figure as a PNG of so many pixels per inch, whole or not at all."""
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
 
 
 def plain_axes(axes: Axes, lines_of: str = "both") -> None:
