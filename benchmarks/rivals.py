@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -19,10 +20,13 @@ from glr.estimator import glr_gradient
 from glr.losses import cross_entropy
 from glr.network import Activation, Layer, Network, new_network, sigmoid, threshold
 from glr.noise import logistic
+from glr.optimizers import constant
+from glr.optimizers import sgd as plain_sgd
 from glr.passes import GLR, Batch
+from glr.training import Plan, Run
 
 try:
-    from glr import compiled
+    from glr import compiled, compiled_descent
 except ImportError:  # Numba is no requirement
     compiled = None
 
@@ -42,7 +46,7 @@ def random_batch(sizes: list[int], B: int) -> Batch:
 
 
 def sgd(layers: list[Layer], gradient: list[Layer]) -> None:
-    """One step of SGD with an L2 penalty, in place: the same for all but Keras and PyTorch."""
+    """One step of SGD with an L2 penalty, in place, by NumPy."""
     for layer, estimate in zip(layers, gradient, strict=True):
         np.multiply(estimate.W, RATE, out=estimate.W)
         np.multiply(layer.W, 1 - RATE * DECAY, out=layer.W)
@@ -98,9 +102,32 @@ def steps_of(glr: GLR, network: Network, batch: Batch) -> dict[str, Step]:
 
 def step_of(glr: GLR, network: Network, batch: Batch) -> Step:
     """Our estimator's step for a network and a batch."""
-    layers = network.layers
+    layers, descend = network.layers, descent_of(glr, network)
     streams = np.random.Generator(np.random.SFC64(0)).spawn(len(layers))
-    return lambda: sgd(layers, glr_gradient(glr, layers, batch, streams).layers)
+    return lambda: descend(glr_gradient(glr, layers, batch, streams).layers)
+
+
+def descent_of(glr: GLR, network: Network) -> Callable[[list[Layer]], None]:
+    """One step of SGD with an L2 penalty along a gradient: compiled where the gradient is."""
+    if glr.gradient_of_group is None:
+        return partial(sgd, network.layers)
+    run, plan = Run(network, None, step=1), sgd_plan(glr)
+    return lambda gradient: compiled_descent.descend(run, gradient, plan)
+
+
+def sgd_plan(glr: GLR) -> Plan:
+    """The same step of SGD, as training is told it."""
+    return Plan(
+        loss=glr.loss,
+        optimizer=plain_sgd,
+        steps=1,
+        batch_size=128,
+        learning_rate=float(RATE),
+        schedule=constant,
+        weight_decay=float(DECAY),
+        centralised=False,
+        eval_every=1,
+    )
 
 
 def published_gradient(

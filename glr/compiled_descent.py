@@ -1,8 +1,8 @@
-"""A step's descent by Adam compiled by Numba, for COMPILED = True.
+"""A step's descent by Adam or SGD compiled by Numba, for COMPILED = True.
 
-What glr.training.descend does by a dozen passes over all weights, in two. A core takes the inputs
-of the first layer whose gradient it has found itself (glr.compiled): so both are at hand. What that
-saves: benchmarks/results/bench.md, part 7.
+What glr.training.descend does by a dozen passes over all weights, in one, or two if the gradient is
+centralised. A core takes the inputs of the first layer whose gradient it has found itself
+(glr.compiled): so both are at hand. What that saves: benchmarks/results/bench.md, part 7.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numba import njit, prange
 from glr.arrays import Array
 from glr.compiled import ONLY_PRANGE, OPTIONS, PARTS, flat_parameters
 from glr.network import Layer, n_parameters
-from glr.optimizers import MEAN_SHARE, SQUARE_SHARE, adam_factors, adam_state
+from glr.optimizers import MEAN_SHARE, SQUARE_SHARE, Optimizer, adam, adam_factors, adam_state, sgd
 from glr.training import Plan, Run, step_size
 
 f4, i8 = np.float32, np.int64
@@ -24,7 +24,10 @@ compiled = njit(**OPTIONS)
 
 
 class Weights(NamedTuple):
-    """Parameters, their gradient and Adam's two moments: of all layers, flat, or of some rows."""
+    """Parameters, their gradient and Adam's two moments: of all layers, flat, or of some rows.
+
+    SGD has no moments; the gradient stands in their place.
+    """
 
     parameters: Array
     gradient: Array
@@ -33,26 +36,34 @@ class Weights(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """Of Adam at a step, see glr.optimizers.adam; and the penalty's weight decay.
+    """The penalty's weight decay, the step size, and the rest of Adam's, see glr.optimizers.adam.
 
     All are handed over: Numba's cache would not notice that a constant in another file has changed.
     """
 
-    rate: f4
-    epsilon: f4
-    mean_share: f4
-    square_share: f4
     decay: f4
+    rate: f4
+    epsilon: f4 = f4(0)
+    mean_share: f4 = f4(0)
+    square_share: f4 = f4(0)
+
+
+def covers(optimizer: Optimizer) -> bool:
+    """Whether there is a compiled descent by an optimizer."""
+    return optimizer in (adam, sgd)
 
 
 def descend(run: Run, gradient: list[Layer], plan: Plan) -> None:
-    """As glr.training.descend with Adam, up to rounding."""
-    network = run.network
-    mean, square, step = adam_state(network.parameters, run.optimizer_state)
-    weights = Weights(network.parameters, flat_parameters(gradient), mean, square)
-    adam = *adam_factors(step_size(run, plan), step), MEAN_SHARE, SQUARE_SHARE
-    factors = Factors(*adam, f4(plan.weight_decay))
-    move(weights, np.array(network.sizes), plan.centralised, factors)
+    """As glr.training.descend with Adam or SGD, up to rounding."""
+    parameters, flat = run.network.parameters, flat_parameters(gradient)
+    rate, decay = step_size(run, plan), f4(plan.weight_decay)
+    if plan.optimizer is adam:
+        mean, square, step = adam_state(parameters, run.optimizer_state)
+        weights = Weights(parameters, flat, mean, square)
+        factors = Factors(decay, *adam_factors(rate, step), MEAN_SHARE, SQUARE_SHARE)
+    else:
+        weights, factors = Weights(parameters, flat, flat, flat), Factors(decay, f4(rate))
+    move(weights, np.array(run.network.sizes), plan.centralised, factors)
 
 
 @njit(**OPTIONS, parallel=ONLY_PRANGE)
@@ -88,8 +99,8 @@ def move_part(
 @compiled
 def without_decay(factors: Factors) -> Factors:
     """The factors of what is not penalised."""
-    rate, epsilon, mean_share, square_share, _ = factors
-    return Factors(rate, epsilon, mean_share, square_share, f4(0))
+    _, rate, epsilon, mean_share, square_share = factors
+    return Factors(f4(0), rate, epsilon, mean_share, square_share)
 
 
 @compiled
@@ -122,9 +133,18 @@ def add_rows(x: Array, sums: Array) -> None:
 
 @compiled
 def move_rows(rows: Weights, mean_gradient: Array, factors: Factors) -> None:
-    """Change rows (m, n) by Adam, as glr.optimizers.adam; the gradient's mean (n,) is left out."""
+    """Change rows (m, n); the gradient's mean (n,) is left out. Only Adam has a mean's share."""
+    if factors.mean_share > 0:
+        move_by_adam(rows, mean_gradient, factors)
+    else:
+        move_by_sgd(rows, mean_gradient, factors)
+
+
+@compiled
+def move_by_adam(rows: Weights, mean_gradient: Array, factors: Factors) -> None:
+    """As glr.optimizers.adam."""
     parameters, gradient, mean, square = rows
-    rate, epsilon, mean_share, square_share, decay = factors
+    decay, rate, epsilon, mean_share, square_share = factors
     for i in range(len(parameters)):
         for j in range(parameters.shape[1]):
             slope = decay * parameters[i, j] + gradient[i, j] - mean_gradient[j]
@@ -133,7 +153,17 @@ def move_rows(rows: Weights, mean_gradient: Array, factors: Factors) -> None:
             parameters[i, j] -= rate * (mean[i, j] / (math.sqrt(square[i, j]) + epsilon))
 
 
+@compiled
+def move_by_sgd(rows: Weights, mean_gradient: Array, factors: Factors) -> None:
+    """As glr.optimizers.sgd."""
+    parameters, gradient = rows.parameters, rows.gradient
+    for i in range(len(parameters)):
+        for j in range(parameters.shape[1]):
+            slope = factors.decay * parameters[i, j] + gradient[i, j] - mean_gradient[j]
+            parameters[i, j] -= factors.rate * slope
+
+
 def prepare() -> None:
     """Compile the descent, or read it from the disk: now, and not in the time of the first step."""
-    zeros, factors = np.zeros(n_parameters([1, 1]), f4), np.zeros(5, f4)
-    move(Weights(*[zeros] * 4), np.array([1, 1]), False, Factors(*factors))
+    zeros = np.zeros(n_parameters([1, 1]), f4)
+    move(Weights(*[zeros] * 4), np.array([1, 1]), False, Factors(f4(0), f4(0)))

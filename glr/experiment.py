@@ -24,7 +24,6 @@ from glr.models import MAX_BYTES
 from glr.network import Network, n_parameters, new_network, threshold
 from glr.noise import LAWS, check_law
 from glr.npz import MAX_ARRAYS
-from glr.optimizers import adam
 from glr.passes import GLR
 from glr.records import checkpoint_path, evaluated_on, recorded_constants, run_files
 from glr.training import Descent, Evaluation, Plan, Run, train
@@ -129,13 +128,13 @@ def plan_of(constants: SimpleNamespace) -> Plan:
 
 
 def compiled_descent_of(constants: SimpleNamespace) -> Descent | None:
-    """What descends where steps are compiled: for Adam, a compiled one too; else NumPy's."""
-    is_compiled = getattr(constants, "COMPILED", False)  # a constant that BP.py has not
-    if not is_compiled or constants.OPTIMIZER is not adam:
+    """What descends where steps are compiled: a compiled one too, if there is; else NumPy's."""
+    if not getattr(constants, "COMPILED", False):  # a constant that BP.py has not
         return None
     from glr import compiled_descent  # noqa: PLC0415  (no requirement)
 
-    return compiled_descent.descend
+    is_covered = compiled_descent.covers(constants.OPTIMIZER)
+    return compiled_descent.descend if is_covered else None
 
 
 def train_by_glr(constants: SimpleNamespace) -> Run:

@@ -30,6 +30,7 @@ from glr.errors import GLRError
 from glr.estimator import glr_estimator, glr_gradient
 from glr.experiment import plan_of
 from glr.network import Layer, Network, layer_views, n_parameters, sigmoid
+from glr.optimizers import adam, sgd
 from glr.passes import Batch
 from glr.study import constants_of
 from glr.training import Run, descend
@@ -367,11 +368,12 @@ def test_label_without_a_class_is_refused(label):
 # ---------------------------------------------------------------- descent
 
 
+@pytest.mark.parametrize("optimizer", [adam, sgd])
 @pytest.mark.parametrize("centralised", [False, True])
 @pytest.mark.parametrize("sizes", [[1, 2], [7, 5, 4, 3], [784, 50, 10]])
-def test_the_compiled_descent_is_numpys_with_adam(sizes, centralised):
+def test_the_compiled_descent_is_numpys(sizes, centralised, optimizer):
     """Of five gradients, with a penalty that a bias, if it had one, would show."""
-    plan = PLAN._replace(weight_decay=0.5, centralised=centralised)
+    plan = PLAN._replace(weight_decay=0.5, centralised=centralised, optimizer=optimizer)
     rng = np.random.default_rng(0)
     parameters = rng.standard_normal(n_parameters(sizes), np.float32)
     ours, theirs = (Run(Network(parameters.copy(), sizes, sigmoid), None) for _ in range(2))
@@ -381,16 +383,18 @@ def test_the_compiled_descent_is_numpys_with_adam(sizes, centralised):
         compiled_descent.descend(ours, gradient, plan)
         descend(theirs, gradient, plan)
     assert not np.allclose(theirs.network.parameters, parameters, atol=0.01)
+    assert ours.optimizer_state.keys() == theirs.optimizer_state.keys()
     for name, state in theirs.optimizer_state.items():
         np.testing.assert_allclose(ours.optimizer_state[name], state, rtol=1e-5, atol=1e-6)
     found, expected = ours.network.parameters, theirs.network.parameters
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_not_adam_or_not_compiled_descends_by_numpy():
+def test_adagrad_and_what_is_not_compiled_descend_by_numpy():
     for script, words, expected in (
         ("LRS.py", "--compiled", compiled_descent.descend),
-        ("LRS.py", "--compiled --optimizer sgd", None),
+        ("LRS.py", "--compiled --optimizer sgd", compiled_descent.descend),
+        ("LRS.py", "--compiled --optimizer adagrad", None),
         ("LRS.py", "", None),
         ("BP.py", "", None),
     ):
