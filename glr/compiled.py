@@ -111,6 +111,7 @@ class Neurons(NamedTuple):
 
     side_by_side : how many times over a neuron's logits stand in a row of the loops
     words : random bits (n, ·), 32 for a column, or 16 for a bit; neurons begin with a new word
+    chances : of bits, P(x = 1) = F(v/σ), and ⌊65536·P⌋, at most 65535: (2, n, M), else (2, n, 0)
     """
 
     kind: int
@@ -118,6 +119,7 @@ class Neurons(NamedTuple):
     side_by_side: int
     scale: f4
     words: np.ndarray
+    chances: Array
     x: Array
 
 
@@ -518,11 +520,25 @@ def noisy_neurons(step: Step, t: int, tile: int, v: Array, T: int) -> Neurons:
     kind, passes = LOGIT if is_last else step.kind, step.R * step.K if is_last else step.R
     C, most = passes * T, len(v) * passes * step.samples  # most words of a tile
     words = np.empty((len(v), (C + 3) // 4 if kind == BIT else (C + 1) // 2), u8)
-    write_words(step.seeds[t] + u8(tile * most) * GAMMA, words.reshape(-1))
     times = step.side_by_side if t == 0 else 1
-    neurons = Neurons(kind, v, times, step.sigma[t], words, np.empty((len(v), C), f4))
-    write_neurons(neurons, noise_of(neurons))
+    chances, x = chances_of(kind, v, step.sigma[t]), np.empty((len(v), C), f4)
+    neurons = Neurons(kind, v, times, step.sigma[t], words, chances, x)
+    draw_neurons(neurons, step.seeds[t] + u8(tile * most) * GAMMA)
     return neurons
+
+
+@compiled
+def draw_neurons(neurons: Neurons, seed: u8) -> None:
+    """Write words and outputs, row by row: what a row is made of stays in the nearest cache."""
+    rows = long_rows(neurons)
+    noise = np.empty(rows.x.shape[1], f4)
+    for i in range(len(rows.x)):
+        write_words(seed + u8(i * rows.words.shape[1]) * GAMMA, rows.words[i])
+        if neurons.kind == BIT:
+            write_bits(rows, i)
+        else:
+            write_noise(rows, i, noise)
+            write_outputs(rows, i, noise, rows.x[i])
 
 
 @compiled
@@ -540,8 +556,9 @@ def noise_of(neurons: Neurons) -> Array:
 @compiled
 def with_logits(neurons: Neurons, v: Array, noise: Array) -> Neurons:
     """The same neurons with other logits v (n, M), but the same noise (noise_of)."""
-    kind, _, times, scale, words, x = neurons
-    found = Neurons(kind, v, times, scale, words, np.empty(x.shape, f4))
+    kind, _, times, scale, words, _, x = neurons
+    chances = chances_of(kind, v, scale)
+    found = Neurons(kind, v, times, scale, words, chances, np.empty(x.shape, f4))
     write_neurons(found, noise)
     return found
 
@@ -570,7 +587,8 @@ def long_rows(neurons: Neurons) -> Neurons:
         in_row -= 1
     v, x = neurons.v.reshape(n // in_row, in_row * M), neurons.x.reshape(n // in_row, in_row * C)
     words = neurons.words.reshape(n // in_row, -1)
-    return Neurons(neurons.kind, v, neurons.side_by_side, neurons.scale, words, x)
+    chances = neurons.chances.reshape(2, n // in_row, in_row * neurons.chances.shape[2])
+    return Neurons(neurons.kind, v, neurons.side_by_side, neurons.scale, words, chances, x)
 
 
 @compiled
@@ -623,27 +641,22 @@ def write_outputs(neurons: Neurons, i: int, noise: Array, x: Array) -> None:
 
 
 @compiled
-def chances_of(neurons: Neurons, i: int) -> Array:
-    """P(x = 1) = F(v/σ) of neuron i's bits: (M,)."""
-    v, chances = neurons.v[i], np.empty(neurons.v.shape[1], f4)
-    for c in range(len(v)):
-        chances[c] = f4(1) / (f4(1) + exp2(v[c] * (-LOG2_E * BOUND / neurons.scale)))
+def chances_of(kind: int, v: Array, scale: f4) -> Array:
+    """Chances, as Neurons has them, of neurons with logits v (n, M)."""
+    n, M = v.shape
+    chances = np.empty((2, n, M if kind == BIT else 0), f4)
+    for i in range(n):
+        for c in range(chances.shape[2]):
+            chance = f4(1) / (f4(1) + exp2(v[i, c] * (-LOG2_E * BOUND / scale)))
+            chances[0, i, c] = chance
+            chances[1, i, c] = np.floor(min(chance * f4(65536), f4(65535)))
     return chances
-
-
-@compiled
-def levels_of(neurons: Neurons, i: int) -> Array:
-    """⌊65536·F(v/σ)⌋, at most 65535, of neuron i's bits: (M,)."""
-    levels = chances_of(neurons, i)
-    for c in range(len(levels)):
-        levels[c] = np.floor(min(levels[c] * f4(65536), f4(65535)))
-    return levels
 
 
 @compiled
 def write_bits(neurons: Neurons, i: int) -> None:
     """Write 1 where a random 16-bit word of neuron i's is below its level, else 0."""
-    levels, x = repeated(levels_of(neurons, i), neurons.side_by_side), neurons.x[i]
+    levels, x = repeated(neurons.chances[1, i], neurons.side_by_side), neurons.x[i]
     words, M = neurons.words[i].view(np.uint16), len(levels)
     for p in range(len(x) // M):
         for c in range(M):
@@ -667,10 +680,9 @@ def write_bit_scores(neurons: Neurons, weights: Array, delta: Array) -> None:
     row, total = row_of_sums(neurons), np.empty(delta.shape[1], f4)
     write_weighted_sums(np.ones(len(weights), f4), weights, row, total)
     for i in range(len(delta)):
-        levels = levels_of(neurons, i)
         write_weighted_sums(neurons.x[i], weights, row, delta[i])
         for c in range(len(total)):
-            delta[i, c] -= total[c] * (levels[c] * f4(2**-16))
+            delta[i, c] -= total[c] * (neurons.chances[1, i, c] * f4(2**-16))
 
 
 @compiled
@@ -735,7 +747,7 @@ def write_opposites(neurons: Neurons, i: int, change: Array, score: Array) -> No
             change[c] -= x[c]
             score[c] = f4(words[c]) * (SCORE_STEP * f4(0.5))
         return
-    chances = repeated(chances_of(neurons, i), neurons.side_by_side)
+    chances = repeated(neurons.chances[0, i], neurons.side_by_side)
     M = len(chances)
     for p in range(len(x) // M):
         for c in range(M):
