@@ -530,15 +530,17 @@ def noisy_neurons(step: Step, t: int, tile: int, v: Array, T: int) -> Neurons:
 @compiled
 def draw_neurons(neurons: Neurons, seed: u8) -> None:
     """Write words and outputs, row by row: what a row is made of stays in the nearest cache."""
+    if neurons.kind == BIT:
+        write_words(seed, neurons.words.reshape(-1))
+        write_bits(long_rows(neurons))
+        return
     rows = long_rows(neurons)
-    noise = np.empty(rows.x.shape[1], f4)
-    for i in range(len(rows.x)):
+    words, noise, v = rows.words.view(i4), np.empty(rows.x.shape[1], f4), row_of_logits(rows)
+    for i in range(len(words)):
         write_words(seed + u8(i * rows.words.shape[1]) * GAMMA, rows.words[i])
-        if neurons.kind == BIT:
-            write_bits(rows, i)
-        else:
-            write_noise(rows, i, noise)
-            write_outputs(rows, i, noise, rows.x[i])
+        write_noise(words[i], neurons.scale, noise)
+        repeat(rows.v, i, v)
+        write_outputs(neurons.kind, v, noise, rows.x[i])
 
 
 @compiled
@@ -547,9 +549,9 @@ def noise_of(neurons: Neurons) -> Array:
     if neurons.kind == BIT:
         return np.empty((0, 0), f4)
     noise, rows = np.empty(neurons.x.shape, f4), long_rows(neurons)
-    noise_rows = noise.reshape(rows.x.shape)
-    for i in range(len(noise_rows)):
-        write_noise(rows, i, noise_rows[i])
+    words, noise_rows = rows.words.view(i4), noise.reshape(rows.x.shape)
+    for i in range(len(words)):
+        write_noise(words[i], neurons.scale, noise_rows[i])
     return noise
 
 
@@ -567,11 +569,13 @@ def with_logits(neurons: Neurons, v: Array, noise: Array) -> Neurons:
 def write_neurons(neurons: Neurons, noise: Array) -> None:
     """Write the outputs x, by noise_of these neurons."""
     rows = long_rows(neurons)
-    for i in range(len(rows.x)):
-        if neurons.kind == BIT:
-            write_bits(rows, i)
-        else:
-            write_outputs(rows, i, noise.reshape(rows.x.shape)[i], rows.x[i])
+    if neurons.kind == BIT:
+        write_bits(rows)
+        return
+    noise_rows, v = noise.reshape(rows.x.shape), row_of_logits(rows)
+    for i in range(len(noise_rows)):
+        repeat(rows.v, i, v)
+        write_outputs(neurons.kind, v, noise_rows[i], rows.x[i])
 
 
 @compiled
@@ -605,33 +609,38 @@ def write_words(start: u8, words: np.ndarray) -> None:
 
 
 @compiled
-def repeated(row: Array, times: int) -> Array:
-    """The row so many times over."""
-    if times == 1:
-        return row
-    long_row = np.empty(times * len(row), f4)
-    for p in range(times):
-        for c in range(len(row)):
-            long_row[p * len(row) + c] = row[c]
-    return long_row
+def row_of_logits(neurons: Neurons) -> Array:
+    """Memory for a neuron's logits side by side, or for what they have each."""
+    return np.empty(neurons.side_by_side * neurons.v.shape[1], f4)
 
 
 @compiled
-def write_noise(neurons: Neurons, i: int, noise: Array) -> None:
-    """Write σr/log 2, where r = β log((1/β + s)/(1/β − s)), and neuron i's words give s."""
-    words, power = neurons.words[i].view(i4), neurons.scale * BETA
+def repeat(x: Array, i: int, row: Array) -> None:
+    """Write row i of x, side by side as often as it fits."""
+    M = x.shape[1]
+    for p in range(len(row) // M):
+        for c in range(M):
+            row[p * M + c] = x[i, c]
+
+
+@compiled
+def write_noise(words: np.ndarray, scale: f4, noise: Array) -> None:
+    """Write σr/log 2, where r = β log((1/β + s)/(1/β − s)), and signed words of 32 bits give s."""
+    power = scale * BETA
     for c in range(len(noise)):
         s = f4(words[c]) * SCORE_STEP
         noise[c] = power * log2((BOUND + s) / (BOUND - s))
 
 
 @compiled
-def write_outputs(neurons: Neurons, i: int, noise: Array, x: Array) -> None:
-    """Write v + σr, or its sigmoid by powers of 2; noise: σr/log 2."""
-    v = repeated(neurons.v[i], neurons.side_by_side)
+def write_outputs(kind: int, v: Array, noise: Array, x: Array) -> None:
+    """Write v + σr, or its sigmoid by powers of 2, for every M of x (·,) that share v (M,).
+
+    noise : σr/log 2
+    """
     M = len(v)
     for p in range(len(x) // M):
-        if neurons.kind == SIGMOID:
+        if kind == SIGMOID:
             for c in range(M):
                 odds = exp2(-LOG2_E * v[c] - noise[p * M + c])
                 x[p * M + c] = f4(1) / (f4(1) + odds)
@@ -654,13 +663,16 @@ def chances_of(kind: int, v: Array, scale: f4) -> Array:
 
 
 @compiled
-def write_bits(neurons: Neurons, i: int) -> None:
-    """Write 1 where a random 16-bit word of neuron i's is below its level, else 0."""
-    levels, x = repeated(neurons.chances[1, i], neurons.side_by_side), neurons.x[i]
-    words, M = neurons.words[i].view(np.uint16), len(levels)
-    for p in range(len(x) // M):
-        for c in range(M):
-            x[p * M + c] = f4(1) if f4(words[p * M + c]) < levels[c] else f4(0)
+def write_bits(neurons: Neurons) -> None:
+    """Write 1 where a random 16-bit word is below its neuron's level, else 0."""
+    words, levels, x = neurons.words.view(np.uint16), neurons.chances[1], neurons.x
+    row = row_of_logits(neurons)
+    M = len(row)
+    for i in range(len(x)):
+        repeat(levels, i, row)
+        for p in range(x.shape[1] // M):
+            for c in range(M):
+                x[i, p * M + c] = f4(1) if f4(words[i, p * M + c]) < row[c] else f4(0)
 
 
 @compiled
@@ -669,49 +681,46 @@ def write_scores(neurons: Neurons, weights: Array, delta: Array) -> None:
     if neurons.kind == BIT:
         write_bit_scores(neurons, weights * BOUND, delta)
         return
-    row, weights = row_of_sums(neurons), weights * SCORE_STEP
-    for i in range(len(delta)):
-        write_weighted_sums(neurons.words[i].view(i4), weights, row, delta[i])
+    times, weights = neurons.side_by_side, weights * SCORE_STEP
+    write_weighted_sums(neurons.words.view(i4), weights, times, delta)
 
 
 @compiled
 def write_bit_scores(neurons: Neurons, weights: Array, delta: Array) -> None:
     """Write Σ weight·(x − level/65536) of bits x, (3), whose level the passes share."""
-    row, total = row_of_sums(neurons), np.empty(delta.shape[1], f4)
-    write_weighted_sums(np.ones(len(weights), f4), weights, row, total)
+    times, total = neurons.side_by_side, np.empty((1, delta.shape[1]), f4)
+    write_weighted_sums(np.ones((1, len(weights)), f4), weights, times, total)
+    write_weighted_sums(neurons.x, weights, times, delta)
     for i in range(len(delta)):
-        write_weighted_sums(neurons.x[i], weights, row, delta[i])
-        for c in range(len(total)):
-            delta[i, c] -= total[c] * (neurons.chances[1, i, c] * f4(2**-16))
+        for c in range(delta.shape[1]):
+            delta[i, c] -= total[0, c] * (neurons.chances[1, i, c] * f4(2**-16))
 
 
 @compiled
-def row_of_sums(neurons: Neurons) -> Array:
-    """Memory for sums over passes, as many times over as the logits stand side by side."""
-    return np.empty(neurons.side_by_side * neurons.v.shape[1], f4)
+def write_weighted_sums(x: np.ndarray, weights: Array, times: int, sums: Array) -> None:
+    """Write Σ weight·x (n, columns) over the passes that share a logit: (n, M).
+
+    The sums of passes that stand side by side, so many times over, are found apart and added up.
+    """
+    n, M = sums.shape
+    row = np.empty(times * M, f4)
+    for i in range(n):
+        row[:] = 0
+        for p in range(len(weights) // len(row)):
+            for c in range(len(row)):
+                row[c] += weights[p * len(row) + c] * f4(x[i, p * len(row) + c])
+        write_sums_of_parts(row, sums, i)
 
 
 @compiled
-def write_weighted_sums(x: np.ndarray, weights: Array, row: Array, sums: Array) -> None:
-    """Write Σ weight·x over the passes that share a logit: (M,), by sums of long rows."""
-    M = len(row)
-    into = sums if len(sums) == M else row
-    into[:] = 0
-    for p in range(len(weights) // M):
+def write_sums_of_parts(row: Array, sums: Array, i: int) -> None:
+    """Write the sums of what stands side by side in a row, as row i of sums (n, M)."""
+    M = sums.shape[1]
+    for c in range(M):
+        sums[i, c] = row[c]
+    for p in range(1, len(row) // M):
         for c in range(M):
-            into[c] += weights[p * M + c] * f4(x[p * M + c])
-    if len(sums) < M:
-        write_sums_of_parts(row, sums)
-
-
-@compiled
-def write_sums_of_parts(row: Array, sums: Array) -> None:
-    """Write the sums of what stands in a row as `repeated` has it."""
-    M = len(sums)
-    sums[:] = 0
-    for p in range(len(row) // M):
-        for c in range(M):
-            sums[c] += row[p * M + c]
+            sums[i, c] += row[p * M + c]
 
 
 @compiled
@@ -719,7 +728,7 @@ def write_local_scores(
     neurons: Neurons, weights: Array, output: Output, effect: Array, delta: Array
 ) -> None:
     """Write Σ weight·(4), or of bits (5); effect (n, n_out): of neurons' outputs on the logits."""
-    rows, C, row = long_rows(neurons), neurons.x.shape[1], row_of_sums(neurons)
+    rows, C, row = long_rows(neurons), neurons.x.shape[1], row_of_logits(neurons)
     M, m, output = len(row), len(neurons.x) // len(rows.x), by_draws(output, C)
     score, difference = np.empty((m, C), f4), np.empty((m, C), f4)
     for first in range(0, len(delta), m):
@@ -732,27 +741,28 @@ def write_local_scores(
                 for c in range(M):
                     k = p * M + c
                     row[c] += weights[k] * score[i, k] * difference[i, k]
-            write_sums_of_parts(row, delta[first + i])
+            write_sums_of_parts(row, delta, first + i)
 
 
 @compiled
 def write_opposites(neurons: Neurons, i: int, change: Array, score: Array) -> None:
     """Write what the opposite noise or bit adds to neuron i's x; and s·P(x | x or its opposite)."""
-    x = neurons.x[i]
+    x, row = neurons.x[i], row_of_logits(neurons)
     if neurons.kind != BIT:
-        write_noise(neurons, i, score)
-        write_outputs(neurons, i, -score, change)
         words = neurons.words[i].view(i4)
+        write_noise(words, neurons.scale, score)
+        repeat(neurons.v, i, row)
+        write_outputs(neurons.kind, row, -score, change)
         for c in range(len(x)):
             change[c] -= x[c]
             score[c] = f4(words[c]) * (SCORE_STEP * f4(0.5))
         return
-    chances = repeated(neurons.chances[0, i], neurons.side_by_side)
-    M = len(chances)
+    repeat(neurons.chances[0], i, row)
+    M = len(row)
     for p in range(len(x) // M):
         for c in range(M):
             change[p * M + c] = f4(1) - f4(2) * x[p * M + c]
-            density = BOUND * chances[c] * (f4(1) - chances[c])
+            density = BOUND * row[c] * (f4(1) - row[c])
             score[p * M + c] = -change[p * M + c] * density
 
 
@@ -815,9 +825,7 @@ def score_differences(drawn: Neurons, again: Neurons) -> Array:
 @compiled
 def write_sums_of_scores(neurons: Neurons, weights: Array, scores: Array, delta: Array) -> None:
     """Write Σ weight·score over the passes that share a logit, shaped as the logits (n, M)."""
-    row = row_of_sums(neurons)
-    for i in range(len(delta)):
-        write_weighted_sums(scores[i], weights, row, delta[i])
+    write_weighted_sums(scores, weights, neurons.side_by_side, delta)
 
 
 @compiled
