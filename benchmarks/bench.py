@@ -7,7 +7,7 @@
 Parts: 1 the published algorithm, 2 backpropagation, 3 the floor, 4 precision per second,
 5 time to the published accuracy, 6 growth, 7 what each choice made for speed saves. All are ratios
 of medians, the two sides measured in turns within one run, but for part 5, which is one training
-run each. In parts 1 to 5 ours is also timed compiled, if Numba is installed.
+run each. In parts 1 to 5 ours is also timed compiled, its descent too, if Numba is installed.
 """
 
 from __future__ import annotations
