@@ -92,6 +92,22 @@ def test_numpy_backpropagation_descends_the_numerical_gradient(monkeypatch):
     np.testing.assert_allclose(found, slopes + penalty, atol=1e-4)
 
 
+def test_our_compiled_step_descends_as_the_others_do(monkeypatch):
+    """Once along the same gradient, with a penalty and a step that show."""
+    pytest.importorskip("glr.compiled_descent", exc_type=ImportError)
+    monkeypatch.setattr(rivals, "RATE", np.float32(0.5))
+    monkeypatch.setattr(rivals, "DECAY", np.float32(0.3))
+    glr = rivals.plain_glr(sigmoid, len(SIZES) - 1, R)
+    networks = [new_network(SIZES, sigmoid, np.random.default_rng(0)) for _ in rivals.WAYS]
+    for network, way in zip(networks, rivals.WAYS.values(), strict=True):
+        gradient = np.random.default_rng(1).standard_normal(network.parameters.size, np.float32)
+        descend = rivals.descent_of(replace(glr, gradient_of_group=way), network)
+        descend(layer_views(gradient, SIZES))
+    ours, compiled = (network.parameters for network in networks)
+    np.testing.assert_allclose(compiled, ours, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(ours, new_network(SIZES, sigmoid, np.random.default_rng(0)).parameters)
+
+
 def test_rivals_run_without_our_settings_of_memory_and_blas():
     """Their processes import what ours is made of: none of that may set anything."""
     code = (
