@@ -435,7 +435,9 @@ def test_the_step_is_compiled_for_networks_of_all_sizes():
     network = Network(parameters_of(problem), list(problem.sizes), glr.activation)
     batch = Batch(*samples_of(problem))
     gradient = compiled.gradient(glr, network.layers, batch, streams_of(problem, 1))
-    compiled_descent.descend(Run(network, None, step=1), gradient.layers, PLAN)
+    for optimizer in (adam, sgd):
+        plan = PLAN._replace(optimizer=optimizer)
+        compiled_descent.descend(Run(network, None, step=1), gradient.layers, plan)
     assert [len(function.signatures) for function in functions] == kinds
 
 
