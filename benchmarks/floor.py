@@ -97,7 +97,8 @@ def compiled_parts(sizes: list[int], activation: Activation, R: int, B: int) -> 
 
     layers = new_network(sizes, activation, np.random.default_rng(0)).layers
     streams = np.random.Generator(np.random.SFC64(0)).spawn(len(layers))
-    step = compiled.step_of(plain_glr(activation, len(layers), R), layers, B, streams)
+    y = np.zeros(B, np.int64)
+    step = compiled.step_of(plain_glr(activation, len(layers), R), layers, y, streams)
     tiles, columns = -(-B // step.samples), R * step.samples
     n_in, n = sizes[:2]
     first = _ones((B, n_in), (n_in, n), (compiled.PARTS, B, n), (n, B), (n_in, n))

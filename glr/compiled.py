@@ -23,14 +23,19 @@ changed in another would go unnoticed.
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from llvmlite import ir
 from llvmlite.binding import add_symbol, get_host_cpu_features
-from numba import config, njit, prange, set_num_threads, types
+from numba import cfunc, config, njit, prange, set_num_threads, typeof, types
+from numba.core import cgutils
+from numba.core.ccallback import CFunc
 from numba.core.dispatcher import Dispatcher
-from numba.extending import get_cython_function_address
+from numba.core.typing import Signature
+from numba.extending import get_cython_function_address, intrinsic
 
 from glr.arrays import Array
 from glr.errors import GLRError
@@ -41,6 +46,7 @@ from glr.noise import LOGISTIC_SCALE, UNIFORM_STEP, logistic
 from glr.passes import GLR, Batch, Streams
 
 f4, i4, i8, u8 = np.float32, np.int32, np.int64, np.uint64
+FIRST = i8(0)  # layer or draw: for a literal 0, Numba compiles what it goes to another time
 PARTS = 2  # of the inputs or of the batch, which two cores share out: v[0] + v[1]
 CORES = min(PARTS, config.NUMBA_NUM_THREADS)
 TILE_COLUMNS = 1280  # passes × samples of a tile, as in glr.passes.piece_size, or more if need be
@@ -71,20 +77,20 @@ class Step(NamedTuple):
     """What all tiles share: the network, and what of a GLR the loops ask.
 
     sizes : n_0 … n_T; parameters : of all layers, flat (glr.network.layer_views)
-    seeds : of each layer's random words; samples : in a tile; B : in the batch
-    side_by_side : of the first layer's Neurons
+    y : labels (B,); seeds : of each layer's random words
+    samples : in a tile; side_by_side : of the first layer's Neurons
     """
 
     sizes: np.ndarray
     parameters: Array
     sigma: Array
+    y: np.ndarray
     seeds: np.ndarray
     kind: int
     R: int
     K: int
     samples: int
     side_by_side: int
-    B: int
     is_zero_one: bool
     local_differences: bool
     redraws: int
@@ -174,26 +180,26 @@ def gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> G
             "score, cross-entropy or the 0-1 loss, and logistic noise on the logits of all layers "
             "at once; set it to False"
         )
-    y = np.asarray(batch.y, np.int64)
-    step = step_of(glr, layers, y.size, streams)
-    sums, risk = batch_sums(step, np.ascontiguousarray(batch.x.T), y)
+    make_callable()
+    step = step_of(glr, layers, batch.y, streams)
+    sums, risk = batch_sums(step, np.ascontiguousarray(batch.x.T))
     return Gradient(layer_views(sums, step.sizes.tolist()), risk)
 
 
-def step_of(glr: GLR, layers: list[Layer], B: int, streams: Streams) -> Step:
-    """A step of a batch of B samples, as the loops are told it."""
-    samples = tile_samples(glr.replicates, B)
+def step_of(glr: GLR, layers: list[Layer], y: np.ndarray, streams: Streams) -> Step:
+    """A step of a batch with labels y (B,), as the loops are told it."""
+    samples = tile_samples(glr.replicates, len(y))
     return Step(
         sizes=np.array([len(layers[0].W), *(b.size for _, b in layers)]),
         parameters=flat_parameters(layers),
         sigma=np.array(glr.sigma, f4),
+        y=np.array(y, np.int64),
         seeds=np.array([stream.bit_generator.random_raw() for stream in streams], u8),
         kind=BIT if glr.activation is threshold else SIGMOID,
         R=glr.replicates,
         K=glr.output_draws,
         samples=samples,
         side_by_side=math.gcd(glr.replicates, max(1, SHORT_ROW // samples)),
-        B=B,
         is_zero_one=glr.loss is zero_one,
         local_differences=glr.local_differences,
         redraws=glr.redraws,
@@ -206,7 +212,8 @@ def flat_parameters(layers: list[Layer]) -> Array:
     """The vector that the layers are all the views of (glr.network.layer_views), or a copy."""
     parts = [part for layer in layers for part in layer]
     flat, n = parts[0].base, sum(part.size for part in parts)
-    if flat is not None and flat.shape == (n,) and all(part.base is flat for part in parts):
+    is_vector = flat is not None and flat.shape == (n,) and flat.flags.carray
+    if is_vector and all(part.base is flat for part in parts):
         return flat
     return np.concatenate([part.ravel() for part in parts])
 
@@ -219,7 +226,7 @@ def tile_samples(replicates: int, B: int) -> int:
 
 
 @njit(**OPTIONS, parallel=ONLY_PRANGE)
-def batch_sums(step: Step, x: Array, y: np.ndarray) -> tuple[Array, float]:
+def batch_sums(step: Step, x: Array) -> tuple[Array, float]:
     """The flat gradient of all layers, and the mean loss; samples are the rows of x (B, n_0).
 
     All passes share x: its products are one before the noise, and one after the sum over passes.
@@ -227,27 +234,27 @@ def batch_sums(step: Step, x: Array, y: np.ndarray) -> tuple[Array, float]:
     core has what it wrote itself at hand; in between they share out the samples.
     """
     # Else the loops would read beside the array; and an error in prange is lost on the way.
-    if y.min() < 0 or y.max() >= step.sizes[-1]:
+    if step.y.min() < 0 or step.y.max() >= step.sizes[-1]:
         raise IndexError("a label names no class of the logits")
-    n, n_later = step.sizes[1], len(step.parameters) - layer_slice(step, 0).stop
-    v, delta = np.empty((PARTS, step.B, n), f4), np.empty((n, step.B), f4)
+    B, n, n_later = len(step.y), step.sizes[1], len(step.parameters) - layer_slice(step, FIRST).stop
+    v, delta = np.empty((PARTS, B, n), f4), np.empty((n, B), f4)
     shared = Shared(v, delta, np.empty((PARTS, n_later), f4), np.zeros(PARTS))
     sums = np.empty(len(step.parameters), f4)
     # i8, since prange counts in u8 where range does not: all would be compiled twice.
     for part in prange(PARTS):
         write_first_products(step, i8(part), x, shared.v[part])
     for part in prange(PARTS):
-        write_tiles(step, i8(part), y, shared)
+        write_tiles(step, i8(part), shared)
     for part in prange(PARTS):
         write_first_sums(step, i8(part), x, shared.delta, sums)
         write_later_sums(step, i8(part), shared.later, sums)
-    return sums, shared.losses.sum() / (step.B * step.R * step.K)
+    return sums, shared.losses.sum() / (B * step.R * step.K)
 
 
 @compiled
 def write_first_products(step: Step, part: int, x: Array, v: Array) -> None:
     """Write xW of a part of the inputs: (B, n)."""
-    W, _ = layer_of(step, 0)
+    W, _ = layer_of(step, FIRST)
     first, end = part_of(x.shape[1], part)
     write_product(x[:, first:end], W[first:end], v)
 
@@ -259,22 +266,24 @@ def part_of(n: int, part: int, parts: int = PARTS) -> tuple[int, int]:
 
 
 @compiled
-def write_tiles(step: Step, part: int, y: np.ndarray, shared: Shared) -> None:
+def n_tiles(step: Step) -> int:
+    """The number of tiles in a batch."""
+    return (len(step.y) + step.samples - 1) // step.samples
+
+
+@compiled
+def write_tiles(step: Step, part: int, shared: Shared) -> None:
     """Write what follows from a part's samples."""
-    first, end = part_of((step.B + step.samples - 1) // step.samples, part)
+    first, end = part_of(n_tiles(step), part)
     shared.later[part] = 0
     for tile in range(first, end):
-        own = slice(tile * step.samples, min((tile + 1) * step.samples, step.B))
-        v = first_logits(step, shared.v[:, own])
-        delta, losses = write_tile(step, tile, v, y[own], shared.later[part])
-        shared.delta[:, own] = delta
-        shared.losses[part] += losses
+        call_write_tile(step, part, tile, shared)
 
 
 @compiled
 def first_logits(step: Step, v: Array) -> Array:
     """Logits xW + b (n, T) of the first layer, from their parts (PARTS, T, n)."""
-    _, b = layer_of(step, 0)
+    _, b = layer_of(step, FIRST)
     logits = np.empty((v.shape[2], v.shape[1]), f4)
     for i in range(len(logits)):
         for c in range(logits.shape[1]):
@@ -297,7 +306,7 @@ def write_first_sums(step: Step, part: int, x: Array, delta: Array, sums: Array)
 def write_later_sums(step: Step, part: int, later: Array, sums: Array) -> None:
     """Write the later layers' sums, whose parts are (PARTS, ·): a part of them."""
     first, end = part_of(later.shape[1], part)
-    own = sums[layer_slice(step, 0).stop :]
+    own = sums[layer_slice(step, FIRST).stop :]
     own[first:end] = later[0, first:end] + later[1, first:end]
 
 
@@ -308,6 +317,13 @@ def layer_slice(step: Step, t: int) -> slice:
     for u in range(t):
         first += (step.sizes[u] + 1) * step.sizes[u + 1]
     return slice(first, first + (step.sizes[t] + 1) * step.sizes[t + 1])
+
+
+@compiled
+def later_sums(step: Step, t: int, later: Array) -> Array:
+    """Layer t's sums among those of all later layers than the first."""
+    own, skipped = layer_slice(step, t), layer_slice(step, FIRST).stop
+    return later[own.start - skipped : own.stop - skipped]
 
 
 @compiled
@@ -413,17 +429,14 @@ def sum_of(row: Array) -> float:
     return total
 
 
-@compiled
-def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> tuple[Array, float]:
-    """Σ weight·s of the first layer (n, M), to be multiplied with x, and the losses' sum.
-
-    v : logits (n, M) of the first layer; later : the later layers' sums, which are added to
-    """
+def write_tile(step: Step, part: int, tile: int, shared: Shared) -> None:
+    """Write what follows from the samples of one of a part's tiles. See call_write_tile."""
+    own = slice(tile * step.samples, min((tile + 1) * step.samples, len(step.y)))
+    v, y = first_logits(step, shared.v[:, own]), step.y[own]
     last, layers = len(step.sigma) - 1, forward_passes(step, tile, v, len(y))
     output = output_of(layers[last].x, y, step.is_zero_one)
     losses = output.losses[0]
     unit = standard_units(losses, len(y)) if step.standardised else np.ones(len(y), f4)
-    delta, skipped = v, layer_slice(step, 0).stop
     for t in range(last, -1, -1):
         neurons = layers[t]
         delta = np.empty(neurons.v.shape, f4)
@@ -438,9 +451,48 @@ def write_tile(step: Step, tile: int, v: Array, y: np.ndarray, later: Array) -> 
         else:
             write_scores(neurons, weights, delta)
         if t > 0:
-            own = layer_slice(step, t)
-            add_sums(layers[t - 1].x, delta, later[own.start - skipped : own.stop - skipped])
-    return delta, np.float64(sum_of(losses))
+            add_sums(layers[t - 1].x, delta, later_sums(step, t, shared.later[part]))
+        else:
+            shared.delta[:, own] = delta
+    shared.losses[part] += np.float64(sum_of(losses))
+
+
+def types_of_write_tile() -> Signature:
+    """The types of write_tile's arguments, by examples; it returns nothing."""
+    counts, floats, words = np.zeros(1, np.int64), np.zeros(1, f4), np.zeros(1, u8)
+    step = Step(counts, floats, floats, counts, words, *[1] * 5, True, True, 1, True, True)
+    matrix = np.zeros((1, 1), f4)
+    shared = Shared(np.zeros((PARTS, 1, 1), f4), matrix, matrix, np.zeros(PARTS))
+    return types.none(*map(typeof, (step, 1, 1, shared)))
+
+
+TYPES_OF_WRITE_TILE = types_of_write_tile()
+
+
+@cache
+def make_callable() -> CFunc:
+    """Compile write_tile by itself, or read it from the disk, for call_write_tile to find."""
+    function = cfunc(TYPES_OF_WRITE_TILE, **OPTIONS)(write_tile)
+    add_symbol("glr_write_tile", function.address)
+    return function
+
+
+@intrinsic
+def call_write_tile(typing, step, part, tile, shared):
+    """Call write_tile by its name in LLVM.
+
+    A compiled function that is called else is compiled again with what calls it, and Numba makes
+    three functions of a parallel loop: this saves a third of the time of compiling.
+    """
+
+    def call(context, builder, signature, arguments):
+        kinds = [context.get_value_type(kind) for kind in signature.args]
+        kind = ir.FunctionType(context.get_value_type(types.none), kinds)
+        function = cgutils.get_or_insert_function(builder.module, kind, "glr_write_tile")
+        builder.call(function, arguments)
+        return context.get_dummy_value()
+
+    return TYPES_OF_WRITE_TILE, call
 
 
 @compiled
@@ -458,7 +510,7 @@ def is_redrawn(step: Step, t: int) -> bool:
 @compiled
 def forward_passes(step: Step, tile: int, v: Array, T: int) -> list[Neurons]:
     """The noisy neurons of all layers; the first one's logits are v."""
-    layers = [noisy_neurons(step, 0, tile, v, T)]
+    layers = [noisy_neurons(step, FIRST, tile, v, T)]
     for t in range(1, len(step.sigma)):
         layers.append(noisy_neurons(step, t, tile, logits_of(step, t, layers[t - 1].x), T))
     return layers
@@ -493,7 +545,7 @@ def pass_weights(step: Step, t: int, losses: Array, columns: int, unit: Array) -
         for p in range(passes):
             for b in range(T):
                 mean[b] += weights[p * T + b] / f4(passes)
-    shares = factor / (unit * f4(passes * step.B))
+    shares = factor / (unit * f4(passes * len(step.y)))
     for p in range(passes):
         for b in range(T):
             weights[p * T + b] = (weights[p * T + b] - mean[b]) * shares[b]
@@ -769,7 +821,7 @@ def write_opposites(neurons: Neurons, i: int, change: Array, score: Array) -> No
 @compiled
 def redrawn_scores(step: Step, t: int, tile: int, layers: list[Neurons], output: Output) -> Array:
     """½(s − s′)(L − L′) of layer t's neurons, (6): (n, C); L′ is the mean over the output draws."""
-    T, tiles = len(output.y), (step.B + step.samples - 1) // step.samples
+    T, tiles = len(output.y), n_tiles(step)
     again = noisy_neurons(step, t, tiles + tile, layers[t].v, T)  # words that no tile has
     scores, change = score_differences(layers[t], again), again.x - layers[t].x
     (W, _), n, C = layer_of(step, t + 1), len(change), change.shape[1]
@@ -839,7 +891,7 @@ def output_of(z: Array, y: np.ndarray, is_zero_one: bool) -> Output:
         for b in range(T):
             own[0, p * T + b] = z[y[b], p * T + b]
     output = Output(z.reshape(n_out, 1, C), own, no_change.losses, y, is_zero_one)
-    write_losses(output, 0, no_change)
+    write_losses(output, FIRST, no_change)
     return output
 
 
