@@ -2,6 +2,7 @@
 
 import csv
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+
+from glr.constants import script_constants
+from glr.perturbation import write_attacks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,6 +29,12 @@ def run(script, *words, cwd=ROOT, home=ROOT, env=None):
     """The finished process of `python script words`."""
     words = command(script, *words, home=home)
     return subprocess.run(words, cwd=cwd, env=env, text=True, capture_output=True, check=False)
+
+
+def attack(*words):
+    """As `python generate_adv.py words`, in this process: TensorFlow takes seconds to import."""
+    script = runpy.run_path(command("generate_adv.py")[1])
+    write_attacks(script_constants(script, [*map(str, words)]))
 
 
 def started(script, *words):

@@ -20,7 +20,8 @@ def test_a_script_edited_while_it_runs_records_what_it_began_with(edit, tmp_path
     script = home / "Train&Test" / "LRS.py"
     source = script.read_text().replace("\n# -----", f"\n{OWN}\n# -----", 1)
     script.write_text(source)
-    words = ("--activation", "staircase", "--steps", 1500, "--models-dir", tmp_path)
+    words = ("--activation", "staircase", "--steps", 300, "--eval-every", 100)
+    words = (*words, "--models-dir", tmp_path)
     with subprocess.Popen(command("LRS.py", *words, home=home), stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         script.unlink() if edit is None else script.write_text(edit.format(source))

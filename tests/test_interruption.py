@@ -126,14 +126,14 @@ def test_a_run_under_nohup_outlives_its_terminal(tmp_path):
 @pytest.mark.parametrize("script", ["LRTZ.py", "BP.py"])
 def test_a_stopped_run_continues_to_the_same_weights(script, tmp_path):
     """Stopped between two evaluations, with Gaussian noise, whose generator keeps half-words."""
-    words = ("--steps", 1500, "--eval-every", 400, "--noise", "gaussian", "--sigma", 1)
+    words = ("--steps", 900, "--eval-every", 200, "--noise", "gaussian", "--sigma", 1)
     name = f"{script.removesuffix('.py')}_digits_seed0"
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(script, *words, "--models-dir", whole).returncode == 0
     process = subprocess.Popen(
         command(script, *words, "--models-dir", parts), text=True, stdout=subprocess.PIPE
     )
-    assert process.stdout.readline().startswith("step 400/1500")
+    assert process.stdout.readline().startswith("step 200/900")
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert process.returncode == 130

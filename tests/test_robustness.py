@@ -8,7 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from processes import ROOT, command, run, saved
+from processes import ROOT, attack, command, run, saved
 
 from glr.data import load_dataset
 from glr.models import load_model, save_model
@@ -50,6 +50,13 @@ def chain(tmp_path_factory):
         assert ran.returncode == 0, ran.stderr
         printed[script] = ran.stdout
     return home, env, trained, printed
+
+
+@pytest.fixture
+def in_the_chain_s_places(chain, monkeypatch):
+    """This process in the environment of the chain."""
+    for name, place in chain[1].items():
+        monkeypatch.setenv(name, place)
 
 
 def test_the_chain_writes_samples_results_and_pictures(chain):
@@ -109,21 +116,20 @@ def test_the_printed_table_has_models_conditions_and_controls(chain):
     assert "in points: LRS" in printed
 
 
-def test_white_box_attack_on_a_threshold_network_says_what_it_followed(chain):
+@pytest.mark.usefixtures("in_the_chain_s_places")
+def test_white_box_attack_on_a_threshold_network_says_what_it_followed(chain, capsys):
     home, env, *_ = chain
-    model = home / "models" / "LRT_digits_seed0.npz"
-    ran = run("generate_adv.py", "--target", model, "--images", 20, env=env)
-    assert ran.returncode == 0, ran.stderr
-    assert "true input gradient is zero everywhere" in ran.stderr
+    attack("--target", home / "models" / "LRT_digits_seed0.npz", "--images", 20)
+    assert "true input gradient is zero everywhere" in capsys.readouterr().err
     assert (home / "data/digits/adversarial/fgsm_LRT-seed0_eps0.1.npz").exists()
     ran = run("testAdv.py", "--samples", "fgsm_LRT-seed0_eps0.1", env=env)
     assert ran.returncode == 0, ran.stderr
     assert "fgsm on LRT-seed0 ε 0.1" in ran.stdout
 
 
-def test_zero_gradients_are_reported_and_not_called_robustness(chain, tmp_path):
+@pytest.mark.usefixtures("in_the_chain_s_places")
+def test_zero_gradients_are_reported_and_not_called_robustness(tmp_path, capsys):
     """A saturated network: logits of ±1000 leave no gradient in float32."""
-    _, env, *_ = chain
     network = new_network([64, 50, 10], sigmoid, np.random.default_rng(0))
     network.layers[1].b[0] = 1000
     metadata = {
@@ -132,23 +138,22 @@ def test_zero_gradients_are_reported_and_not_called_robustness(chain, tmp_path):
         "constants": {"NAME": "flat", "SEED": 0},
     }
     save_model(tmp_path / "flat.npz", network, metadata)
-    ran = run("generate_adv.py", "--target", tmp_path / "flat.npz", "--images", 30, env=env)
-    assert ran.returncode == 0, ran.stderr
-    assert "% of the followed gradients are exactly zero" in ran.stderr
-    assert "not robustness" in ran.stderr
+    attack("--target", tmp_path / "flat.npz", "--images", 30)
+    said = capsys.readouterr().err
+    assert "% of the followed gradients are exactly zero" in said
+    assert "not robustness" in said
     metadata = {"attack": "fgsm", "target": "flat-seed0", "zero_gradient_share": 0.25}
     assert blind_spot(metadata).startswith("Note: fgsm on flat-seed0 left 25.00 % of the samples")
 
 
-@pytest.mark.parametrize("attack", sorted(ATTACKS.keys() - {"fgsm"}))
-def test_other_attacks_write_samples_in_range(attack, chain):
-    home, env, *_ = chain
+@pytest.mark.usefixtures("in_the_chain_s_places")
+@pytest.mark.parametrize("name", sorted(ATTACKS.keys() - {"fgsm"}))
+def test_other_attacks_write_samples_in_range(name, chain):
+    home, *_ = chain
     model = home / "models" / "LRS_digits_seed0.npz"
-    words = ("--attack", attack, "--target", model, "--images", 12, "--queries", 20)
-    ran = run("generate_adv.py", *words, env=env)
-    assert ran.returncode == 0, ran.stderr
-    suffix = "_eps0.1" if ATTACKS[attack].has_epsilon else ""
-    path = home / f"data/digits/adversarial/{attack}_LRS-seed0{suffix}.npz"
+    attack("--attack", name, "--target", model, "--images", 12, "--queries", 20)
+    suffix = "_eps0.1" if ATTACKS[name].has_epsilon else ""
+    path = home / f"data/digits/adversarial/{name}_LRS-seed0{suffix}.npz"
     with np.load(path, allow_pickle=False) as arrays:
         x, x_adv = arrays["x"], arrays["x_adv"]
     assert x_adv.shape == (12, 64)

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from processes import ROOT, run
+from processes import ROOT, attack, run
 
 from glr.data import load_dataset
 from glr.evaluation import PRETRAINED
@@ -75,7 +75,7 @@ def test_calibration_shows_what_each_network_keeps_of_the_attack_s_own_samples(
     places = ("--dataset", "digits", "--models-dir", tmp_path / "models", "--data-dir", tmp_path)
     words = ("--names", "LRT", "BP", "--seeds", 1, "--penalties", 8)
     assert run("calibrate.py", *places, *words).returncode == 0
-    assert run("generate_adv.py", *places, "--attack", "lbfgs", "--penalty", 8).returncode == 0
+    attack(*places, "--attack", "lbfgs", "--penalty", 8)
     header, _, line, published = (tmp_path / "penalties.md").read_text().splitlines()
     samples = load_samples(tmp_path / "digits" / "adversarial" / "lbfgs.npz", DIGITS)
     kept = [

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from processes import run
+from processes import attack, run
 
 from glr import pages, whitebox
 from glr.data import Dataset
@@ -134,7 +134,7 @@ def test_a_whole_run_is_written_to_the_page_and_another_beside_it(tmp_path, monk
     assert (page.parent / "whitebox.png").exists()
 
 
-def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, monkeypatch):
+def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, monkeypatch, capsys):
     for place in ("DATA", "MODELS", "RESULTS"):
         monkeypatch.setenv(f"GLR_{place}_DIR", str(tmp_path / place.lower()))
     (tmp_path / "models").mkdir()
@@ -151,10 +151,11 @@ def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, m
     shown = dict(zip(whitebox.COLUMNS, map(float, cells), strict=True))
     assert shown[whitebox.WORST] <= min(shown.values())
     target = PRETRAINED / "LRTZ_digits_seed0.npz"
-    for attack in ("pgd", "square"):
-        ran = run("generate_adv.py", "--attack", attack, "--target", target, *of_both)
-        before, after = re.search(r"accuracy (\S+) → (\S+) % of 50;", ran.stdout).groups()
-        assert (shown["clean"], shown[attack]) == (float(before), float(after)), attack
+    for name in ("pgd", "square"):
+        attack("--attack", name, "--target", target, *of_both)
+        said = capsys.readouterr().out
+        before, after = re.search(r"accuracy (\S+) → (\S+) % of 50;", said).groups()
+        assert (shown["clean"], shown[name]) == (float(before), float(after)), name
 
 
 @pytest.mark.parametrize("words", ["--names LRX", "--names --datasets digits"])
