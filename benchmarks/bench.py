@@ -17,7 +17,9 @@ import inspect
 import sys
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -33,6 +35,7 @@ from rivals import (
     PAPER,
     WAYS,
     Step,
+    compiled,
     glr_step,
     glr_steps,
     keras_step,
@@ -317,10 +320,27 @@ def savings(repeats: int) -> list[Comparison]:
         times = [(own_process_ms(with_settings), own_process_ms(step)) for _ in range(PROCESSES)]
         ours, theirs = (median(ms) for ms in zip(*times, strict=True))
         found.append(Comparison(7, case, "as Python starts", ours, theirs))
+    found += [] if compiled is None else [at_once()]
     for choice in choices():
         times = medians({"ours": choice.ours, "other": choice.theirs}, repeats)
         found.append(Comparison(7, choice.what, choice.other, times["ours"], times["other"]))
     return found
+
+
+def at_once() -> Comparison:
+    """A compiled step while another run does the same, on the same two cores."""
+    step = f"prepare_for_small_arrays() or glr_steps({PAPER}, sigmoid, 10, 128)[COMPILED]"
+
+    def milliseconds(spin_count: str) -> float:
+        measure = partial(own_process_ms, step, GOMP_SPINCOUNT=spin_count)
+        with ThreadPoolExecutor(2) as processes:
+            both = [processes.submit(measure) for _ in range(2)]
+        return median(one.result() for one in both)
+
+    times = [(milliseconds(compiled.SPIN_COUNT), milliseconds("300000")) for _ in range(PROCESSES)]
+    ours, theirs = (median(ms) for ms in zip(*times, strict=True))
+    case = "a compiled step beside another run, at R 10 (compiled.SPIN_COUNT)"
+    return Comparison(7, case, "waiting as OpenMP does", ours, theirs)
 
 
 PARTS: dict[int, Callable[[int], list[Comparison]]] = {

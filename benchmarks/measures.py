@@ -78,8 +78,11 @@ def turn_ms(run: Callable[[], object]) -> list[float]:
     return times
 
 
-def own_process_ms(step: str) -> float:
-    """Median milliseconds of a step of rivals.py in a new process; 0 if it is not installed."""
+def own_process_ms(step: str, **settings: str) -> float:
+    """Median milliseconds of a step of rivals.py in a new process; 0 if it is not installed.
+
+    settings : environment variables of the process
+    """
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]; from rivals import *; "
         "from glr.machine import prepare_for_small_arrays; "
@@ -87,7 +90,8 @@ def own_process_ms(step: str) -> float:
         f"print(medians({{'it': step}}, {TURNS})['it'] if step else 0)"
     )
     words = [sys.executable, "-c", code, str(ROOT), str(ROOT / "benchmarks")]
-    ran = subprocess.run(words, check=True, text=True, stdout=subprocess.PIPE)
+    env = os.environ | settings
+    ran = subprocess.run(words, check=True, text=True, stdout=subprocess.PIPE, env=env)
     return float(ran.stdout)
 
 

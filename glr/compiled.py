@@ -23,6 +23,7 @@ changed in another would go unnoticed.
 from __future__ import annotations
 
 import math
+import os
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +64,9 @@ GAMMA, MIX_1, MIX_2 = u8(0x9E3779B97F4A7C15), u8(0xBF58476D1CE4E5B9), u8(0x94D04
 ROUNDER = f4(1.5 * 2**23)  # added, it leaves a whole number in a float32's last bits
 LOGIT, SIGMOID, BIT = 0, 1, 2  # kinds of noisy neurons: v + σr; its sigmoid; whether it is above 0
 
-set_num_threads(CORES)
+# How often a core that waits for the other looks, some 0.1 ms in all, before it sleeps. By GNU's
+# OpenMP it is 300,000 times, and a second run waits as long (benchmarks/results/bench.md, part 7).
+SPIN_COUNT = "6000"
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True, "fastmath": {"contract"}}
 # Numba would share out zeros, sums and slices too, too small for it: 3 % of a step at R 10.
 ONLY_PRANGE = dict.fromkeys(("comprehension", "fusion", "numpy", "reduction", "setitem"), False)
@@ -71,6 +74,21 @@ compiled = njit(**OPTIONS)
 SGEMM = get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
 add_symbol("scipy_sgemm", SGEMM)
 sgemm = types.ExternalFunction("scipy_sgemm", types.void(*[types.voidptr] * 13))
+
+
+def launch_threads() -> None:
+    """Let Numba start its threads; OpenMP reads now, and never again, how they wait.
+
+    What other processes and libraries of this one find in the environment stays theirs.
+    """
+    own = os.environ.get("GOMP_SPINCOUNT")
+    os.environ["GOMP_SPINCOUNT"] = own or SPIN_COUNT
+    set_num_threads(CORES)
+    if own is None:
+        del os.environ["GOMP_SPINCOUNT"]
+
+
+launch_threads()
 
 
 class Step(NamedTuple):

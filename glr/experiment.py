@@ -105,7 +105,7 @@ def compiled_method(glr: GLR) -> GLR:
     prepare_for_small_arrays()  # of SciPy's BLAS too, which has come with it
     functions = compiled.batch_sums, compiled_descent.move
     if compiled.covers(glr) and not all(map(compiled.is_in_cache, functions)):
-        print("compiling the step, this once: a minute or two", file=sys.stderr)
+        print("compiling the step, this once: about a minute", file=sys.stderr)
     compiled.prepare(glr)
     compiled_descent.prepare()
     return replace(glr, gradient_of_group=compiled.gradient)

@@ -1,5 +1,7 @@
 """The compiled step gives NumPy's gradient from the same random words, and its words are random."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +22,7 @@ from problems import (
     samples_of,
     streams_of,
 )
-from processes import assert_same_run, run, saved
+from processes import ROOT, assert_same_run, run, saved
 from runs import PLAN
 from scipy import stats
 
@@ -417,6 +419,26 @@ def test_compiled_script_is_reproducible_and_says_that_it_is_compiled(tmp_path):
     ran = run("LRTZ.py", "--like", model, "--models-dir", tmp_path / "c")
     assert ran.returncode == 0, ran.stderr
     assert_same_run(tmp_path / "a", tmp_path / "c", "LRTZ_digits_seed0")
+
+
+@pytest.mark.parametrize("own", [None, "77"])
+def test_cores_wait_as_long_as_is_said(own, monkeypatch):
+    """As GNU's OpenMP shows its settings when it is loaded; nothing else here has them."""
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "verbose")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if own is not None:
+        monkeypatch.setenv("GOMP_SPINCOUNT", own)
+    code = (
+        "import os, glr.compiled, numba; print(os.environ.get('GOMP_SPINCOUNT'));"
+        "print(numba.threading_layer())"
+    )
+    words = [sys.executable, "-c", code]
+    ran = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, check=True)
+    left, layer = ran.stdout.split()
+    assert left == str(own)
+    if layer != "omp" or "GOMP_SPINCOUNT" not in ran.stderr:
+        pytest.skip(f"Numba's threads are not GNU OpenMP's here: {layer}")
+    assert f"GOMP_SPINCOUNT = '{own or compiled.SPIN_COUNT}'" in ran.stderr
 
 
 def test_the_first_run_says_that_it_compiles_and_the_next_does_not(first_run, tmp_path):
