@@ -5,9 +5,10 @@
     GLR_DATA_DIR=data python benchmarks/bench.py    with real MNIST, for part 5
 
 Parts: 1 the published algorithm, 2 backpropagation, 3 the floor, 4 precision per second,
-5 time to the published accuracy, 6 growth, 7 what each choice made for speed saves. All are ratios
-of medians, the two sides measured in turns within one run, but for part 5, which is one training
-run each. In parts 1 to 5 ours is also timed compiled, its descent too, if Numba is installed.
+5 time to the published accuracy, 6 growth, 7 what each choice made for speed saves. Both sides
+take turns in one run: a ratio is that of a turn, and the median of all turns; but for part 5, which
+is one training run each. In parts 1 to 5 ours is also timed compiled, its descent too, if Numba is
+installed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
@@ -30,7 +30,7 @@ import numpy as np
 from accuracies import benchmark_data, time_to_published_accuracy
 from choices import choices
 from floor import floor_of, floor_steps
-from measures import Comparison, medians, own_process_ms, write_results
+from measures import Comparison, Times, own_process_ms, turns, write_results
 from rivals import (
     PAPER,
     WAYS,
@@ -64,9 +64,10 @@ WIDE = [784, 500, 500, 10]
 COMPARED_SIZES = ((10, 128), (100, 32), (100, 128))  # R and B; LRS has the first, LRSZ the last
 PUBLISHED_R = 10  # of the estimator whose precision per second is compared
 RESULTS = Path(__file__).resolve().parent / "results"
-REPEATS = 15  # turns of each step, of 50 ms or two calls; the median call counts
+REPEATS = 15  # turns of each step, of 50 ms or two calls; the median call of a turn counts
+GROWTH_REPEATS = 5  # turns at most where a step takes up to a second
 PUBLISHED_STEPS = {"NumPy": "published_step", "PyTorch": "published_pytorch_step"}
-PROCESSES = 3  # in which each published step is timed; the median one counts
+PROCESSES = 5  # in which each published step is timed, ours before each of them
 Published = tuple[list[int], Activation, int, int]  # a network's sizes and φ, R and B
 # --------------------------------------------------------------------------------------------
 
@@ -122,26 +123,37 @@ def cases_beside_published(
 
 def beside_published(
     steps: dict[str, Step], published: Published, repeats: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds of our steps, and of the published one, each in its libraries."""
+) -> tuple[dict[str, Times], dict[str, Times]]:
+    """Milliseconds of our steps, and of the published one, each in its libraries.
+
+    A turn is ours, the published one's in all of its libraries, and ours again.
+    """
     sizes, activation, R, B = published
     call = f"({sizes}, {activation.__name__}, {R}, {B})"
-    ours: dict[str, list[float]] = {name: [] for name in steps}
-    others: dict[str, list[float]] = {library: [] for library in PUBLISHED_STEPS}
+    ours: list[dict[str, float]] = []
+    others: list[dict[str, float]] = []
+    before = medians(steps, repeats)
     for _ in range(PROCESSES):
-        for library, step in PUBLISHED_STEPS.items():
-            for name, ms in medians(steps, repeats).items():
-                ours[name].append(ms)
-            others[library].append(own_process_ms(step + call))
-    found = {f"published algorithm, {library}": median(ms) for library, ms in others.items()}
-    return (
-        {name: median(ms) for name, ms in ours.items()},
-        {name: ms for name, ms in found.items() if ms > 0},
-    )
+        theirs = {library: own_process_ms(of + call) for library, of in PUBLISHED_STEPS.items()}
+        after = medians(steps, repeats)
+        ours.append({name: (ms + after[name]) / 2 for name, ms in before.items()})
+        others.append({f"published algorithm, {name}": ms for name, ms in theirs.items()})
+        before = after
+    return by_turn(ours), {name: ms for name, ms in by_turn(others).items() if ms.all()}
+
+
+def medians(steps: dict[str, Step], repeats: int) -> dict[str, float]:
+    """Milliseconds of each step: the median turn's."""
+    return {name: float(np.median(ms)) for name, ms in turns(steps, repeats).items()}
+
+
+def by_turn(times: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    """The milliseconds of every turn, by what they are of."""
+    return {name: np.array([turn[name] for turn in times]) for name in times[0]}
 
 
 def comparisons(
-    part: int, case: str, ours: dict[str, float], others: dict[str, float]
+    part: int, case: str, ours: dict[str, Times], others: dict[str, Times]
 ) -> list[Comparison]:
     """The times of each of our steps, named as in WAYS, beside each of the others'."""
     return [
@@ -177,7 +189,7 @@ def against_backpropagation(repeats: int) -> list[Comparison]:
             narrow = {case: glr_steps(PAPER, activation, 10, 128)}
             cases = wide_cases(activation) if sizes is WIDE else narrow
             ours = {case + way: step for case, of in cases.items() for way, step in of.items()}
-            times = medians(ours | rivals, repeats)
+            times = turns(ours | rivals, repeats)
             for case in cases:
                 of_case = {way: times[case + way] for way in WAYS}
                 found += comparisons(2, case, of_case, {other: times[other] for other in rivals})
@@ -195,10 +207,10 @@ def against_floor(repeats: int) -> list[Comparison]:
         for activation in (sigmoid, threshold):
             for R in (10, 100) if sizes is PAPER else (10,):
                 steps = glr_steps(sizes, activation, R, 128)
-                times = medians(steps | floor_steps(sizes, activation, R, 128), repeats)
+                times = turns(steps | floor_steps(sizes, activation, R, 128), repeats)
                 parts = floor_of(times)
                 floor = sum(parts.values())
-                elements = parts["noise and activations"] / floor
+                elements = np.median(parts["noise and activations"] / floor)
                 other = f"floor (noise and activations {elements:.0%}, the rest products)"
                 case = f"{name_of(sizes)} {activation.__name__}, R {R}, B 128"
                 found += comparisons(3, case, times, {other: floor})
@@ -249,7 +261,7 @@ def precision_of_redraws(repeats: int) -> list[Comparison]:
             f"{data.name}: variance {ours:.3g}, pass by pass {theirs:.3g}"
         )
         for way in WAYS:
-            times = medians({"ours": steps[0][way], "other": steps[1][way]}, repeats)
+            times = turns({"ours": steps[0][way], "other": steps[1][way]}, repeats)
             ms = ours * times["ours"], theirs * times["other"]
             found.append(Comparison(4, case + way, "ours pass by pass, R 10", *ms))
     return found
@@ -269,11 +281,11 @@ def growth(repeats: int) -> list[Comparison]:
         ("depth", lambda d: ([784, *[50] * d, 10], 10, 128), (1, 2, 4, 8)),
         ("batch", lambda B: (PAPER, 10, B), (32, 64, 128, 256, 512)),
     ):
-        times = {}
+        steps = {}
         for value in values:
             sizes, R, B = sizes_of(value)
-            run = {"ours": glr_step(sizes, sigmoid, R, B)}
-            times[value] = medians(run, 3 if value >= 1000 else repeats)["ours"]
+            steps[value] = glr_step(sizes, sigmoid, R, B)
+        times = turns(steps, min(repeats, GROWTH_REPEATS))
         found += [
             Comparison(
                 6, f"{what} {low} → {high} (× {high / low:g})", "grows", times[low], times[high]
@@ -318,11 +330,10 @@ def savings(repeats: int) -> list[Comparison]:
         with_settings = f"prepare_for_small_arrays() or {step}"
         case = f"a step at R {R} with memory reused and one core (glr/machine.py)"
         times = [(own_process_ms(with_settings), own_process_ms(step)) for _ in range(PROCESSES)]
-        ours, theirs = (median(ms) for ms in zip(*times, strict=True))
-        found.append(Comparison(7, case, "as Python starts", ours, theirs))
+        found.append(Comparison(7, case, "as Python starts", *np.transpose(times)))
     found += [] if compiled is None else [at_once()]
     for choice in choices():
-        times = medians({"ours": choice.ours, "other": choice.theirs}, repeats)
+        times = turns({"ours": choice.ours, "other": choice.theirs}, repeats)
         found.append(Comparison(7, choice.what, choice.other, times["ours"], times["other"]))
     return found
 
@@ -335,12 +346,11 @@ def at_once() -> Comparison:
         measure = partial(own_process_ms, step, GOMP_SPINCOUNT=spin_count)
         with ThreadPoolExecutor(2) as processes:
             both = [processes.submit(measure) for _ in range(2)]
-        return median(one.result() for one in both)
+        return sum(one.result() for one in both) / 2
 
     times = [(milliseconds(compiled.SPIN_COUNT), milliseconds("300000")) for _ in range(PROCESSES)]
-    ours, theirs = (median(ms) for ms in zip(*times, strict=True))
     case = "a compiled step beside another run, at R 10 (compiled.SPIN_COUNT)"
-    return Comparison(7, case, "waiting as OpenMP does", ours, theirs)
+    return Comparison(7, case, "waiting as OpenMP does", *np.transpose(times))
 
 
 PARTS: dict[int, Callable[[int], list[Comparison]]] = {

@@ -17,30 +17,48 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+
 from glr.constants import ROOT
 from glr.files import write_whole
 from glr.plots import new_figure, plain_axes, save_figure
 from glr.tables import markdown_table
 
 TURN_SECONDS = 0.05
-TURNS = 5  # of TURN_SECONDS or two calls, where a step has a process of its own
+TURNS = 3  # of TURN_SECONDS or two calls, where a step has a process of its own
 TIMED = ("numpy", "numba", "tensorflow", "keras", "torch")  # those that are installed
 COMPILED = ", compiled"  # ends the cases where our step is compiled
 
 
+Times = np.ndarray | float  # milliseconds of every turn; or of all that there is
+
+
 class Comparison(NamedTuple):
-    """One line of the table: how many times faster our step is than the other."""
+    """One line of the table: how many times faster our step is than the other, turn by turn."""
 
     part: int
     case: str
     other: str
-    ours_ms: float
-    other_ms: float
+    ours: Times
+    others: Times
+
+    @property
+    def ours_ms(self) -> float:
+        """Our time: the median turn's."""
+        return float(np.median(self.ours))
+
+    @property
+    def other_ms(self) -> float:
+        """The other's time: the median turn's."""
+        return float(np.median(self.others))
 
     @property
     def ratio(self) -> float:
-        """The other's time over ours."""
-        return self.other_ms / self.ours_ms
+        """The other's time over ours in the same turn, the median of all turns.
+
+        A machine that is slower for some minutes, and not by as much for both, has no part in it.
+        """
+        return float(np.median(np.divide(self.others, self.ours)))
 
     def __str__(self) -> str:
         """One line for the terminal."""
@@ -52,8 +70,8 @@ class Comparison(NamedTuple):
         )
 
 
-def medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each run in its steady state; they take turns.
+def turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
+    """Median milliseconds of each run's every turn, in its steady state; they take turns.
 
     The first turn, and the first call of every turn, only warm up: the caches that the others'
     turns have emptied come back, as in training, where a step follows a step of its own kind.
@@ -63,8 +81,8 @@ def medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, fl
         for name, run in runs.items():
             found = turn_ms(run)
             if turn > 0:
-                times[name] += found
-    return {name: median(values) for name, values in times.items()}
+                times[name].append(median(found))
+    return {name: np.array(values) for name, values in times.items()}
 
 
 def turn_ms(run: Callable[[], object]) -> list[float]:
@@ -86,8 +104,8 @@ def own_process_ms(step: str, **settings: str) -> float:
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]; from rivals import *; "
         "from glr.machine import prepare_for_small_arrays; "
-        f"from measures import medians; step = {step}; "
-        f"print(medians({{'it': step}}, {TURNS})['it'] if step else 0)"
+        f"from measures import np, turns; step = {step}; "
+        f"print(np.median(turns({{'it': step}}, {TURNS})['it']) if step else 0)"
     )
     words = [sys.executable, "-c", code, str(ROOT), str(ROOT / "benchmarks")]
     env = os.environ | settings
@@ -97,13 +115,16 @@ def own_process_ms(step: str, **settings: str) -> float:
 
 def write_results(folder: Path, found: list[Comparison], notes: dict[int, str]) -> None:
     """Write bench.csv, bench.md and bench.png to the folder; the notes say what each part is."""
-    header = [*Comparison._fields, "ratio"]
+    header = ["part", "case", "other", "ours_ms", "other_ms", "ratio"]
     rows = [[*row[:3], *map(three_digits, (row.ours_ms, row.other_ms, row.ratio))] for row in found]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([header, *rows])
     write_whole(folder / "bench.csv", lambda file: file.write(text.getvalue().encode()))
-    columns = "`ours_ms` and `other_ms` are medians in milliseconds, `ratio` the other's over ours."
+    columns = (
+        "`ours_ms` and `other_ms` are milliseconds, `ratio` is the other's time over ours in the "
+        "same turn: medians over the turns."
+    )
     table = markdown_table([header, *[[str(cell) for cell in row] for row in rows]])
     page = "\n\n".join([columns, machine(), *notes.values(), table]) + "\n"
     write_whole(folder / "bench.md", lambda file: file.write(page.encode()))

@@ -18,7 +18,9 @@ from glr.optimizers import constant
 from glr.study import SCRIPTS, constants_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import bench
 import floor
+import measures
 import rivals
 from accuracies import PUBLISHED_RUNS, seconds_to, steps_to
 from measures import COMPILED, Comparison, write_results
@@ -134,6 +136,37 @@ def test_the_best_way_of_every_part_counts():
     times = {first: 3.0, f"{first}, in halves": 2.0, second: 5.0, f"{third} in one": 7.0}
     times |= {f"{third} by pass": 8.0, f"{second}, compiled": 6.0, "our step": 1.0}
     assert floor.floor_of(times) == {first: 2.0, second: 5.0, third: 7.0}
+
+
+def test_a_machine_that_is_slow_for_some_turns_changes_no_ratio():
+    """Twice as fast in each of five turns; the medians of the two sides are of other turns."""
+    ours = np.array([1.0, 1.4, 1.4, 1.0, 1.0])
+    row = Comparison(3, "a step", "theirs", ours, [2.0, 2.8, 2.8, 2.8, 2.0])
+    assert (row.ours_ms, row.other_ms, row.ratio) == (1.0, 2.8, 2.0)
+
+
+def test_every_turn_is_of_all_steps_and_the_first_one_warms_up(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(measures, "turn_ms", lambda step: [step(), next(clock), 50])
+    found = measures.turns({"one": lambda: 0, "other": lambda: 100}, 3)
+    np.testing.assert_array_equal(found["one"], [2, 4, 6])
+    np.testing.assert_array_equal(found["other"], [50, 50, 50])
+
+
+def test_the_published_step_stands_between_two_measurements_of_ours(monkeypatch):
+    """Where PyTorch is not installed, there is no row of it."""
+    ours, theirs = iter(range(1, 100)), iter(range(10, 100, 10))
+
+    def own_process_ms(step):
+        return 0.0 if "pytorch" in step else float(next(theirs))
+
+    monkeypatch.setattr(bench, "own_process_ms", own_process_ms)
+    monkeypatch.setattr(bench, "medians", lambda steps, repeats: {"": float(next(ours))})
+    of_ours, others = bench.beside_published({"": None}, (SIZES, sigmoid, R, B), 1)
+    np.testing.assert_array_equal(of_ours[""], np.arange(bench.PROCESSES) + 1.5)
+    assert list(others) == ["published algorithm, NumPy"]
+    found = others["published algorithm, NumPy"]
+    np.testing.assert_array_equal(found, 10 * (np.arange(bench.PROCESSES) + 1))
 
 
 def test_the_floor_s_halves_have_half_of_the_samples_each(monkeypatch):
