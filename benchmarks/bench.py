@@ -1,6 +1,6 @@
 """Time one training step, side by side with the published algorithm, backpropagation and a floor.
 
-    python benchmarks/bench.py                      everything; some half an hour
+    python benchmarks/bench.py                      everything; some 40 minutes
     python benchmarks/bench.py --parts 1 2 --repeats 5
     GLR_DATA_DIR=data python benchmarks/bench.py    with real MNIST, for part 5
 

@@ -79,13 +79,14 @@ sgemm = types.ExternalFunction("scipy_sgemm", types.void(*[types.voidptr] * 13))
 def launch_threads() -> None:
     """Let Numba start its threads; OpenMP reads now, and never again, how they wait.
 
-    What other processes and libraries of this one find in the environment stays theirs.
+    What the user has set counts; and other processes and libraries find nothing of ours.
     """
-    own = os.environ.get("GOMP_SPINCOUNT")
-    os.environ["GOMP_SPINCOUNT"] = own or SPIN_COUNT
+    is_chosen = not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}.isdisjoint(os.environ)
+    settings = {} if is_chosen else {"GOMP_SPINCOUNT": SPIN_COUNT}
+    os.environ.update(settings)
     set_num_threads(CORES)
-    if own is None:
-        del os.environ["GOMP_SPINCOUNT"]
+    for name in settings:
+        del os.environ[name]
 
 
 launch_threads()
@@ -246,6 +247,8 @@ def tile_samples(replicates: int, B: int) -> int:
 @njit(**OPTIONS, parallel=ONLY_PRANGE)
 def batch_sums(step: Step, x: Array) -> tuple[Array, float]:
     """The flat gradient of all layers, and the mean loss; samples are the rows of x (B, n_0).
+
+    Only after make_callable(), without which the process would end: LLVM knows no write_tile.
 
     All passes share x: its products are one before the noise, and one after the sum over passes.
     In these the cores share out the inputs, since most of the weights are the first layer's, and a
