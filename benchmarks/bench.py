@@ -30,7 +30,7 @@ import numpy as np
 from accuracies import benchmark_data, time_to_published_accuracy
 from choices import choices
 from floor import floor_of, floor_steps
-from measures import Comparison, Times, own_process_ms, turns, write_results
+from measures import Comparison, Times, by_turn, medians, own_process_ms, turns, write_results
 from rivals import (
     PAPER,
     WAYS,
@@ -67,7 +67,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 REPEATS = 15  # turns of each step, of 50 ms or two calls; the median call of a turn counts
 GROWTH_REPEATS = 5  # turns at most where a step takes up to a second
 PUBLISHED_STEPS = {"NumPy": "published_step", "PyTorch": "published_pytorch_step"}
-PROCESSES = 5  # in which each published step is timed, ours before each of them
+PROCESSES = 5  # in which each published step is timed, ours before and after each
 Published = tuple[list[int], Activation, int, int]  # a network's sizes and φ, R and B
 # --------------------------------------------------------------------------------------------
 
@@ -140,16 +140,6 @@ def beside_published(
         others.append({f"published algorithm, {name}": ms for name, ms in theirs.items()})
         before = after
     return by_turn(ours), {name: ms for name, ms in by_turn(others).items() if ms.all()}
-
-
-def medians(steps: dict[str, Step], repeats: int) -> dict[str, float]:
-    """Milliseconds of each step: the median turn's."""
-    return {name: float(np.median(ms)) for name, ms in turns(steps, repeats).items()}
-
-
-def by_turn(times: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    """The milliseconds of every turn, by what they are of."""
-    return {name: np.array([turn[name] for turn in times]) for name in times[0]}
 
 
 def comparisons(

@@ -85,6 +85,16 @@ def turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.n
     return {name: np.array(values) for name, values in times.items()}
 
 
+def medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Milliseconds of each run: the median turn's."""
+    return {name: float(np.median(ms)) for name, ms in turns(runs, repeats).items()}
+
+
+def by_turn(times: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    """The milliseconds of every turn, by what they are of."""
+    return {name: np.array([turn[name] for turn in times]) for name in times[0]}
+
+
 def turn_ms(run: Callable[[], object]) -> list[float]:
     """Milliseconds of each call after the first, for TURN_SECONDS and at least one."""
     run()
@@ -104,8 +114,8 @@ def own_process_ms(step: str, **settings: str) -> float:
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]; from rivals import *; "
         "from glr.machine import prepare_for_small_arrays; "
-        f"from measures import np, turns; step = {step}; "
-        f"print(np.median(turns({{'it': step}}, {TURNS})['it']) if step else 0)"
+        f"from measures import medians; step = {step}; "
+        f"print(medians({{'it': step}}, {TURNS})['it'] if step else 0)"
     )
     words = [sys.executable, "-c", code, str(ROOT), str(ROOT / "benchmarks")]
     env = os.environ | settings
