@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 from measures import Times
-from rivals import Step, compiled, plain_glr
+from rivals import Step, compiled, plain_glr, random_batch
 
 from glr.arrays import Array
 from glr.network import Activation, new_network, threshold
@@ -99,9 +99,10 @@ def compiled_parts(sizes: list[int], activation: Activation, R: int, B: int) -> 
 
     layers = new_network(sizes, activation, np.random.default_rng(0)).layers
     streams = np.random.Generator(np.random.SFC64(0)).spawn(len(layers))
-    y = np.zeros(B, np.int64)
-    step = compiled.step_of(plain_glr(activation, len(layers), R), layers, y, streams)
-    tiles, columns = -(-B // step.samples), R * step.samples
+    glr, batch = plain_glr(activation, len(layers), R), random_batch(sizes, B)
+    step = compiled.step_of(glr, layers, batch, streams)
+    samples = step.samples
+    tiles, columns = -(-B // samples), R * samples
     n_in, n = sizes[:2]
     first = _ones((B, n_in), (n_in, n), (compiled.PARTS, B, n), (n, B), (n_in, n))
     later = [
@@ -109,8 +110,7 @@ def compiled_parts(sizes: list[int], activation: Activation, R: int, B: int) -> 
         for n_in, n in pairwise(sizes[1:])
     ]
     logits = [
-        np.zeros((n, step.samples if t == 0 else columns), np.float32)
-        for t, n in enumerate(sizes[1:])
+        np.zeros((n, samples if t == 0 else columns), np.float32) for t, n in enumerate(sizes[1:])
     ]
     return {
         "noise and activations, compiled": lambda: [

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 import os
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +50,7 @@ f4, i4, i8, u8 = np.float32, np.int32, np.int64, np.uint64
 FIRST = i8(0)  # layer or draw: for a literal 0, Numba compiles what it goes to another time
 PARTS = 2  # of the inputs or of the batch, which two cores share out: v[0] + v[1]
 CORES = min(PARTS, config.NUMBA_NUM_THREADS)
+STAGES = 3  # of a step, see write_parts
 TILE_COLUMNS = 1280  # passes × samples of a tile, as in glr.passes.piece_size, or more if need be
 MULTIPLE = 16  # of samples in a tile: so many numbers go through one instruction
 SHORT_ROW = 64  # columns: in shorter rows, SIMD waits for the loop, and a sum for the last one
@@ -92,19 +93,15 @@ def launch_threads() -> None:
 launch_threads()
 
 
-class Step(NamedTuple):
-    """What all tiles share: the network, and what of a GLR the loops ask.
+class Method(NamedTuple):
+    """What all steps of a run share: the network's size, and what of a GLR the loops ask.
 
-    sizes : n_0 … n_T; parameters : of all layers, flat (glr.network.layer_views)
-    y : labels (B,); seeds : of each layer's random words
-    samples : in a tile; side_by_side : of the first layer's Neurons
+    sizes : n_0 … n_T; sigma : of each layer's noise; samples : in a tile
+    side_by_side : of the first layer's Neurons
     """
 
     sizes: np.ndarray
-    parameters: Array
     sigma: Array
-    y: np.ndarray
-    seeds: np.ndarray
     kind: int
     R: int
     K: int
@@ -117,18 +114,39 @@ class Step(NamedTuple):
     standardised: bool
 
 
+Step = NamedTuple(
+    "Step",
+    [
+        *Method.__annotations__.items(),
+        ("parameters", Array),
+        ("x", Array),
+        ("y", np.ndarray),
+        ("seeds", np.ndarray),
+    ],
+)
+Step.__doc__ = """What all tiles share: a method, the network and the batch, in one, as prange asks.
+
+parameters : of all layers, flat (glr.network.layer_views)
+x : inputs, samples are rows (B, n_0); y : labels (B,); seeds : of each layer's random words
+"""
+
+
 class Shared(NamedTuple):
     """What the cores hand over to each other within a step, each having written its part.
 
+    taken : of each stage, whether a core has taken the part (STAGES, PARTS)
     v : the first layer's logits without biases (PARTS, B, n), to be added up
     delta : Σ weight·s of that layer (n, B), to be multiplied with x
     later : the later layers' sums (PARTS, ·), to be added up; losses : their sums (PARTS,)
+    sums : the flat gradient of all layers
     """
 
+    taken: np.ndarray
     v: Array
     delta: Array
     later: Array
     losses: np.ndarray
+    sums: Array
 
 
 class Neurons(NamedTuple):
@@ -193,27 +211,42 @@ def gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> G
 
     Raises GLRError for a method without compiled loops.
     """
+    step = step_of(glr, layers, batch, streams)
+    make_callable()
+    sums, risk = batch_sums(tuple(step))
+    return Gradient(layer_views(sums, step.sizes.tolist()), risk)
+
+
+def step_of(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Step:
+    """A step, as the loops are told it."""
+    sizes = len(layers[0].W), *[b.size for _, b in layers]
+    return Step(
+        *method_of(glr, sizes, batch.y.size),
+        flat_parameters(layers),
+        np.ascontiguousarray(batch.x.T),
+        np.ascontiguousarray(batch.y, np.int64),
+        np.array([stream.bit_generator.random_raw() for stream in streams], u8),
+    )
+
+
+@lru_cache
+def method_of(glr: GLR, sizes: tuple[int, ...], B: int) -> Method:
+    """A method for an n_0-…-n_T network and batches of B, as the loops are told it.
+
+    It is kept for the steps that follow: to find it takes Python as long as all else of a step.
+
+    Raises GLRError for a method without compiled loops.
+    """
     if not covers(glr):
         raise GLRError(
             "COMPILED = True: is for sigmoid neurons, or threshold neurons with the conditional "
             "score, cross-entropy or the 0-1 loss, and logistic noise on the logits of all layers "
             "at once; set it to False"
         )
-    make_callable()
-    step = step_of(glr, layers, batch.y, streams)
-    sums, risk = batch_sums(step, np.ascontiguousarray(batch.x.T))
-    return Gradient(layer_views(sums, step.sizes.tolist()), risk)
-
-
-def step_of(glr: GLR, layers: list[Layer], y: np.ndarray, streams: Streams) -> Step:
-    """A step of a batch with labels y (B,), as the loops are told it."""
-    samples = tile_samples(glr.replicates, len(y))
-    return Step(
-        sizes=np.array([len(layers[0].W), *(b.size for _, b in layers)]),
-        parameters=flat_parameters(layers),
+    samples = tile_samples(glr.replicates, B)
+    return Method(
+        sizes=np.array(sizes),
         sigma=np.array(glr.sigma, f4),
-        y=np.array(y, np.int64),
-        seeds=np.array([stream.bit_generator.random_raw() for stream in streams], u8),
         kind=BIT if glr.activation is threshold else SIGMOID,
         R=glr.replicates,
         K=glr.output_draws,
@@ -229,12 +262,14 @@ def step_of(glr: GLR, layers: list[Layer], y: np.ndarray, streams: Streams) -> S
 
 def flat_parameters(layers: list[Layer]) -> Array:
     """The vector that the layers are all the views of (glr.network.layer_views), or a copy."""
-    parts = [part for layer in layers for part in layer]
-    flat, n = parts[0].base, sum(part.size for part in parts)
-    is_vector = flat is not None and flat.shape == (n,) and flat.flags.carray
-    if is_vector and all(part.base is flat for part in parts):
+    flat, n = layers[0].W.base, 0
+    are_views = flat is not None and flat.ndim == 1 and flat.flags.carray
+    for W, b in layers:
+        are_views = are_views and W.base is flat and b.base is flat
+        n += W.size + b.size
+    if are_views and flat.size == n:
         return flat
-    return np.concatenate([part.ravel() for part in parts])
+    return np.concatenate([part.ravel() for layer in layers for part in layer])
 
 
 def tile_samples(replicates: int, B: int) -> int:
@@ -245,8 +280,10 @@ def tile_samples(replicates: int, B: int) -> int:
 
 
 @njit(**OPTIONS, parallel=ONLY_PRANGE)
-def batch_sums(step: Step, x: Array) -> tuple[Array, float]:
-    """The flat gradient of all layers, and the mean loss; samples are the rows of x (B, n_0).
+def batch_sums(of_step: tuple) -> tuple[Array, float]:
+    """The flat gradient of all layers, and the mean loss, from what a Step is made of.
+
+    That is a plain tuple, since Numba takes 2 us more to look at a named one.
 
     Only after make_callable(), without which the process would end: LLVM knows no write_tile.
 
@@ -254,30 +291,61 @@ def batch_sums(step: Step, x: Array) -> tuple[Array, float]:
     In these the cores share out the inputs, since most of the weights are the first layer's, and a
     core has what it wrote itself at hand; in between they share out the samples.
     """
+    step = Step(*of_step)
     # Else the loops would read beside the array; and an error in prange is lost on the way.
     if step.y.min() < 0 or step.y.max() >= step.sizes[-1]:
         raise IndexError("a label names no class of the logits")
-    B, n, n_later = len(step.y), step.sizes[1], len(step.parameters) - layer_slice(step, FIRST).stop
-    v, delta = np.empty((PARTS, B, n), f4), np.empty((n, B), f4)
-    shared = Shared(v, delta, np.empty((PARTS, n_later), f4), np.zeros(PARTS))
-    sums = np.empty(len(step.parameters), f4)
-    # i8, since prange counts in u8 where range does not: all would be compiled twice.
-    for part in prange(PARTS):
-        write_first_products(step, i8(part), x, shared.v[part])
-    for part in prange(PARTS):
-        write_tiles(step, i8(part), shared)
-    for part in prange(PARTS):
-        write_first_sums(step, i8(part), x, shared.delta, sums)
-        write_later_sums(step, i8(part), shared.later, sums)
-    return sums, shared.losses.sum() / (B * step.R * step.K)
+    B, n, n_all = len(step.y), step.sizes[1], len(step.parameters)
+    shared = Shared(  # here, since prange finds tuples of a name only where they are made
+        np.zeros((STAGES, PARTS), i8),
+        np.empty((PARTS, B, n), f4),
+        np.empty((n, B), f4),
+        np.empty((PARTS, n_all - layer_slice(step, FIRST).stop), f4),
+        np.zeros(PARTS),
+        np.empty(n_all, f4),
+    )
+    for stage in range(STAGES):
+        for core in prange(CORES):  # in u8, where range counts in i8: all would be compiled twice
+            write_parts(step, stage, i8(core), shared)
+    return shared.sums, shared.losses.sum() / (B * step.R * step.K)
 
 
 @compiled
-def write_first_products(step: Step, part: int, x: Array, v: Array) -> None:
+def write_parts(step: Step, stage: int, core: int, shared: Shared) -> None:
+    """Write what a stage's parts give: a core's own, and another's that has not begun with it."""
+    for k in range(PARTS):
+        part = (core + k) % PARTS
+        if is_first_to_take(shared.taken[stage], part):
+            if stage == 0:
+                write_first_products(step, part, shared)
+            elif stage == 1:
+                write_tiles(step, part, shared)
+            else:
+                write_first_sums(step, part, shared)
+                write_later_sums(step, part, shared)
+
+
+@intrinsic
+def is_first_to_take(typing, taken, place):
+    """Whether taken[place] was 0; it is 1 from now on. Of two cores, one is the first."""
+
+    def exchange(context, builder, signature, arguments):
+        (kind, _), (array, index) = signature.args, arguments
+        struct = context.make_array(kind)(context, builder, array)
+        place = cgutils.get_item_pointer(context, builder, kind, struct, [index])
+        one, zero = (context.get_constant(kind.dtype, value) for value in (1, 0))
+        old = builder.atomic_rmw("xchg", place, one, "acq_rel")
+        return builder.icmp_signed("==", old, zero)
+
+    return types.boolean(taken, types.intp), exchange
+
+
+@compiled
+def write_first_products(step: Step, part: int, shared: Shared) -> None:
     """Write xW of a part of the inputs: (B, n)."""
     W, _ = layer_of(step, FIRST)
-    first, end = part_of(x.shape[1], part)
-    write_product(x[:, first:end], W[first:end], v)
+    first, end = part_of(len(W), part)
+    write_product(step.x[:, first:end], W[first:end], shared.v[part])
 
 
 @compiled
@@ -313,31 +381,32 @@ def first_logits(step: Step, v: Array) -> Array:
 
 
 @compiled
-def write_first_sums(step: Step, part: int, x: Array, delta: Array, sums: Array) -> None:
+def write_first_sums(step: Step, part: int, shared: Shared) -> None:
     """Write Σ x·delta for a part's inputs, and Σ delta (n, B) for the biases."""
-    n, n_in = len(delta), x.shape[1]
+    n, n_in, delta = len(shared.delta), step.x.shape[1], shared.delta
     first, end = part_of(n_in, part)
-    write_product(x[:, first:end].T, delta.T, sums[: n_in * n].reshape(n_in, n)[first:end])
+    sums = shared.sums[: n_in * n].reshape(n_in, n)
+    write_product(step.x[:, first:end].T, delta.T, sums[first:end])
     first, end = part_of(n, part)
     for i in range(first, end):
-        sums[n_in * n + i] = sum_of(delta[i])
+        shared.sums[n_in * n + i] = sum_of(delta[i])
 
 
 @compiled
-def write_later_sums(step: Step, part: int, later: Array, sums: Array) -> None:
-    """Write the later layers' sums, whose parts are (PARTS, ·): a part of them."""
-    first, end = part_of(later.shape[1], part)
-    own = sums[layer_slice(step, FIRST).stop :]
-    own[first:end] = later[0, first:end] + later[1, first:end]
+def write_later_sums(step: Step, part: int, shared: Shared) -> None:
+    """Write a part of the later layers' sums, which the parts of the samples have found."""
+    first, end = part_of(shared.later.shape[1], part)
+    own = shared.sums[layer_slice(step, FIRST).stop :]
+    own[first:end] = shared.later[0, first:end] + shared.later[1, first:end]
 
 
 @compiled
 def layer_slice(step: Step, t: int) -> slice:
     """Where layer t stands among the flat parameters."""
-    first = 0
+    sizes, first = step.sizes, 0
     for u in range(t):
-        first += (step.sizes[u] + 1) * step.sizes[u + 1]
-    return slice(first, first + (step.sizes[t] + 1) * step.sizes[t + 1])
+        first += (sizes[u] + 1) * sizes[u + 1]
+    return slice(first, first + (sizes[t] + 1) * sizes[t + 1])
 
 
 @compiled
@@ -481,9 +550,11 @@ def write_tile(step: Step, part: int, tile: int, shared: Shared) -> None:
 def types_of_write_tile() -> Signature:
     """The types of write_tile's arguments, by examples; it returns nothing."""
     counts, floats, words = np.zeros(1, np.int64), np.zeros(1, f4), np.zeros(1, u8)
-    step = Step(counts, floats, floats, counts, words, *[1] * 5, True, True, 1, True, True)
-    matrix = np.zeros((1, 1), f4)
-    shared = Shared(np.zeros((PARTS, 1, 1), f4), matrix, matrix, np.zeros(PARTS))
+    matrix, matrices = np.zeros((1, 1), f4), np.zeros((PARTS, 1, 1), f4)
+    method = Method(counts, floats, *[1] * 5, True, True, 1, True, True)
+    step = Step(*method, floats, matrix, counts, words)
+    taken = np.zeros((STAGES, PARTS), i8)
+    shared = Shared(taken, matrices, matrix, matrix, np.zeros(PARTS), floats)
     return types.none(*map(typeof, (step, 1, 1, shared)))
 
 

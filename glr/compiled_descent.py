@@ -63,12 +63,16 @@ def descend(run: Run, gradient: list[Layer], plan: Plan) -> None:
         factors = Factors(decay, *adam_factors(rate, step), MEAN_SHARE, SQUARE_SHARE)
     else:
         weights, factors = Weights(parameters, flat, flat, flat), Factors(decay, f4(rate))
-    move(weights, np.array(run.network.sizes), plan.centralised, factors)
+    move(tuple(weights), np.array(run.network.sizes), plan.centralised, tuple(factors))
 
 
 @njit(**OPTIONS, parallel=ONLY_PRANGE)
-def move(weights: Weights, sizes: np.ndarray, centralised: bool, factors: Factors) -> None:
-    """Change the parameters of an n_0-…-n_T network, and Adam's moments."""
+def move(of_weights: tuple, sizes: np.ndarray, centralised: bool, of_factors: tuple) -> None:
+    """Change the parameters of an n_0-…-n_T network, and Adam's moments.
+
+    Plain tuples are what Weights and Factors are made of, see glr.compiled.batch_sums.
+    """
+    weights, factors = Weights(*of_weights), Factors(*of_factors)
     sums = np.zeros((PARTS, sizes[1]), f4)
     if centralised:
         for part in prange(PARTS):
@@ -166,4 +170,4 @@ def move_by_sgd(rows: Weights, mean_gradient: Array, factors: Factors) -> None:
 def prepare() -> None:
     """Compile the descent, or read it from the disk: now, and not in the time of the first step."""
     zeros = np.zeros(n_parameters([1, 1]), f4)
-    move(Weights(*[zeros] * 4), np.array([1, 1]), False, Factors(f4(0), f4(0)))
+    move((zeros,) * 4, np.array([1, 1]), False, tuple(Factors(f4(0), f4(0))))

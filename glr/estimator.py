@@ -82,7 +82,7 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
         return _gradient_of_noisy_layers(glr, layers, batch, streams)
     parts = []
     for t in range(len(layers)):
-        sigma = [s if u == t else 0.0 for u, s in enumerate(glr.sigma)]
+        sigma = tuple(s if u == t else 0.0 for u, s in enumerate(glr.sigma))
         one_noisy_layer = replace(glr, sigma=sigma)
         parts.append(_gradient_of_noisy_layers(one_noisy_layer, layers, batch, streams))
     own_layers = [part.layers[t] for t, part in enumerate(parts)]
@@ -177,6 +177,8 @@ def group_sizes(glr: GLR, layers: list[Layer], B: int) -> list[int]:
 
     Redrawn neurons count five times: both draws' noise, scores and outputs are kept for a while.
     """
+    if glr.replicates <= GROUP_ROOM:
+        return [glr.replicates]
     neurons = sum(b.size for _, b in layers[:-1]) + glr.output_draws * layers[-1].b.size
     neurons += 4 * sum(b.size for t, (_, b) in enumerate(layers) if is_redrawn(glr, layers, t))
     groups = -(-glr.replicates // max(GROUP_ROOM, KEPT_FLOATS // (neurons * B)))

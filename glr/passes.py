@@ -52,7 +52,7 @@ class GLR:
 
     activation: Activation
     loss: Loss
-    sigma: Sequence[float]
+    sigma: tuple[float, ...]
     noise: NoiseLaw = logistic
     perturb: str = "logits"
     replicates: int = 10
