@@ -29,7 +29,9 @@ def sgd(parameters: Array, gradient: Array, rate: float, state: State) -> None:
 
 def adagrad(parameters: Array, gradient: Array, rate: float, state: State) -> None:
     """θ ← θ − rate·g/√(Σ g²) (Duchi et al. 2011)."""
-    total = state.setdefault("squares", np.zeros_like(parameters))
+    if not state:
+        state["squares"] = np.zeros_like(parameters)
+    total = state["squares"]
     total += gradient * gradient
     parameters -= rate * gradient / (np.sqrt(total) + 1e-10)
 
@@ -45,11 +47,11 @@ def adam(parameters: Array, gradient: Array, rate: float, state: State) -> None:
 
 def adam_state(parameters: Array, state: State) -> tuple[Array, Array, int]:
     """Adam's moments of the gradient, and which step this one is, counted from 1."""
-    mean = state.setdefault("mean", np.zeros_like(parameters))
-    square = state.setdefault("square", np.zeros_like(parameters))
-    step = state.setdefault("step", np.zeros((), np.int64))
-    step += 1
-    return mean, square, int(step)
+    if not state:
+        state["mean"], state["square"] = np.zeros_like(parameters), np.zeros_like(parameters)
+        state["step"] = np.zeros((), np.int64)
+    state["step"] += 1
+    return state["mean"], state["square"], int(state["step"])
 
 
 def adam_factors(rate: float, step: int) -> tuple[np.float32, np.float32]:
