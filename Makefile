@@ -14,7 +14,7 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/python "Train&Test/demo.py"
 
-bench: .venv/installed
+bench: .venv/installed-compiled
 	$(BIN)/python benchmarks/bench.py
 
 study: .venv/installed
@@ -39,6 +39,10 @@ fuzz: .venv/installed-dev
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-compiled: .venv/installed requirements-compiled.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-compiled.txt
 	touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
