@@ -233,7 +233,7 @@ def step_of(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> St
 def method_of(glr: GLR, sizes: tuple[int, ...], B: int) -> Method:
     """A method for an n_0-…-n_T network and batches of B, as the loops are told it.
 
-    It is kept for the steps that follow: to find it takes Python as long as all else of a step.
+    It is kept for the steps that follow, since to find it takes 6 us, and 1 us to find it again.
 
     Raises GLRError for a method without compiled loops.
     """

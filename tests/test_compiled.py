@@ -194,6 +194,24 @@ def test_threads_change_no_bit():
     assert all(np.array_equal(one, found[0]) for one in found)
 
 
+def test_each_part_is_taken_by_one_core():
+    numba = pytest.importorskip("numba")
+
+    @numba.njit(parallel=True)
+    def taken_by_cores(taken):
+        counts = np.zeros(2, np.int64)
+        for core in numba.prange(2):
+            for place in range(len(taken)):
+                if compiled.is_first_to_take(taken, place):
+                    counts[core] += 1
+        return counts
+
+    taken = np.zeros(100_000, np.int64)
+    taken[::3] = 1
+    assert taken_by_cores(taken).sum() == np.count_nonzero(np.arange(taken.size) % 3)
+    assert taken.all()
+
+
 def test_stored_streams_continue_bit_for_bit():
     """The noise of a step follows from words of the streams, whose state a checkpoint keeps."""
     problem = Problem((4, 3, 3))
