@@ -305,8 +305,8 @@ def batch_sums(of_step: tuple) -> tuple[Array, float]:
         np.empty(n_all, f4),
     )
     for stage in range(STAGES):
-        for core in prange(CORES):  # in u8, where range counts in i8: all would be compiled twice
-            write_parts(step, stage, i8(core), shared)
+        for core in prange(CORES):
+            write_parts(step, stage, i8(core), shared)  # prange counts in u8: u8 + i8 is a float
     return shared.sums, shared.losses.sum() / (B * step.R * step.K)
 
 

@@ -65,6 +65,10 @@ class GLR:
     layerwise: bool = False
     gradient_of_group: Callable | None = None
 
+    def __post_init__(self) -> None:
+        """Make sigma a tuple, whatever it was given as: glr.compiled keeps what it finds by GLR."""
+        object.__setattr__(self, "sigma", tuple(self.sigma))
+
 
 class Batch(NamedTuple):
     """Inputs x (n_in × B) float32 and integer labels y (B,)."""

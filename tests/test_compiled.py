@@ -194,6 +194,18 @@ def test_threads_change_no_bit():
     assert all(np.array_equal(one, found[0]) for one in found)
 
 
+def test_sigma_may_be_given_as_a_list():
+    problem = Problem((4, 3, 3))
+    x, y = samples_of(problem)
+    by_tuple = glr_of(problem, gradient_of_group=compiled.gradient)
+    by_list = replace(by_tuple, sigma=list(problem.sigma))
+    found, expected = (
+        flat(glr_gradient(glr, layers_of(problem), Batch(x, y), streams_of(problem, 1)))
+        for glr in (by_list, by_tuple)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_each_part_is_taken_by_one_core():
     numba = pytest.importorskip("numba")
 
