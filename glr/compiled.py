@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -212,9 +213,10 @@ def gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> G
     Raises GLRError for a method without compiled loops.
     """
     step = step_of(glr, layers, batch, streams)
+    shared = shared_of(step.sizes, batch.y.size)
     make_callable()
-    sums, risk = batch_sums(tuple(step))
-    return Gradient(layer_views(sums, step.sizes.tolist()), risk)
+    risk = write_batch_sums(tuple(step), tuple(shared))
+    return Gradient(layer_views(shared.sums, step.sizes.tolist()), risk)
 
 
 def step_of(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Step:
@@ -272,6 +274,20 @@ def flat_parameters(layers: list[Layer]) -> Array:
     return np.concatenate([part.ravel() for layer in layers for part in layer])
 
 
+def shared_of(sizes: np.ndarray, B: int) -> Shared:
+    """Memory for what the cores hand over, in steps of an n_0-…-n_T network with batches of B."""
+    n_in, n, *_ = sizes.tolist()
+    n_all = n_parameters(sizes.tolist())
+    return Shared(
+        taken=np.empty((STAGES, PARTS), i8),
+        v=np.empty((PARTS, B, n), f4),
+        delta=np.empty((n, B), f4),
+        later=np.empty((PARTS, n_all - (n_in + 1) * n), f4),
+        losses=np.empty(PARTS),
+        sums=np.empty(n_all, f4),
+    )
+
+
 def tile_samples(replicates: int, B: int) -> int:
     """The samples in a tile, so that the parts of a batch of B have as many of them each."""
     of_part = -(-B // PARTS)
@@ -280,39 +296,34 @@ def tile_samples(replicates: int, B: int) -> int:
 
 
 @njit(**OPTIONS, parallel=ONLY_PRANGE)
-def batch_sums(of_step: tuple) -> tuple[Array, float]:
-    """The flat gradient of all layers, and the mean loss, from what a Step is made of.
+def write_batch_sums(of_step: tuple, of_shared: tuple) -> float:
+    """Write the flat gradient of all layers as shared.sums; returns the mean loss.
 
-    That is a plain tuple, since Numba takes 2 us more to look at a named one.
-
-    Only after make_callable(), without which the process would end: LLVM knows no write_tile.
+    Plain tuples are what a Step and a Shared are made of, since Numba takes 2 us more to look at a
+    named one, and prange finds tuples of a name only where they are made. Only after
+    make_callable(), without which the process would end: LLVM knows no write_parts.
 
     All passes share x: its products are one before the noise, and one after the sum over passes.
     In these the cores share out the inputs, since most of the weights are the first layer's, and a
     core has what it wrote itself at hand; in between they share out the samples.
     """
-    step = Step(*of_step)
+    step, shared = Step(*of_step), Shared(*of_shared)
     # Else the loops would read beside the array; and an error in prange is lost on the way.
     if step.y.min() < 0 or step.y.max() >= step.sizes[-1]:
         raise IndexError("a label names no class of the logits")
-    B, n, n_all = len(step.y), step.sizes[1], len(step.parameters)
-    shared = Shared(  # here, since prange finds tuples of a name only where they are made
-        np.zeros((STAGES, PARTS), i8),
-        np.empty((PARTS, B, n), f4),
-        np.empty((n, B), f4),
-        np.empty((PARTS, n_all - layer_slice(step, FIRST).stop), f4),
-        np.zeros(PARTS),
-        np.empty(n_all, f4),
-    )
+    shared.taken[:] = 0
+    shared.losses[:] = 0
     for stage in range(STAGES):
-        for core in prange(CORES):
-            write_parts(step, stage, i8(core), shared)  # prange counts in u8: u8 + i8 is a float
-    return shared.sums, shared.losses.sum() / (B * step.R * step.K)
+        for core in prange(CORES):  # it counts in u8: u8 + i8 is a float
+            call_write_parts(step, stage, i8(core), shared)
+    return shared.losses.sum() / (len(step.y) * step.R * step.K)
 
 
-@compiled
 def write_parts(step: Step, stage: int, core: int, shared: Shared) -> None:
-    """Write what a stage's parts give: a core's own, and another's that has not begun with it."""
+    """Write what a stage's parts give: a core's own, and another's that has not begun with it.
+
+    See by_name.
+    """
     for k in range(PARTS):
         part = (core + k) % PARTS
         if is_first_to_take(shared.taken[stage], part):
@@ -338,6 +349,55 @@ def is_first_to_take(typing, taken, place):
         return builder.icmp_signed("==", old, zero)
 
     return types.boolean(taken, types.intp), exchange
+
+
+def types_of_step() -> Signature:
+    """The types of write_parts's and write_tile's arguments, by examples; they return nothing."""
+    counts, floats, words = np.zeros(1, np.int64), np.zeros(1, f4), np.zeros(1, u8)
+    matrix, matrices = np.zeros((1, 1), f4), np.zeros((PARTS, 1, 1), f4)
+    method = Method(counts, floats, *[1] * 5, True, True, 1, True, True)
+    step = Step(*method, floats, matrix, counts, words)
+    taken = np.zeros((STAGES, PARTS), i8)
+    shared = Shared(taken, matrices, matrix, matrix, np.zeros(PARTS), floats)
+    return types.none(*map(typeof, (step, 1, 1, shared)))
+
+
+TYPES_OF_STEP, SYMBOL = types_of_step(), "glr_"
+
+
+@cache
+def make_callable() -> list[CFunc]:
+    """Compile write_tile and write_parts, or read them from the disk, to be called by name."""
+    found = []
+    for function in (write_tile, write_parts):  # which calls the first
+        found.append(cfunc(TYPES_OF_STEP, **OPTIONS)(function))
+        add_symbol(SYMBOL + function.__name__, found[-1].address)
+    return found
+
+
+def by_name(name: str) -> Callable:
+    """What calls write_tile or write_parts by its name in LLVM.
+
+    A compiled function that is called else is compiled again with what calls it, and that again:
+    this saves a third of the time of compiling. And what has been read from Numba's cache, in
+    glr/compiled_training.py too, calls them as they are now.
+    """
+
+    def call(context, builder, signature, arguments):
+        kinds = [context.get_value_type(kind) for kind in signature.args]
+        kind = ir.FunctionType(context.get_value_type(types.none), kinds)
+        function = cgutils.get_or_insert_function(builder.module, kind, SYMBOL + name)
+        builder.call(function, arguments)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def call_it(typing, step, first, second, shared):
+        return TYPES_OF_STEP, call
+
+    return call_it
+
+
+call_write_tile, call_write_parts = by_name("write_tile"), by_name("write_parts")
 
 
 @compiled
@@ -520,7 +580,7 @@ def sum_of(row: Array) -> float:
 
 
 def write_tile(step: Step, part: int, tile: int, shared: Shared) -> None:
-    """Write what follows from the samples of one of a part's tiles. See call_write_tile."""
+    """Write what follows from the samples of one of a part's tiles. See by_name."""
     own = slice(tile * step.samples, min((tile + 1) * step.samples, len(step.y)))
     v, y = first_logits(step, shared.v[:, own]), step.y[own]
     last, layers = len(step.sigma) - 1, forward_passes(step, tile, v, len(y))
@@ -545,46 +605,6 @@ def write_tile(step: Step, part: int, tile: int, shared: Shared) -> None:
         else:
             shared.delta[:, own] = delta
     shared.losses[part] += np.float64(sum_of(losses))
-
-
-def types_of_write_tile() -> Signature:
-    """The types of write_tile's arguments, by examples; it returns nothing."""
-    counts, floats, words = np.zeros(1, np.int64), np.zeros(1, f4), np.zeros(1, u8)
-    matrix, matrices = np.zeros((1, 1), f4), np.zeros((PARTS, 1, 1), f4)
-    method = Method(counts, floats, *[1] * 5, True, True, 1, True, True)
-    step = Step(*method, floats, matrix, counts, words)
-    taken = np.zeros((STAGES, PARTS), i8)
-    shared = Shared(taken, matrices, matrix, matrix, np.zeros(PARTS), floats)
-    return types.none(*map(typeof, (step, 1, 1, shared)))
-
-
-TYPES_OF_WRITE_TILE = types_of_write_tile()
-
-
-@cache
-def make_callable() -> CFunc:
-    """Compile write_tile by itself, or read it from the disk, for call_write_tile to find."""
-    function = cfunc(TYPES_OF_WRITE_TILE, **OPTIONS)(write_tile)
-    add_symbol("glr_write_tile", function.address)
-    return function
-
-
-@intrinsic
-def call_write_tile(typing, step, part, tile, shared):
-    """Call write_tile by its name in LLVM.
-
-    A compiled function that is called else is compiled again with what calls it, and Numba makes
-    three functions of a parallel loop: this saves a third of the time of compiling.
-    """
-
-    def call(context, builder, signature, arguments):
-        kinds = [context.get_value_type(kind) for kind in signature.args]
-        kind = ir.FunctionType(context.get_value_type(types.none), kinds)
-        function = cgutils.get_or_insert_function(builder.module, kind, "glr_write_tile")
-        builder.call(function, arguments)
-        return context.get_dummy_value()
-
-    return TYPES_OF_WRITE_TILE, call
 
 
 @compiled

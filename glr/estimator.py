@@ -55,11 +55,16 @@ GradientEstimator = Callable[[list[Layer], Batch], Gradient]
 
 
 class Estimator(NamedTuple):
-    """A gradient estimator, and the state of its noise as arrays, to be stored and restored."""
+    """A gradient estimator, and the state of its noise as arrays, to be stored and restored.
+
+    glr, streams : what it is made of, for compiled steps (glr.compiled_training)
+    """
 
     gradient: GradientEstimator
     state: Callable[[], State] = dict
     restore: Callable[[State], object] = lambda state: None
+    glr: GLR | None = None
+    streams: Streams = ()
 
 
 def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Gradient:
@@ -76,8 +81,7 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
 
     Raises GLRError if there is no other pass for the control variate.
     """
-    if glr.control_variate and glr.replicates < 2 and not is_local_alone(glr, layers):
-        raise GLRError("the control variate needs 2 replicates or more; or switch it off")
+    check_passes(glr, layers)
     if not glr.layerwise:
         return _gradient_of_noisy_layers(glr, layers, batch, streams)
     parts = []
@@ -87,6 +91,12 @@ def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) 
         parts.append(_gradient_of_noisy_layers(one_noisy_layer, layers, batch, streams))
     own_layers = [part.layers[t] for t, part in enumerate(parts)]
     return Gradient(own_layers, float(np.mean([part.risk for part in parts])))
+
+
+def check_passes(glr: GLR, layers: list[Layer]) -> None:
+    """Raise GLRError if a control variate has no other pass to compare with."""
+    if glr.control_variate and glr.replicates < 2 and not is_local_alone(glr, layers):
+        raise GLRError("the control variate needs 2 replicates or more; or switch it off")
 
 
 def is_local_alone(glr: GLR, layers: list[Layer]) -> bool:
@@ -321,6 +331,8 @@ def glr_estimator(glr: GLR, rng: np.random.Generator) -> Estimator:
         lambda layers, batch: glr_gradient(glr, layers, batch, streams),
         lambda: {f"stream{t}": generator_words(stream) for t, stream in enumerate(streams)},
         restore,
+        glr,
+        streams,
     )
 
 

@@ -26,7 +26,7 @@ from glr.noise import LAWS, check_law
 from glr.npz import MAX_ARRAYS
 from glr.passes import GLR
 from glr.records import checkpoint_path, evaluated_on, recorded_constants, run_files
-from glr.training import Descent, Evaluation, Plan, Run, train
+from glr.training import Evaluation, Plan, Run, TakeSteps, train
 
 
 def run_generator(seed: int) -> np.random.Generator:
@@ -96,18 +96,18 @@ def glr_method(constants: SimpleNamespace) -> GLR:
 def compiled_method(glr: GLR) -> GLR:
     """The method with steps compiled by Numba; GLRError without Numba, or if it is not covered."""
     try:
-        from glr import compiled, compiled_descent  # noqa: PLC0415  (no requirement)
+        from glr import compiled, compiled_training  # noqa: PLC0415  (no requirement)
     except (ImportError, RuntimeError) as error:  # RuntimeError: no folder for Numba's cache
         raise GLRError(
             f"COMPILED = True: cannot use Numba ({error}); pip install numba, "
             "give it a folder by NUMBA_CACHE_DIR, or set it to False"
         ) from error
     prepare_for_small_arrays()  # of SciPy's BLAS too, which has come with it
-    functions = compiled.batch_sums, compiled_descent.move
+    functions = compiled.write_batch_sums, compiled_training.risks_of_steps
     if compiled.covers(glr) and not all(map(compiled.is_in_cache, functions)):
         print("compiling the step, this once: about a minute", file=sys.stderr)
     compiled.prepare(glr)
-    compiled_descent.prepare()
+    compiled_training.prepare(glr)
     return replace(glr, gradient_of_group=compiled.gradient)
 
 
@@ -123,18 +123,18 @@ def plan_of(constants: SimpleNamespace) -> Plan:
         weight_decay=constants.WEIGHT_DECAY,
         centralised=constants.CENTRALISED_GRADIENT,
         eval_every=constants.EVAL_EVERY,
-        descend=compiled_descent_of(constants),
+        pause_every=constants.CHECKPOINT_EVERY,
+        take_steps=compiled_steps(constants),
     )
 
 
-def compiled_descent_of(constants: SimpleNamespace) -> Descent | None:
-    """What descends where steps are compiled: a compiled one too, if there is; else NumPy's."""
+def compiled_steps(constants: SimpleNamespace) -> TakeSteps | None:
+    """What takes steps where they are compiled; else None."""
     if not getattr(constants, "COMPILED", False):  # a constant that BP.py has not
         return None
-    from glr import compiled_descent  # noqa: PLC0415  (no requirement)
+    from glr import compiled_training  # noqa: PLC0415  (no requirement)
 
-    is_covered = compiled_descent.covers(constants.OPTIMIZER)
-    return compiled_descent.descend if is_covered else None
+    return compiled_training.take_steps
 
 
 def train_by_glr(constants: SimpleNamespace) -> Run:
@@ -287,5 +287,5 @@ def shown(
                 if bar.disable:
                     where = f"step {row.step}/{constants.STEPS}"
                     print(f"{where}  {figures}  {row.seconds:.1f} s", flush=True)
-            bar.update()
+            bar.update(run.step - bar.n)
             yield row

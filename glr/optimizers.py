@@ -37,21 +37,21 @@ def adagrad(parameters: Array, gradient: Array, rate: float, state: State) -> No
 
 
 def adam(parameters: Array, gradient: Array, rate: float, state: State) -> None:
-    """Adam (Kingma & Ba 2015) with β₁ 0.9, β₂ 0.999, ε 1e-8; compiled: glr.compiled_descent."""
+    """Adam (Kingma & Ba 2015) with β₁ 0.9, β₂ 0.999, ε 1e-8; compiled: glr.compiled_training."""
     mean, square, step = adam_state(parameters, state)
+    step += 1
     mean += MEAN_SHARE * (gradient - mean)
     square += SQUARE_SHARE * (gradient * gradient - square)
-    factor, epsilon = adam_factors(rate, step)
+    factor, epsilon = adam_factors(rate, int(step))
     parameters -= factor * (mean / (np.sqrt(square) + epsilon))
 
 
-def adam_state(parameters: Array, state: State) -> tuple[Array, Array, int]:
-    """Adam's moments of the gradient, and which step this one is, counted from 1."""
+def adam_state(parameters: Array, state: State) -> tuple[Array, Array, np.ndarray]:
+    """Adam's moments of the gradient, and how many steps it has taken."""
     if not state:
         state["mean"], state["square"] = np.zeros_like(parameters), np.zeros_like(parameters)
         state["step"] = np.zeros((), np.int64)
-    state["step"] += 1
-    return state["mean"], state["square"], int(state["step"])
+    return state["mean"], state["square"], state["step"]
 
 
 def adam_factors(rate: float, step: int) -> tuple[np.float32, np.float32]:

@@ -20,7 +20,8 @@ from glr.network import Layer, Network, accuracy, layer_views
 from glr.optimizers import Optimizer, Schedule
 from glr.passes import Batch
 
-Descent = Callable[["Run", list[Layer], "Plan"], None]  # along a gradient, see descend
+LEG_SECONDS = 0.05  # of steps that are taken at once, so that a stop need not wait for longer
+TakeSteps = Callable[["Run", Dataset, list[np.ndarray], "Plan"], None]  # see take_steps
 
 
 class Plan(NamedTuple):
@@ -29,7 +30,8 @@ class Plan(NamedTuple):
     The step size is `learning_rate` times what `schedule` says; `weight_decay`·W, the gradient of
     an L2 penalty on the weights but not the biases, is added to the loss's gradient. `centralised`
     subtracts from each first-layer neuron's weight gradient its mean over the inputs (Yong et al.
-    2020). `descend` is glr.compiled_descent.descend, or None for `descend` below, by NumPy.
+    2020). Training pauses at the multiples of `pause_every`, as for evaluations. `take_steps` is
+    glr.compiled_training.take_steps, or None for `take_steps` below, by NumPy.
     """
 
     loss: Loss
@@ -41,7 +43,8 @@ class Plan(NamedTuple):
     weight_decay: float
     centralised: bool
     eval_every: int
-    descend: Descent | None = None
+    pause_every: int = 1
+    take_steps: TakeSteps | None = None
 
 
 class Evaluation(NamedTuple):
@@ -92,7 +95,7 @@ def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndar
 def train(
     run: Run, data: Dataset, plan: Plan, rng: np.random.Generator
 ) -> Iterator[Evaluation | None]:
-    """Train run.network in place, from run.step on; yield after every step.
+    """Train run.network in place, from run.step on; yield at every pause (see next_pause).
 
     What is yielded is an evaluation every `eval_every` steps and at the end, else None.
     rng : as it was before the run's first step, so that the minibatches are those of one run.
@@ -100,13 +103,16 @@ def train(
     Raises DivergenceError at the first step whose loss or weights are not finite.
     """
     batches = islice(minibatches(len(data.x_train), plan.batch_size, rng), run.step, None)
+    at_once = 1
     while run.step < plan.steps:
-        start = time.perf_counter()
-        rows = next(batches)
-        take_step(run, Batch(data.x_train[rows].T, data.y_train[rows]), plan)
-        run.seconds += time.perf_counter() - start
+        start, first = time.perf_counter(), run.step
+        leg = list(islice(batches, min(at_once, next_pause(first, plan) - first)))
+        (plan.take_steps or take_steps)(run, data, leg, plan)
+        seconds = time.perf_counter() - start
+        run.seconds += seconds
+        at_once = max(1, int(len(leg) * LEG_SECONDS / seconds))
         if run.step % plan.eval_every == 0 or run.step == plan.steps:
-            epoch = run.step * len(rows) / len(data.x_train)
+            epoch = run.step * len(leg[0]) / len(data.x_train)
             test = test_figures(run.network, data, plan.loss)
             train_loss = float(np.mean(run.risks))
             run.history.append(Evaluation(run.step, epoch, run.seconds, train_loss, *test))
@@ -116,13 +122,25 @@ def train(
             yield None
 
 
+def next_pause(step: int, plan: Plan) -> int:
+    """After which step training pauses next, at the latest: to be evaluated, shown or stored."""
+    every = plan.eval_every, plan.pause_every
+    return min(plan.steps, *(step - step % n + n for n in every))
+
+
+def take_steps(run: Run, data: Dataset, batches: list[np.ndarray], plan: Plan) -> None:
+    """Take a step with each minibatch, of which these are the rows."""
+    for rows in batches:
+        take_step(run, Batch(data.x_train[rows].T, data.y_train[rows]), plan)
+
+
 def take_step(run: Run, batch: Batch, plan: Plan) -> None:
     """Estimate the gradient of one minibatch, and descend."""
     network = run.network
     run.step += 1
     with np.errstate(over="ignore", invalid="ignore"):  # check_finite sees to it
         gradient = run.estimator.gradient(network.layers, batch)
-        (plan.descend or descend)(run, gradient.layers, plan)
+        descend(run, gradient.layers, plan)
         check_finite(gradient.risk, network.parameters, run.step)
     run.risks.append(gradient.risk)
 
@@ -132,14 +150,14 @@ def descend(run: Run, gradient: list[Layer], plan: Plan) -> None:
     network = run.network
     flat = np.empty_like(network.parameters)
     write_descent(layer_views(flat, network.sizes), gradient, network.layers, plan)
-    rate = step_size(run, plan)
+    rate = step_size(run.step, plan)
     returned = plan.optimizer(network.parameters, flat, rate, run.optimizer_state)
     check_optimizer(returned, run)
 
 
-def step_size(run: Run, plan: Plan) -> float:
-    """The step size at the run's step."""
-    return plan.learning_rate * plan.schedule(run.step - 1, plan.steps)
+def step_size(step: int, plan: Plan) -> float:
+    """The step size at a step, counted from 1."""
+    return plan.learning_rate * plan.schedule(step - 1, plan.steps)
 
 
 def check_optimizer(returned: object, run: Run) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -28,19 +29,20 @@ from scipy import stats
 
 from glr import estimator, neurons, noise
 from glr.comparison import published_estimator
-from glr.errors import GLRError
+from glr.data import Dataset
+from glr.errors import DivergenceError, GLRError
 from glr.estimator import glr_estimator, glr_gradient
 from glr.experiment import plan_of
-from glr.network import Layer, Network, layer_views, n_parameters, sigmoid
-from glr.optimizers import adam, sgd
+from glr.network import Layer, Network, layer_views, n_parameters
+from glr.optimizers import adagrad, adam, sgd
 from glr.passes import Batch
 from glr.study import constants_of
-from glr.training import Run, descend
+from glr.training import Run, minibatches, take_steps
 
 compiled = pytest.importorskip(
     "glr.compiled", reason="Numba is not installed", exc_type=ImportError
 )
-compiled_descent = pytest.importorskip("glr.compiled_descent")
+compiled_training = pytest.importorskip("glr.compiled_training")
 
 MANY = {"replicates": 6, "output_draws": 3}  # of few samples two stand side by side,
 LOCAL = {"replicates": 4, "output_draws": 3, "local_differences": True}  # or four
@@ -397,40 +399,93 @@ def test_label_without_a_class_is_refused(label):
         compiled.gradient(glr_of(problem), layers_of(problem), batch, streams_of(problem, 1))
 
 
-# ---------------------------------------------------------------- descent
+# ---------------------------------------------------------------- training
+
+
+def compiled_run(sizes, rng_seed=0, **settings):
+    """A run of a network of random weights by the compiled gradient, and data of 20 samples."""
+    rng = np.random.default_rng(1)
+    problem = Problem(tuple(sizes), sigma=(0.8,) * (len(sizes) - 1))
+    glr = glr_of(problem, **{"replicates": 4} | settings, gradient_of_group=compiled.gradient)
+    network = Network(rng.standard_normal(n_parameters(sizes), np.float32), sizes, glr.activation)
+    estimator = glr_estimator(glr, np.random.Generator(np.random.SFC64(rng_seed)))
+    x, y = rng.random((20, sizes[0]), np.float32), rng.integers(0, sizes[-1], 20)
+    return Run(network, estimator), Dataset("random", x, y, x, y)
+
+
+def batches_of(steps, size=5):
+    """The rows of so many minibatches of 20 samples."""
+    return list(islice(minibatches(20, size, np.random.default_rng(2)), steps))
+
+
+def assert_equal_runs(one, other, **tolerance):
+    """Their weights, optimizers' states, losses and streams."""
+    assert one.step == other.step
+    assert one.optimizer_state.keys() == other.optimizer_state.keys()
+    for name, state in other.optimizer_state.items():
+        np.testing.assert_allclose(one.optimizer_state[name], state, **tolerance)
+    np.testing.assert_allclose(one.network.parameters, other.network.parameters, **tolerance)
+    np.testing.assert_allclose(one.risks, other.risks, **tolerance)
+    for name, words in other.estimator.state().items():
+        np.testing.assert_array_equal(one.estimator.state()[name], words)
 
 
 @pytest.mark.parametrize("optimizer", [adam, sgd])
 @pytest.mark.parametrize("centralised", [False, True])
 @pytest.mark.parametrize("sizes", [[1, 2], [7, 5, 4, 3], [784, 50, 10]])
-def test_the_compiled_descent_is_numpys(sizes, centralised, optimizer):
-    """Of five gradients, with a penalty that a bias, if it had one, would show."""
+def test_compiled_steps_are_numpys_descents_along_compiled_gradients(sizes, centralised, optimizer):
+    """Five of them, with a penalty that a bias, if it had one, would show."""
     plan = PLAN._replace(weight_decay=0.5, centralised=centralised, optimizer=optimizer)
-    rng = np.random.default_rng(0)
-    parameters = rng.standard_normal(n_parameters(sizes), np.float32)
-    ours, theirs = (Run(Network(parameters.copy(), sizes, sigmoid), None) for _ in range(2))
-    for step in range(1, 6):
-        gradient = layer_views(rng.standard_normal(parameters.size, np.float32), sizes)
-        ours.step = theirs.step = step
-        compiled_descent.descend(ours, gradient, plan)
-        descend(theirs, gradient, plan)
-    assert not np.allclose(theirs.network.parameters, parameters, atol=0.01)
-    assert ours.optimizer_state.keys() == theirs.optimizer_state.keys()
-    for name, state in theirs.optimizer_state.items():
-        np.testing.assert_allclose(ours.optimizer_state[name], state, rtol=1e-5, atol=1e-6)
-    found, expected = ours.network.parameters, theirs.network.parameters
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    (ours, data), (theirs, _) = compiled_run(sizes), compiled_run(sizes)
+    start = ours.network.parameters.copy()
+    compiled_training.take_steps(ours, data, batches_of(5), plan)
+    take_steps(theirs, data, batches_of(5), plan)
+    assert not np.allclose(ours.network.parameters, start, atol=0.01)
+    assert_equal_runs(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_adagrad_and_what_is_not_compiled_descend_by_numpy():
+def test_no_bit_depends_on_how_many_steps_are_taken_at_once():
+    batches = batches_of(7)
+    (at_once, data), (one_by_one, _) = compiled_run([7, 5, 3]), compiled_run([7, 5, 3])
+    compiled_training.take_steps(at_once, data, batches, PLAN)
+    for batch in batches:
+        compiled_training.take_steps(one_by_one, data, [batch], PLAN)
+    assert_equal_runs(at_once, one_by_one, rtol=0)
+
+
+@pytest.mark.parametrize(("optimizer", "R", "kept"), [(adagrad, 4, 2**22), (adam, 35, 1)])
+def test_other_optimizers_and_groups_of_passes_go_step_by_step(optimizer, R, kept, monkeypatch):
+    monkeypatch.setattr(estimator, "KEPT_FLOATS", kept)
+    plan = PLAN._replace(optimizer=optimizer)
+    (ours, data), (theirs, _) = (compiled_run([4, 3, 3], replicates=R) for _ in range(2))
+    compiled_training.take_steps(ours, data, batches_of(3), plan)
+    take_steps(theirs, data, batches_of(3), plan)
+    assert_equal_runs(ours, theirs, rtol=0)
+
+
+@pytest.mark.parametrize("take", [take_steps, compiled_training.take_steps])
+def test_training_ends_at_the_first_step_that_is_not_finite(take):
+    """At a step size of 10³⁰ in the third step, of five that might be taken at once."""
+    run, data = compiled_run([4, 3, 3])
+    plan = PLAN._replace(optimizer=sgd, schedule=lambda step, _: 1e30 if step == 2 else 1)
+    with pytest.raises(DivergenceError, match="step 3: the weights overflow"):
+        take(run, data, batches_of(5), plan)
+    assert run.step == 3
+
+
+def test_one_pass_has_no_control_variate():
+    run, data = compiled_run([4, 3, 3], replicates=1, control_variate=True)
+    with pytest.raises(GLRError, match="needs 2 replicates"):
+        compiled_training.take_steps(run, data, batches_of(1), PLAN)
+
+
+def test_steps_are_compiled_if_that_is_asked_for():
     for script, words, expected in (
-        ("LRS.py", "--compiled", compiled_descent.descend),
-        ("LRS.py", "--compiled --optimizer sgd", compiled_descent.descend),
-        ("LRS.py", "--compiled --optimizer adagrad", None),
+        ("LRS.py", "--compiled", compiled_training.take_steps),
         ("LRS.py", "", None),
         ("BP.py", "", None),
     ):
-        assert plan_of(constants_of(script, words.split())).descend is expected
+        assert plan_of(constants_of(script, words.split())).take_steps is expected
 
 
 # ---------------------------------------------------------------- scripts
@@ -486,18 +541,22 @@ def test_the_first_run_says_that_it_compiles_and_the_next_does_not(first_run, tm
 
 def test_the_step_is_compiled_for_networks_of_all_sizes():
     """What prepare() compiles is what any later step takes."""
-    compiled.prepare(glr_of(Problem((4, 3, 3)), **LOCAL))
-    compiled_descent.prepare()
-    functions = compiled.batch_sums, compiled_descent.move
+    prepared = glr_of(Problem((4, 3, 3)), **LOCAL, gradient_of_group=compiled.gradient)
+    compiled.prepare(prepared)
+    compiled_training.prepare(prepared)
+    functions = compiled.write_batch_sums, compiled_training.risks_of_steps
     kinds = [len(function.signatures) for function in functions]
+    settings = LOCAL | BITS | {"standardised_loss": True}
     problem = Problem((3, 5, 4, 2), "threshold", "zero_one", sigma=(0.8, 0.5, 0.6))
-    glr = glr_of(problem, **LOCAL, **BITS, standardised_loss=True)
+    glr = glr_of(problem, **settings, gradient_of_group=compiled.gradient)
     network = Network(parameters_of(problem), list(problem.sizes), glr.activation)
-    batch = Batch(*samples_of(problem))
-    gradient = compiled.gradient(glr, network.layers, batch, streams_of(problem, 1))
-    for optimizer in (adam, sgd):
-        plan = PLAN._replace(optimizer=optimizer)
-        compiled_descent.descend(Run(network, None, step=1), gradient.layers, plan)
+    x, y = samples_of(problem)
+    compiled.gradient(glr, network.layers, Batch(x, y), streams_of(problem, 1))
+    run = Run(network, glr_estimator(glr, np.random.Generator(np.random.SFC64(0))))
+    data = Dataset("three samples", x.T, y, x.T, y)
+    for optimizer, centralised in ((sgd, True), (adam, False)):
+        plan = PLAN._replace(optimizer=optimizer, centralised=centralised)
+        compiled_training.take_steps(run, data, [np.arange(3)] * 2, plan)
     assert [len(function.signatures) for function in functions] == kinds
 
 

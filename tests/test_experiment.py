@@ -96,6 +96,7 @@ def test_the_scripts_are_what_their_names_say():
         ("--weight-decay 0.25", {"weight_decay": 0.25}),
         ("--no-centralised-gradient", {"centralised": False}),
         ("--eval-every 3", {"eval_every": 3}),
+        ("--checkpoint-every 3", {"pause_every": 3}),
     ],
 )
 def test_a_constant_of_training_reaches_the_plan(flags, change):
@@ -110,6 +111,7 @@ def test_a_constant_of_training_reaches_the_plan(flags, change):
         weight_decay=1e-4,
         centralised=True,
         eval_every=500,
+        pause_every=1000,
     )
     assert changes(default, plan_of(constants_of("LRS.py", flags.split()))) == change
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
+from glr import training
 from glr.data import Dataset
 from glr.errors import DivergenceError, GLRError
 from glr.estimator import Estimator, Gradient
@@ -14,7 +15,15 @@ from glr.losses import cross_entropy, zero_one
 from glr.models import load_model, save_model
 from glr.network import Layer, accuracy, layer_views, logits, new_network, sigmoid, threshold
 from glr.optimizers import adagrad, adam, constant, cosine, sgd
-from glr.training import Plan, Run, check_finite, minibatches, train, write_descent
+from glr.training import (
+    Plan,
+    Run,
+    check_finite,
+    minibatches,
+    next_pause,
+    train,
+    write_descent,
+)
 
 
 def generator(seed=0):
@@ -150,6 +159,33 @@ def test_training_follows_the_plan(centralised, schedule):
         b = b - rate
     np.testing.assert_allclose(found_W, W, rtol=1e-5)
     np.testing.assert_allclose(found_b, b, rtol=1e-5)
+
+
+def test_training_pauses_for_evaluations_and_for_what_else_is_asked():
+    plan = Plan(cross_entropy, sgd, 12, 4, 0.1, constant, 0.0, False, 10, pause_every=4)
+    pauses = [next_pause(step, plan) for step in range(12)]
+    assert pauses == [4] * 4 + [8] * 4 + [10] * 2 + [12] * 2
+    assert [next_pause(step, plan._replace(pause_every=1)) for step in (0, 5)] == [1, 6]
+
+
+def test_as_many_steps_are_taken_at_once_as_fit_into_a_leg(monkeypatch):
+    """Of 5 steps in LEG_SECONDS, that is 5 after the first, or until the next pause."""
+    taken, seconds = [], [0.0]
+
+    def take_steps(run, data, batches, plan):
+        taken.append(len(batches))
+        seconds[0] += len(batches) * 0.18 * training.LEG_SECONDS
+        run.step += len(batches)
+        run.risks += [0.0] * len(batches)
+
+    monkeypatch.setattr(training.time, "perf_counter", lambda: seconds[0])
+    plan = Plan(cross_entropy, sgd, 17, 4, 0.1, constant, 0.0, False, 9, 8, take_steps)
+    run = Run(new_network([4, 2], sigmoid, generator()), None)
+    pauses = [run.step for _ in train(run, small_data(), plan, generator())]
+    assert taken == [1, 5, 2, 1, 5, 2, 1]
+    assert pauses == [1, 6, 8, 9, 14, 16, 17]
+    assert [row.step for row in run.history] == [9, 17]
+    assert run.seconds == pytest.approx(17 * 0.18 * training.LEG_SECONDS)
 
 
 def test_evaluations_are_of_the_test_set_and_of_the_batches_since_the_last():
