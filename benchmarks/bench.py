@@ -7,8 +7,8 @@
 Parts: 1 the published algorithm, 2 backpropagation, 3 the floor, 4 precision per second,
 5 time to the published accuracy, 6 growth, 7 what each choice made for speed saves. Both sides
 take turns in one run: a ratio is that of a turn, and the median of all turns; but for part 5, which
-is one training run each. In parts 1 to 5 ours is also timed compiled, its descent too, if Numba is
-installed.
+is one training run each. In parts 1 to 5 ours is also timed compiled, if Numba is installed: a step
+of many in one call, descent too, as training takes them.
 """
 
 from __future__ import annotations

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
 from accuracies import benchmark_data
-from measures import COMPILED
+from measures import COMPILED, AtOnce
 from rivals import Step, compiled, glr_step, glr_steps, random_batch, step_of
 
 from glr import estimator
@@ -27,7 +28,7 @@ from glr.neurons import Logits, binary_neurons, noisy_neurons
 from glr.noise import logistic, random_words, uniform
 from glr.passes import Batch, logits_of
 from glr.study import constants_of, script_methods
-from glr.training import Run, take_step
+from glr.training import Run, minibatches, take_steps
 
 SIZES, R, B = [784, 50, 10], 10, 128
 
@@ -177,27 +178,31 @@ def compiled_choices() -> list[Choice]:
         set_num_threads(compiled.CORES)
 
     return [
-        Choice("a compiled step on two cores (compiled.batch_sums)", step, "on one", on_one_core),
-        descent_choice(),
+        Choice(
+            "a compiled step on two cores (compiled.write_batch_sums)", step, "on one", on_one_core
+        ),
+        training_choice(),
         product_choice("first layer's, 784-50-10", (B, 392, 50)),
         product_choice("first layer's, 784-500-500-10", (B, 392, 500)),
         product_choice("second layer's, 784-500-500-10", (64 * R, 500, 500)),
     ]
 
 
-def descent_choice() -> Choice:
-    """A whole training step of LRS, compiled."""
-    from glr import compiled_descent  # noqa: PLC0415  (Numba is no requirement)
+def training_choice() -> Choice:
+    """Training steps of LRS, compiled: twenty in one call, or a call for each, NumPy descending."""
+    from glr import compiled_training  # noqa: PLC0415  (Numba is no requirement)
 
-    rng = np.random.Generator(np.random.SFC64(0))
+    rng, data = np.random.Generator(np.random.SFC64(0)), benchmark_data()
     glr = replace(script_methods()["LRS"], gradient_of_group=compiled.gradient)
-    run = Run(new_network(SIZES, glr.activation, rng), glr_estimator(glr, rng))
-    batch, plan = random_batch(SIZES, B), plan_of(constants_of("LRS.py", []))
+    sizes = [data.x_train.shape[1], *SIZES[1:]]
+    run = Run(new_network(sizes, glr.activation, rng), glr_estimator(glr, rng))
+    plan = plan_of(constants_of("LRS.py", []))
+    batches = list(islice(minibatches(len(data.x_train), B, rng), 20))
     return Choice(
-        "a compiled training step of LRS, descent too (compiled_descent.descend)",
-        partial(take_step, run, batch, plan._replace(descend=compiled_descent.descend)),
-        "by NumPy",
-        partial(take_step, run, batch, plan),
+        f"a training step of LRS on {data.name}, compiled (compiled_training.take_steps)",
+        AtOnce(lambda: compiled_training.take_steps(run, data, batches, plan), 20),
+        "one in a call, descent by NumPy",
+        AtOnce(lambda: take_steps(run, data, batches, plan), 20),
     )
 
 

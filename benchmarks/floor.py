@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
-from measures import Times
+from measures import AtOnce, Times
 from rivals import Step, compiled, plain_glr, random_batch
 
 from glr.arrays import Array
@@ -96,6 +96,7 @@ def compiled_parts(sizes: list[int], activation: Activation, R: int, B: int) -> 
     if compiled is None:
         return {}
     import floor_loops  # noqa: PLC0415  (Numba is no requirement)
+    from step_loops import AT_ONCE  # noqa: PLC0415
 
     layers = new_network(sizes, activation, np.random.default_rng(0)).layers
     streams = np.random.Generator(np.random.SFC64(0)).spawn(len(layers))
@@ -112,13 +113,14 @@ def compiled_parts(sizes: list[int], activation: Activation, R: int, B: int) -> 
     logits = [
         np.zeros((n, samples if t == 0 else columns), np.float32) for t, n in enumerate(sizes[1:])
     ]
-    return {
+    parts = {
         "noise and activations, compiled": lambda: [
             floor_loops.noise_and_activations(step, t, v, tiles) for t, v in enumerate(logits)
         ],
         "first products, compiled": lambda: floor_loops.first_products(*first),
         "later products, compiled": lambda: [floor_loops.later_products(*of) for of in later],
     }
+    return {name: AtOnce(part, AT_ONCE) for name, part in parts.items()}
 
 
 def _ones(*shapes: tuple[int, ...]) -> list[Array]:

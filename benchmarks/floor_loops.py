@@ -1,17 +1,18 @@
 """The loops of the floor's parts, compiled by Numba and shared out to two cores.
 
-They are compiled in every run: Numba's cache would not notice that glr/compiled.py has changed.
+Each goes through its part as often in one call as our compiled step is taken in one. They are
+compiled in every run: Numba's cache would not notice that glr/compiled.py has changed.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit, prange
+from step_loops import AT_ONCE, OWN_OPTIONS
 
 from glr.arrays import Array
 from glr.compiled import (
     ONLY_PRANGE,
-    OPTIONS,
     PARTS,
     Step,
     noisy_neurons,
@@ -19,7 +20,6 @@ from glr.compiled import (
     write_product,
 )
 
-OWN_OPTIONS = OPTIONS | {"cache": False}
 parallel = njit(**OWN_OPTIONS, parallel=ONLY_PRANGE)
 compiled = njit(**OWN_OPTIONS)
 
@@ -28,8 +28,9 @@ compiled = njit(**OWN_OPTIONS)
 def noise_and_activations(step: Step, t: int, v: Array, tiles: int) -> Array:
     """Draw a layer's noisy neurons of so many tiles; an output of each tile."""
     found = np.empty(tiles, np.float32)
-    for tile in prange(tiles):
-        found[tile] = noisy_neurons(step, t, tile, v, step.samples).x[0, 0]
+    for _ in range(AT_ONCE):
+        for tile in prange(tiles):
+            found[tile] = noisy_neurons(step, t, tile, v, step.samples).x[0, 0]
     return found
 
 
@@ -39,9 +40,10 @@ def first_products(x: Array, W: Array, v: Array, delta: Array, sums: Array) -> N
 
     v (PARTS, B, n) of x (B, n_in) and W (n_in, n); sums (n_in, n) of x and delta (n, B).
     """
-    for part in prange(PARTS):
-        write_products_of_part(part, x, W, v[part])
-        write_sums_of_part(part, x, delta, sums)
+    for _ in range(AT_ONCE):
+        for part in prange(PARTS):
+            write_products_of_part(part, x, W, v[part])
+            write_sums_of_part(part, x, delta, sums)
 
 
 @compiled
@@ -61,6 +63,7 @@ def write_sums_of_part(part: int, x: Array, delta: Array, sums: Array) -> None:
 @parallel
 def later_products(W: Array, x: Array, z: Array, sums: Array) -> None:
     """A later layer's products with inputs (tiles, n_in, columns), before and after the noise."""
-    for tile in prange(len(x)):
-        write_product(W.T, x[tile], z[tile])
-        write_product(x[tile], z[tile].T, sums[tile])
+    for _ in range(AT_ONCE):
+        for tile in prange(len(x)):
+            write_product(W.T, x[tile], z[tile])
+            write_product(x[tile], z[tile].T, sums[tile])

@@ -33,6 +33,17 @@ COMPILED = ", compiled"  # ends the cases where our step is compiled
 Times = np.ndarray | float  # milliseconds of every turn; or of all that there is
 
 
+class AtOnce(NamedTuple):
+    """A call of so many steps, as compiled training takes them."""
+
+    call: Callable[[], object]
+    steps: int
+
+    def __call__(self) -> None:
+        """Take them all."""
+        self.call()
+
+
 class Comparison(NamedTuple):
     """One line of the table: how many times faster our step is than the other, turn by turn."""
 
@@ -96,13 +107,14 @@ def by_turn(times: list[dict[str, float]]) -> dict[str, np.ndarray]:
 
 
 def turn_ms(run: Callable[[], object]) -> list[float]:
-    """Milliseconds of each call after the first, for TURN_SECONDS and at least one."""
+    """Milliseconds of a step in each call after the first, for TURN_SECONDS and at least one."""
     run()
+    steps = run.steps if isinstance(run, AtOnce) else 1
     times, end = [], time.perf_counter() + TURN_SECONDS
     while not times or time.perf_counter() < end:
         start = time.perf_counter()
         run()
-        times.append(1e3 * (time.perf_counter() - start))
+        times.append(1e3 * (time.perf_counter() - start) / steps)
     return times
 
 

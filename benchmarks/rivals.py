@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
-from measures import COMPILED
+from measures import COMPILED, AtOnce
 from threadpoolctl import ThreadpoolController
 
 from glr.backpropagation import import_keras
@@ -20,13 +19,10 @@ from glr.estimator import glr_gradient
 from glr.losses import cross_entropy
 from glr.network import Activation, Layer, Network, new_network, sigmoid, threshold
 from glr.noise import logistic
-from glr.optimizers import constant
-from glr.optimizers import sgd as plain_sgd
 from glr.passes import GLR, Batch
-from glr.training import Plan, Run
 
 try:
-    from glr import compiled, compiled_descent
+    from glr import compiled
 except ImportError:  # Numba is no requirement
     compiled = None
 
@@ -101,33 +97,16 @@ def steps_of(glr: GLR, network: Network, batch: Batch) -> dict[str, Step]:
 
 
 def step_of(glr: GLR, network: Network, batch: Batch) -> Step:
-    """Our estimator's step for a network and a batch."""
-    layers, descend = network.layers, descent_of(glr, network)
+    """Our estimator's step for a network and a batch; compiled, it is many steps in one call."""
+    layers = network.layers
     streams = np.random.Generator(np.random.SFC64(0)).spawn(len(layers))
-    return lambda: descend(glr_gradient(glr, layers, batch, streams).layers)
-
-
-def descent_of(glr: GLR, network: Network) -> Callable[[list[Layer]], None]:
-    """One step of SGD with an L2 penalty along a gradient: compiled where the gradient is."""
     if glr.gradient_of_group is None:
-        return partial(sgd, network.layers)
-    run, plan = Run(network, None, step=1), sgd_plan(glr)
-    return lambda gradient: compiled_descent.descend(run, gradient, plan)
+        return lambda: sgd(layers, glr_gradient(glr, layers, batch, streams).layers)
+    import step_loops  # noqa: PLC0415  (Numba is no requirement)
 
-
-def sgd_plan(glr: GLR) -> Plan:
-    """The same step of SGD, as training is told it."""
-    return Plan(
-        loss=glr.loss,
-        optimizer=plain_sgd,
-        steps=1,
-        batch_size=128,
-        learning_rate=float(RATE),
-        schedule=constant,
-        weight_decay=float(DECAY),
-        centralised=False,
-        eval_every=1,
-    )
+    step = compiled.step_of(glr, layers, batch, streams)
+    steps = step_loops.steps_of(step, streams, float(RATE), float(DECAY))
+    return AtOnce(steps, step_loops.AT_ONCE)
 
 
 def published_gradient(

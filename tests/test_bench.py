@@ -1,5 +1,6 @@
 """What the benchmark times is what it says: the published estimate, and the floor's parts."""
 
+import itertools
 import re
 import runpy
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from processes import ROOT
 
 from glr.comparison import published_estimator
+from glr.estimator import glr_gradient
 from glr.experiment import glr_method
 from glr.losses import cross_entropy
 from glr.network import layer_views, logits, new_network, sigmoid, threshold
@@ -23,7 +25,7 @@ import floor
 import measures
 import rivals
 from accuracies import PUBLISHED_RUNS, seconds_to, steps_to
-from measures import COMPILED, Comparison, write_results
+from measures import COMPILED, AtOnce, Comparison, write_results
 
 GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
 SIZES, R, B = [4, 3, 2], 5, 6
@@ -94,20 +96,34 @@ def test_numpy_backpropagation_descends_the_numerical_gradient(monkeypatch):
     np.testing.assert_allclose(found, slopes + penalty, atol=1e-4)
 
 
-def test_our_compiled_step_descends_as_the_others_do(monkeypatch):
-    """Once along the same gradient, with a penalty and a step that show."""
-    pytest.importorskip("glr.compiled_descent", exc_type=ImportError)
-    monkeypatch.setattr(rivals, "RATE", np.float32(0.5))
+def test_our_compiled_steps_are_as_many_of_numpys_descents(monkeypatch):
+    """From the same weights in every call, along compiled gradients, with a penalty that shows."""
+    step_loops = pytest.importorskip("step_loops", exc_type=ImportError)
+    monkeypatch.setattr(rivals, "RATE", np.float32(0.1))
     monkeypatch.setattr(rivals, "DECAY", np.float32(0.3))
     glr = rivals.plain_glr(sigmoid, len(SIZES) - 1, R)
-    networks = [new_network(SIZES, sigmoid, np.random.default_rng(0)) for _ in rivals.WAYS]
-    for network, way in zip(networks, rivals.WAYS.values(), strict=True):
-        gradient = np.random.default_rng(1).standard_normal(network.parameters.size, np.float32)
-        descend = rivals.descent_of(replace(glr, gradient_of_group=way), network)
-        descend(layer_views(gradient, SIZES))
-    ours, compiled = (network.parameters for network in networks)
-    np.testing.assert_allclose(compiled, ours, rtol=1e-5, atol=1e-6)
-    assert not np.allclose(ours, new_network(SIZES, sigmoid, np.random.default_rng(0)).parameters)
+    glr = replace(glr, gradient_of_group=rivals.WAYS[COMPILED])
+    ours, theirs = (new_network(SIZES, sigmoid, np.random.default_rng(0)) for _ in range(2))
+    batch = rivals.random_batch(SIZES, B)
+    streams = np.random.Generator(np.random.SFC64(0)).spawn(len(theirs.layers))
+    step, start = rivals.step_of(glr, ours, batch), theirs.parameters.copy()
+    for stream in streams:
+        stream.bit_generator.random_raw()  # as in step_of
+    for _ in range(2):
+        step()
+        theirs.parameters[:] = start
+        for _ in range(step_loops.AT_ONCE):
+            rivals.sgd(theirs.layers, glr_gradient(glr, theirs.layers, batch, streams).layers)
+    assert step.steps == step_loops.AT_ONCE
+    np.testing.assert_allclose(ours.parameters, theirs.parameters, rtol=1e-3, atol=1e-4)
+    assert not np.allclose(theirs.parameters, start, atol=0.1)
+
+
+def test_a_call_of_many_steps_counts_as_so_many(monkeypatch):
+    clock = itertools.count(step=0.5)
+    monkeypatch.setattr(measures.time, "perf_counter", lambda: next(clock))
+    of_one, of_ten = measures.turn_ms(lambda: None), measures.turn_ms(AtOnce(lambda: None, 10))
+    assert of_one == [10 * ms for ms in of_ten] == [500]
 
 
 def test_rivals_run_without_our_settings_of_memory_and_blas():
