@@ -135,7 +135,7 @@ x : inputs, samples are rows (B, n_0); y : labels (B,); seeds : of each layer's 
 class Shared(NamedTuple):
     """What the cores hand over to each other within a step, each having written its part.
 
-    taken : of each stage, whether a core has taken the part (STAGES, PARTS)
+    taken : of each stage, whether a core has taken the part (STAGES, PARTS); zeros at first
     v : the first layer's logits without biases (PARTS, B, n), to be added up
     delta : Σ weight·s of that layer (n, B), to be multiplied with x
     later : the later layers' sums (PARTS, ·), to be added up; losses : their sums (PARTS,)
@@ -213,6 +213,7 @@ def gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> G
     Raises GLRError for a method without compiled loops.
     """
     step = step_of(glr, layers, batch, streams)
+    check_labels(step.y, step.sizes[-1])
     shared = shared_of(step.sizes, batch.y.size)
     make_callable()
     risk = write_batch_sums(tuple(step), tuple(shared))
@@ -262,6 +263,12 @@ def method_of(glr: GLR, sizes: tuple[int, ...], B: int) -> Method:
     )
 
 
+def check_labels(y: np.ndarray, classes: int) -> None:
+    """Raise IndexError for a label that is no class: the loops would read beside an array."""
+    if y.min() < 0 or y.max() >= classes:
+        raise IndexError("a label names no class of the logits")
+
+
 def flat_parameters(layers: list[Layer]) -> Array:
     """The vector that the layers are all the views of (glr.network.layer_views), or a copy."""
     flat, n = layers[0].W.base, 0
@@ -279,7 +286,7 @@ def shared_of(sizes: np.ndarray, B: int) -> Shared:
     n_in, n, *_ = sizes.tolist()
     n_all = n_parameters(sizes.tolist())
     return Shared(
-        taken=np.empty((STAGES, PARTS), i8),
+        taken=np.zeros((STAGES, PARTS), i8),
         v=np.empty((PARTS, B, n), f4),
         delta=np.empty((n, B), f4),
         later=np.empty((PARTS, n_all - (n_in + 1) * n), f4),
@@ -308,11 +315,6 @@ def write_batch_sums(of_step: tuple, of_shared: tuple) -> float:
     core has what it wrote itself at hand; in between they share out the samples.
     """
     step, shared = Step(*of_step), Shared(*of_shared)
-    # Else the loops would read beside the array; and an error in prange is lost on the way.
-    if step.y.min() < 0 or step.y.max() >= step.sizes[-1]:
-        raise IndexError("a label names no class of the logits")
-    shared.taken[:] = 0
-    shared.losses[:] = 0
     for stage in range(STAGES):
         for core in prange(CORES):  # it counts in u8: u8 + i8 is a float
             call_write_parts(step, stage, i8(core), shared)
@@ -327,6 +329,7 @@ def write_parts(step: Step, stage: int, core: int, shared: Shared) -> None:
     for k in range(PARTS):
         part = (core + k) % PARTS
         if is_first_to_take(shared.taken[stage], part):
+            shared.taken[(stage + 1) % STAGES, part] = 0  # which begins when this stage has ended
             if stage == 0:
                 write_first_products(step, part, shared)
             elif stage == 1:
@@ -424,7 +427,7 @@ def n_tiles(step: Step) -> int:
 def write_tiles(step: Step, part: int, shared: Shared) -> None:
     """Write what follows from a part's samples."""
     first, end = part_of(n_tiles(step), part)
-    shared.later[part] = 0
+    shared.later[part], shared.losses[part] = 0, 0
     for tile in range(first, end):
         call_write_tile(step, part, tile, shared)
 

@@ -17,14 +17,19 @@ from numba import njit, prange
 from glr import training
 from glr.arrays import Array
 from glr.compiled import (
+    CORES,
     ONLY_PRANGE,
     OPTIONS,
     PARTS,
+    STAGES,
+    Shared,
+    Step,
+    call_write_parts,
+    check_labels,
     make_callable,
     method_of,
     part_of,
     shared_of,
-    write_batch_sums,
 )
 from glr.data import Dataset
 from glr.estimator import check_passes, glr_estimator, group_sizes
@@ -90,6 +95,7 @@ def take_steps(run: Run, data: Dataset, batches: list[np.ndarray], plan: Plan) -
         training.take_steps(run, data, batches, plan)
         return
     check_passes(glr, network.layers)
+    check_labels(data.y_train, network.sizes[-1])
     steps = steps_of(run, data, rows, plan)
     make_callable()
     method = method_of(glr, tuple(network.sizes), B)
@@ -140,17 +146,21 @@ def risks_of_steps(
 ) -> np.ndarray:
     """Take steps; the mean losses of their batches, until one or the weights are not finite: (S,).
 
-    Plain tuples are what the named ones are made of, see glr.compiled.write_batch_sums.
+    The gradient is found as by glr.compiled.write_batch_sums, but that is not called: Numba's cache
+    would not notice that it has changed. Plain tuples are what the named ones are made of.
     """
-    steps, weights = Steps(*of_steps), Weights(*of_weights)
+    steps, weights, shared = Steps(*of_steps), Weights(*of_weights), Shared(*of_shared)
     S, B = steps.rows.shape
     sizes = of_method[0]
     x, y, risks = np.empty((B, sizes[0]), f4), np.empty(B, i8), np.empty(S)
     for step in range(S):
         for part in prange(PARTS):
             write_batch(steps, step, i8(part), x, y)
-        of_step = (*of_method, weights.parameters, x, y, steps.seeds[step])
-        risks[step] = write_batch_sums(of_step, of_shared)
+        now = Step(*of_method, weights.parameters, x, y, steps.seeds[step])
+        for stage in range(STAGES):
+            for core in prange(CORES):
+                call_write_parts(now, stage, i8(core), shared)
+        risks[step] = shared.losses.sum() / (B * now.R * now.K)
         move(of_weights, sizes, steps.centralised, steps.factors[step])
         parameters = weights.parameters
         if not (math.isfinite(risks[step]) and math.isfinite(np.dot(parameters, parameters))):

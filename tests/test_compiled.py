@@ -208,6 +208,22 @@ def test_sigma_may_be_given_as_a_list():
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("settings", [LOCAL, MANY])
+def test_nothing_is_left_of_what_the_memory_held(settings):
+    """The gradient and the mean loss, from memory that holds no numbers; and from it once more."""
+    problem = Problem((3, 5, 4, 2), sigma=(0.8, 0.5, 0.6))
+    x, y = samples_of(problem)
+    glr, layers, batch = glr_of(problem, **settings), layers_of(problem), Batch(x, y)
+    expected = compiled.gradient(glr, layers, batch, streams_of(problem, 1))
+    step = compiled.step_of(glr, layers, batch, streams_of(problem, 1))
+    shared = compiled.shared_of(step.sizes, len(y))
+    for array in shared[1:]:
+        array[:] = np.nan
+    for _ in range(2):
+        risk = compiled.write_batch_sums(tuple(step), tuple(shared))
+        np.testing.assert_array_equal([*shared.sums, risk], flat(expected))
+
+
 def test_each_part_is_taken_by_one_core():
     numba = pytest.importorskip("numba")
 
@@ -442,6 +458,21 @@ def test_compiled_steps_are_numpys_descents_along_compiled_gradients(sizes, cent
     take_steps(theirs, data, batches_of(5), plan)
     assert not np.allclose(ours.network.parameters, start, atol=0.01)
     assert_equal_runs(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_left_of_what_the_memory_of_steps_held(monkeypatch):
+    (clean, data), (other, _) = compiled_run([7, 5, 3]), compiled_run([7, 5, 3])
+    compiled_training.take_steps(clean, data, batches_of(3), PLAN)
+
+    def full_of_nan(sizes, B):
+        shared = compiled.shared_of(sizes, B)
+        for array in shared[1:]:
+            array[:] = np.nan
+        return shared
+
+    monkeypatch.setattr(compiled_training, "shared_of", full_of_nan)
+    compiled_training.take_steps(other, data, batches_of(3), PLAN)
+    assert_equal_runs(other, clean, rtol=0)
 
 
 def test_no_bit_depends_on_how_many_steps_are_taken_at_once():
