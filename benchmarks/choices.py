@@ -179,7 +179,10 @@ def compiled_choices() -> list[Choice]:
 
     return [
         Choice(
-            "a compiled step on two cores (compiled.write_batch_sums)", step, "on one", on_one_core
+            "a compiled step on two cores (compiled.write_batch_sums)",
+            step,
+            "on one",
+            AtOnce(on_one_core, step.steps),
         ),
         training_choice(),
         product_choice("first layer's, 784-50-10", (B, 392, 50)),

@@ -21,6 +21,7 @@ from glr.study import SCRIPTS, constants_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench
+import choices
 import floor
 import measures
 import rivals
@@ -117,6 +118,15 @@ def test_our_compiled_steps_are_as_many_of_numpys_descents(monkeypatch):
     assert step.steps == step_loops.AT_ONCE
     np.testing.assert_allclose(ours.parameters, theirs.parameters, rtol=1e-3, atol=1e-4)
     assert not np.allclose(theirs.parameters, start, atol=0.1)
+
+
+def test_a_call_is_of_as_many_steps_on_both_sides_of_a_choice():
+    pytest.importorskip("step_loops", exc_type=ImportError)
+    found = choices.compiled_choices()
+    steps = [[getattr(side, "steps", 1) for side in (it.ours, it.theirs)] for it in found]
+    assert len(steps) == 5
+    assert max(map(max, steps)) > 1
+    assert all(ours == theirs for ours, theirs in steps)
 
 
 def test_a_call_of_many_steps_counts_as_so_many(monkeypatch):
