@@ -81,11 +81,13 @@ def against_published(repeats: int) -> list[Comparison]:
     """Part 1: the published algorithm's step at three sizes of R and B, in NumPy and PyTorch.
 
     Ours, here and in parts 2 and 3, is the same estimate pass by pass, with one output draw and no
-    local differences: the scripts need fewer passes, and part 4 times those. The published step
-    runs in processes of its own, without our settings of memory and BLAS, as its users have it;
-    they and ours take turns, so that a slow moment of the machine meets both. All have the CPU: the
-    released code asks for a GPU ("cuda:1"), on which it has not been timed. In the wide network the
-    published step forms 2 GB at R 10, and would form 5 and 20 GB at the larger sizes.
+    local differences: the scripts need fewer passes, and part 4 times those. Compiled, it is one of
+    twenty in a call, as training takes them, and the floor is measured so; all others are calls of
+    their own, as their users have them. The published step runs in processes of its own, without
+    our settings of memory and BLAS; they and ours take turns, so that a slow moment of the machine
+    meets both. All have the CPU: the released code asks for a GPU ("cuda:1"), on which it has not
+    been timed. In the wide network the published step forms 2 GB at R 10, and would form 5 and 20
+    GB at the larger sizes.
     """
     found = []
     for activation in (sigmoid, threshold):
