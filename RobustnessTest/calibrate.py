@@ -14,10 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.console import one_line_errors
-from glr.constants import script_constants
-from glr.pages import is_for_docs, write_penalties
-from glr.study import are_trained
+from glr.scripts.console import one_line_errors
+from glr.scripts.constants import script_constants
+from glr.study.pages import is_for_docs, write_penalties
+from glr.study.runs import are_trained
 
 # --------------------------------------------------------------------------------------------
 DATASET = "mnist"  # whose published L-BFGS accuracy is compared

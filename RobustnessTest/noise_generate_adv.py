@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.console import one_line_errors
-from glr.constants import script_constants
-from glr.perturbation import write_corruptions
+from glr.robustness.perturbation import write_corruptions
+from glr.scripts.console import one_line_errors
+from glr.scripts.constants import script_constants
 
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file of square images

@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.console import one_line_errors
-from glr.constants import script_constants
-from glr.evaluation import evaluate, report
+from glr.robustness.evaluation import evaluate, report
+from glr.scripts.console import one_line_errors
+from glr.scripts.constants import script_constants
 
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or the .npz that was trained on

@@ -19,11 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.console import one_line_errors
-from glr.constants import script_constants
-from glr.pages import is_for_docs
-from glr.study import are_trained, datasets_found
-from glr.whitebox import measured_rows, write_whitebox
+from glr.scripts.console import one_line_errors
+from glr.scripts.constants import script_constants
+from glr.study.pages import is_for_docs
+from glr.study.runs import are_trained, datasets_found
+from glr.study.whitebox import measured_rows, write_whitebox
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used

@@ -17,14 +17,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.console import one_line_errors
-from glr.constants import script_constants
-from glr.experiment import train_by_backpropagation
 from glr.losses import cross_entropy
 from glr.network import sigmoid
 from glr.noise import logistic
 from glr.optimizers import adam, cosine
-from glr.records import save_run
+from glr.scripts.backpropagation import TrainingNoise, backpropagation
+from glr.scripts.console import one_line_errors
+from glr.scripts.run import start
 
 # --------------------------------------------------------------------------------------------
 NAME = "BP"  # first part of the written files' names
@@ -51,9 +50,12 @@ VALIDATION = 0  # training samples held out and evaluated in place of the test s
 
 
 def main() -> None:
-    """Train the network by backpropagation and save its weights, history and learning curve."""
-    constants = script_constants(globals())
-    save_run(train_by_backpropagation(constants), constants)
+    """Train the network by backpropagation, and save its weights, history and learning curve."""
+    run = start(globals())  # the command line's constants, data, network; or a saved state
+    gradient = backpropagation(run.network, LOSS, TrainingNoise(NOISE, SIGMA, PERTURB))
+    for x, y in run.minibatches():  # with progress, evaluations and checkpoints
+        run.descend(gradient(x, y, run.rng))  # the optimizer's step, with weight decay
+    run.save()
 
 
 if __name__ == "__main__":

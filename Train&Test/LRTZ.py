@@ -18,14 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.console import one_line_errors
-from glr.constants import script_constants
-from glr.experiment import train_by_glr
+from glr.estimator import gradient
 from glr.losses import zero_one
 from glr.network import threshold
 from glr.noise import logistic
 from glr.optimizers import adam, cosine
-from glr.records import save_run
+from glr.scripts.console import one_line_errors
+from glr.scripts.run import start
 
 # --------------------------------------------------------------------------------------------
 NAME = "LRTZ"  # first part of the written files' names
@@ -38,15 +37,10 @@ LOSS = zero_one  # of output logits and labels: any function that gives a number
 NOISE = logistic  # law of the noise in every neuron: "gaussian", "laplace" or "logistic"
 SIGMA = (1.0, 0.5)  # its standard deviation: one for all, two (hidden, output), or one a layer
 PERTURB = "logits"  # where the noise goes: "logits" (the paper) or "weights"
-REPLICATES = 4  # R, noisy forward passes per sample
-OUTPUT_DRAWS = 4  # K, draws of the output layer's noise in each of them
+REPLICATES = 14  # R, noisy forward passes per sample
 CONTROL_VARIATE = True  # in layers that are not local: subtract the mean loss of other passes
-CONDITIONAL_SCORE = True  # use E[score | output]: for threshold neurons only
 STANDARDISED_LOSS = True  # of the 0-1 loss: divide each sample's by √(q(1 − q)) + q
 LOCAL_DIFFERENCES = True  # multiply each score by what the neuron's own noise did to the loss
-REDRAWS = 16  # G: before the last hidden layer, redraw 1/G of a layer's noise at a time; 0: do not
-LAYERWISE = False  # make one layer noisy at a time
-COMPILED = False  # steps by Numba (pip install numba), on two cores: faster, other noise
 OPTIMIZER = adam  # "sgd", "adagrad" or "adam"
 BATCH_SIZE = 128  # samples per step
 STEPS = 10000  # minibatch steps
@@ -61,9 +55,26 @@ VALIDATION = 0  # training samples held out and evaluated in place of the test s
 
 
 def main() -> None:
-    """Train the network by GLR and save its weights, history and learning curve."""
-    constants = script_constants(globals())
-    save_run(train_by_glr(constants), constants)
+    """Train the network from loss values, and save its weights, history and learning curve."""
+    run = start(globals())  # the command line's constants, data, network; or a saved state
+    for x, y in run.minibatches():  # with progress, evaluations and checkpoints
+        estimate = gradient(  # equation (1) from noisy passes: docs/method.md
+            run.layers,
+            x,
+            y,
+            activation=ACTIVATION,
+            loss=LOSS,
+            noise=NOISE,
+            sigma=SIGMA,
+            perturb=PERTURB,
+            replicates=REPLICATES,
+            local_differences=LOCAL_DIFFERENCES,
+            control_variate=CONTROL_VARIATE,
+            standardised_loss=STANDARDISED_LOSS,
+            rng=run.rng,
+        )
+        run.descend(estimate)  # the optimizer's step, with weight decay
+    run.save()
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.console import one_line_errors
-from glr.constants import script_constants
-from glr.pages import is_for_docs, write_ablation
-from glr.records import evaluated_on
-from glr.study import tasks, train_missing
+from glr.scripts.console import one_line_errors
+from glr.scripts.constants import script_constants
+from glr.scripts.records import evaluated_on
+from glr.study.pages import is_for_docs, write_ablation
+from glr.study.runs import tasks, train_missing
 
 # --------------------------------------------------------------------------------------------
 DATASET = "mnist"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y

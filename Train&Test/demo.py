@@ -9,12 +9,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.console import one_line_errors
-from glr.constants import script_constants
-from glr.data import dataset_label
-from glr.evaluation import results_dir
-from glr.models import load_model
-from glr.study import (
+from glr.data.datasets import dataset_label
+from glr.robustness.evaluation import results_dir
+from glr.robustness.tables import plain_table, training_lines
+from glr.scripts.console import one_line_errors
+from glr.scripts.constants import script_constants
+from glr.storage.models import load_model
+from glr.study.runs import (
     CORRUPTIONS_COMMAND,
     EVALUATION_COMMAND,
     FGSM_COMMAND,
@@ -22,7 +23,6 @@ from glr.study import (
     tasks,
     train,
 )
-from glr.tables import plain_table, training_lines
 
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y

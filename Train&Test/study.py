@@ -16,17 +16,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.console import one_line_errors
-from glr.constants import script_constants
-from glr.pages import (
+from glr.robustness.perturbation import table_samples
+from glr.scripts.console import one_line_errors
+from glr.scripts.constants import script_constants
+from glr.study.pages import (
     is_for_docs,
     results_block,
     write_comparisons,
     write_page,
     write_tables,
 )
-from glr.perturbation import table_samples
-from glr.study import (
+from glr.study.runs import (
     CORRUPTIONS_COMMAND,
     EVALUATION_COMMAND,
     FGSM_COMMAND,

@@ -17,10 +17,10 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.console import one_line_errors
-from glr.constants import script_constants
-from glr.pages import is_for_docs
-from glr.study import (
+from glr.scripts.console import one_line_errors
+from glr.scripts.constants import script_constants
+from glr.study.pages import is_for_docs
+from glr.study.runs import (
     CORRUPTIONS_COMMAND,
     FGSM_COMMAND,
     LBFGS_COMMAND,
@@ -29,7 +29,7 @@ from glr.study import (
     tasks,
     train_missing,
 )
-from glr.tradeoff import Measured, Setting, measured_rows, networks_at, write_tradeoffs
+from glr.study.tradeoff import Measured, Setting, measured_rows, networks_at, write_tradeoffs
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("mnist", "fashion_mnist")  # the ones of these that are found are used

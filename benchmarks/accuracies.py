@@ -13,10 +13,10 @@ from pathlib import Path
 from measures import COMPILED, Comparison, own_process_ms
 from rivals import PAPER, WAYS
 
-from glr.constants import ROOT
-from glr.data import Dataset, load_dataset
+from glr.data.datasets import Dataset, load_dataset
 from glr.network import sigmoid, threshold
-from glr.tables import PUBLISHED
+from glr.robustness.tables import PUBLISHED
+from glr.scripts.constants import ROOT
 
 # The published runs: activation, R, B, and the flags that make our script do the same.
 PLAIN = (

@@ -30,6 +30,7 @@ import numpy as np
 from accuracies import benchmark_data, time_to_published_accuracy
 from choices import choices
 from floor import floor_of, floor_steps
+from glr.passes import GLR, Batch
 from measures import Comparison, Times, by_turn, medians, own_process_ms, turns, write_results
 from rivals import (
     PAPER,
@@ -50,14 +51,13 @@ from rivals import (
     steps_of,
 )
 
-from glr.comparison import half_trained_network, published_estimator, relative_variance
-from glr.console import one_line_errors
-from glr.constants import OneLineParser
-from glr.files import check_writable
-from glr.machine import prepare_for_small_arrays
 from glr.network import Activation, new_network, sigmoid, threshold
-from glr.passes import GLR, Batch
-from glr.study import script_methods
+from glr.scripts.console import one_line_errors
+from glr.scripts.constants import OneLineParser
+from glr.scripts.machine import prepare_for_small_arrays
+from glr.storage.files import check_writable
+from glr.study.comparison import half_trained_network, published_estimator, relative_variance
+from glr.study.runs import script_methods
 
 # --------------------------------------------------------------------------------------------
 WIDE = [784, 500, 500, 10]
@@ -314,13 +314,13 @@ def peak_megabytes(glr: GLR) -> float:
 def savings(repeats: int) -> list[Comparison]:
     """Part 7: the choices that glr/ made for speed, each beside the plain way.
 
-    The first is glr/machine.py's settings, by a whole step in processes with and without them.
+    The first is glr/scripts/machine.py's settings, by a whole step in processes with and without them.
     """
     found = []
     for R in (10, 100):
         step = f"glr_step({PAPER}, sigmoid, {R}, 128)"
         with_settings = f"prepare_for_small_arrays() or {step}"
-        case = f"a step at R {R} with memory reused and one core (glr/machine.py)"
+        case = f"a step at R {R} with memory reused and one core (glr/scripts/machine.py)"
         times = [(own_process_ms(with_settings), own_process_ms(step)) for _ in range(PROCESSES)]
         found.append(Comparison(7, case, "as Python starts", *np.transpose(times)))
     found += [] if compiled is None else [at_once()]

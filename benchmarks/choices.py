@@ -14,21 +14,21 @@ from unittest.mock import patch
 
 import numpy as np
 from accuracies import benchmark_data
+from glr.arrays import columns, empty_neurons_first
+from glr.neurons import Logits, binary_neurons, noisy_neurons
+from glr.passes import Batch, logits_of
+from glr.scripts.experiment import plan_of
+from glr.scripts.training import Run, minibatches, take_steps
 from measures import COMPILED, AtOnce
 from rivals import Step, compiled, glr_step, glr_steps, random_batch, step_of
 
 from glr import estimator
-from glr.arrays import columns, empty_neurons_first
-from glr.comparison import half_trained_network
 from glr.estimator import glr_estimator
-from glr.experiment import plan_of
 from glr.losses import cross_entropy, zero_one
 from glr.network import new_network, sigmoid, threshold
-from glr.neurons import Logits, binary_neurons, noisy_neurons
 from glr.noise import logistic, random_words, uniform
-from glr.passes import Batch, logits_of
-from glr.study import constants_of, script_methods
-from glr.training import Run, minibatches, take_steps
+from glr.study.comparison import half_trained_network
+from glr.study.runs import constants_of, script_methods
 
 SIZES, R, B = [784, 50, 10], 10, 128
 

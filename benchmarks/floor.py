@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
+from glr.arrays import Array
 from measures import AtOnce, Times
 from rivals import Step, compiled, plain_glr, random_batch
 
-from glr.arrays import Array
 from glr.network import Activation, new_network, threshold
 from glr.noise import logistic, random_words
 

@@ -7,9 +7,6 @@ compiled in every run: Numba's cache would not notice that glr/compiled.py has c
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
-from step_loops import AT_ONCE, OWN_OPTIONS
-
 from glr.arrays import Array
 from glr.compiled import (
     ONLY_PRANGE,
@@ -19,6 +16,8 @@ from glr.compiled import (
     part_of,
     write_product,
 )
+from numba import njit, prange
+from step_loops import AT_ONCE, OWN_OPTIONS
 
 parallel = njit(**OWN_OPTIONS, parallel=ONLY_PRANGE)
 compiled = njit(**OWN_OPTIONS)

@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glr.constants import ROOT
-from glr.files import write_whole
-from glr.plots import new_figure, plain_axes, save_figure
-from glr.tables import markdown_table
+from glr.robustness.tables import markdown_table
+from glr.scripts.constants import ROOT
+from glr.scripts.plots import new_figure, plain_axes, save_figure
+from glr.storage.files import write_whole
 
 TURN_SECONDS = 0.05
 TURNS = 3  # of TURN_SECONDS or two calls, where a step has a process of its own
@@ -125,7 +125,7 @@ def own_process_ms(step: str, **settings: str) -> float:
     """
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]; from rivals import *; "
-        "from glr.machine import prepare_for_small_arrays; "
+        "from glr.scripts.machine import prepare_for_small_arrays; "
         f"from measures import medians; step = {step}; "
         f"print(medians({{'it': step}}, {TURNS})['it'] if step else 0)"
     )
@@ -199,7 +199,7 @@ def draw_part(axes, rows: list[Comparison]) -> None:
 
     The compiled step's bar is the paler one below NumPy's.
     """
-    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415  (as in glr.plots)
+    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415  (as in glr.scripts.plots)
 
     labels = list(dict.fromkeys(label_of(row) for row in rows))
     ratios = [1, *(row.ratio for row in rows)]

@@ -11,15 +11,15 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+from glr.passes import GLR, Batch
 from measures import COMPILED, AtOnce
 from threadpoolctl import ThreadpoolController
 
-from glr.backpropagation import import_keras
 from glr.estimator import glr_gradient
 from glr.losses import cross_entropy
 from glr.network import Activation, Layer, Network, new_network, sigmoid, threshold
 from glr.noise import logistic
-from glr.passes import GLR, Batch
+from glr.scripts.backpropagation import import_keras
 
 try:
     from glr import compiled

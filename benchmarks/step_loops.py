@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
-
 from glr.arrays import Array
 from glr.compiled import OPTIONS, Step, make_callable, shared_of, write_batch_sums
 from glr.compiled_training import Factors, Weights, move
 from glr.passes import Streams
+from numba import njit
 
-AT_ONCE = 20  # steps; training takes as many as fit into glr.training.LEG_SECONDS
+AT_ONCE = 20  # steps; training takes as many as fit into glr.scripts.training.LEG_SECONDS
 OWN_OPTIONS = OPTIONS | {"cache": False}
 
 

@@ -1,352 +1,446 @@
-"""The generalized likelihood ratio (GLR) gradient estimator, from forward passes alone.
+"""The generalized likelihood ratio (GLR) estimate of a network's gradient, from loss values alone.
 
-For a network whose logits carry independent noise r^t = σ_t z of density f (docs/method.md),
+The logits v of every layer carry independent noise r of standard deviation σ (docs/method.md):
 
-    v^t = W^tᵀ x^t + b^t,    x^{t+1} = φ(v^t + r^t),    L = loss(v^{T−1} + r^{T−1}, y),
+    v^t = W^tᵀ x^t + b^t,    x^{t+1} = φ(v^t + r^t),    L = loss(v^{T−1} + r^{T−1}, y)
 
-every layer's gradient of the expected loss is an expectation of the loss times a score:
+and every layer's gradient of the expected loss is an expectation of the loss times a score:
 
     ∂E[L]/∂W^t_ji = E[ L x^t_j s(r^t_i) ],    ∂E[L]/∂b^t_i = E[ L s(r^t_i) ]              (1)
 
-(Peng et al. 2022). Neither φ nor the loss is differentiated. Arrays are float32 and shaped
-(replicates R, [output draws K,] neurons n, samples B); samples are columns.
+(Peng et al. 2022). Neither φ nor the loss is differentiated. In this file arrays have the neurons
+first and the samples last, (n, R, B) for R noisy passes of B samples: so a layer in all passes is
+one matrix (n, R·B), and a reduction over classes adds whole rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from glr.arrays import Array, State, columns
+from glr.checks import check_method, checked_batch, checked_layers, checked_sigma
 from glr.errors import GLRError
-from glr.machine import results_of_threads
-from glr.network import Layer
-from glr.passes import (
-    GLR,
-    Batch,
-    Noise,
-    Passes,
-    Streams,
-    forward_passes,
-    is_local,
-    is_redrawn,
-    piece_size,
-    pieces,
-    weighted_sums,
-)
+from glr.losses import Loss, label_logits, losses_of, zero_one
+from glr.network import Activation, Array, Layer, threshold
+from glr.noise import NoiseLaw, logistic, noise_and_score, random_words
 
-BLOCK_FLOATS = 2**20  # of noise per layer and block, 4 MB: smaller blocks cost more calls
-KEPT_FLOATS = 2**22  # of activations in a group of passes: 16 MB, and as much of scores
-GROUP_ROOM = 16  # passes that a group may have at any size: few have a noisy control variate
-HALVED_COST = 2**20  # of a step, see step_cost: some 5 ms; cheaper ones lose by threads
+PASSES_AT_ONCE = 16  # at the least, and more while a layer's arrays have fewer than …
+FLOATS_AT_ONCE = 2**20  # … so many numbers: memory stays bounded at any R
+MOVED_FLOATS = 2**17  # changed logits evaluated at a time, 512 kB: they stay in the cache
+MORE_THAN_ROUNDING = np.float32(1.001)  # so that no logit is rounded past the label's
+TINY = np.finfo(np.float32).tiny
+WORDS = np.float32(2**32)
 
 
-class Gradient(NamedTuple):
-    """∂E[L]/∂W, ∂E[L]/∂b for every layer, and the mean loss of the noisy forward passes."""
+@dataclass(frozen=True)
+class Estimate:
+    """The estimated gradient of the batch's mean expected loss.
+
+    layers : ∂E[L]/∂W (n_in, n_out) and ∂E[L]/∂b (n_out,) of every layer
+    risk : the mean loss of the noisy passes, which estimates E[L]
+    """
 
     layers: list[Layer]
     risk: float
+    _first_weights: Array
+    _first_delta: Array
+
+    @property
+    def inputs(self) -> Array:
+        """∂E[L]/∂x of each sample's own loss, (B, n_in): v is linear in x, so it is W·δ."""
+        return (self._first_weights @ self._first_delta).T
 
 
-GradientEstimator = Callable[[list[Layer], Batch], Gradient]
+@dataclass(frozen=True)
+class Method:
+    """What is estimated and how: the arguments of `gradient`, with one σ for each layer."""
+
+    activation: Activation
+    loss: Loss
+    noise: NoiseLaw
+    sigma: tuple[float, ...]
+    perturb: str
+    replicates: int
+    local_differences: bool | str
+    control_variate: bool
+    standardised_loss: bool
 
 
-class Estimator(NamedTuple):
-    """A gradient estimator, and the state of its noise as arrays, to be stored and restored.
+class Batch(NamedTuple):
+    """Inputs x (n_in, B) and the targets y of B samples."""
 
-    glr, streams : what it is made of, for compiled steps (glr.compiled_training)
-    """
-
-    gradient: GradientEstimator
-    state: Callable[[], State] = dict
-    restore: Callable[[State], object] = lambda state: None
-    glr: GLR | None = None
-    streams: Streams = ()
+    x: Array
+    y: np.ndarray
 
 
-def glr_gradient(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Gradient:
+def gradient(
+    layers: Sequence[Layer],
+    x: Array,
+    y: np.ndarray,
+    *,
+    activation: Activation,
+    loss: Loss,
+    noise: NoiseLaw = logistic,
+    sigma: float | Sequence[float] = 1.0,
+    perturb: str = "logits",
+    replicates: int = 2,
+    local_differences: bool | str = True,
+    control_variate: bool = True,
+    standardised_loss: bool = False,
+    rng: np.random.Generator,
+) -> Estimate:
     """Estimate equation (1) for every layer, averaged over the batch.
 
-    streams : one generator per layer, so that the noise is the same for any size of block. The
-        sums are, too: they are taken over pieces of replicates (piece_size), of which a block has
-        a whole number, and added up from the first piece to the last.
-        The halves of a large step (step_cost) have generators of their own, seeded by these.
+    layers : weights W (n_in, n_out) and biases b (n_out,) of each layer, first to last
+    x : inputs (B, n_in), samples in rows
+    y : targets of B samples, handed to the loss as they are
+    activation : φ of the hidden neurons, elementwise
+    loss : from logits (…, classes, B) and y to one number a pass and sample, (…, B)
+    noise, sigma : law and standard deviation; one σ, two (hidden, output), or one a layer
+    perturb : "logits"; or "weights", where the noise of a logit has deviation σ√(1 + ‖x‖²)
+    replicates : R, noisy forward passes of each sample
+    local_differences : True: (4), (5) in the last two layers, (8) before them; "output": (4) in the
+        output layer, (8) before it, with n_out + 1 loss values a pass; False: (1) with (2) in every
+        layer, which alone is unbiased at any depth
+    control_variate : where (1) is used, subtract the mean loss of the sample's other passes (2)
+    standardised_loss : divide each sample's 0-1 loss by √(q(1 − q)) + q; another risk's gradient (7)
+    rng : all randomness; the same state gives the same bits
 
-    The weight of a pass needs the losses of its sample's others, so the passes are kept until then.
-    If R is too large for that, the estimate is the mean over groups of passes, each with a
-    control variate of its own: memory stays bounded, and no pass is walked twice.
+    Raises GLRError, in one line, for what does not fit.
 
-    Raises GLRError if there is no other pass for the control variate.
+    Sources: Peng et al., INFORMS J. on Computing 34(1), 2022; Jiang et al., ICLR 2024.
     """
-    check_passes(glr, layers)
-    if not glr.layerwise:
-        return _gradient_of_noisy_layers(glr, layers, batch, streams)
-    parts = []
-    for t in range(len(layers)):
-        sigma = tuple(s if u == t else 0.0 for u, s in enumerate(glr.sigma))
-        one_noisy_layer = replace(glr, sigma=sigma)
-        parts.append(_gradient_of_noisy_layers(one_noisy_layer, layers, batch, streams))
-    own_layers = [part.layers[t] for t, part in enumerate(parts)]
-    return Gradient(own_layers, float(np.mean([part.risk for part in parts])))
+    layers = checked_layers(layers)
+    batch = Batch(*checked_batch(layers, x, y, loss))
+    method = Method(
+        activation,
+        loss,
+        noise,
+        checked_sigma(sigma, len(layers)),
+        perturb,
+        replicates,
+        local_differences,
+        control_variate,
+        standardised_loss,
+    )
+    check_method(method, rng)
+    groups = groups_of_passes(replicates, max(b.size for _, b in layers) * batch.x.shape[1])
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        parts = [
+            estimate_of_passes(replace(method, replicates=R), layers, batch, rng) for R in groups
+        ]
+    return parts[0] if len(parts) == 1 else mean_estimate(parts, groups)
 
 
-def check_passes(glr: GLR, layers: list[Layer]) -> None:
-    """Raise GLRError if a control variate has no other pass to compare with."""
-    if glr.control_variate and glr.replicates < 2 and not is_local_alone(glr, layers):
-        raise GLRError("the control variate needs 2 replicates or more; or switch it off")
+def groups_of_passes(R: int, floats: int) -> list[int]:
+    """R in groups of nearly equal size, each as large as may be kept; a pass has so many floats.
 
-
-def is_local_alone(glr: GLR, layers: list[Layer]) -> bool:
-    """Whether local differences estimate every layer's gradient."""
-    return all(is_local(glr, layers, t) for t in range(len(layers)))
-
-
-def _gradient_of_noisy_layers(
-    glr: GLR, layers: list[Layer], batch: Batch, streams: Streams
-) -> Gradient:
-    """Equation (1) for the layers whose σ is not zero; zeros for the others."""
-    B = batch.y.size
-    sizes = group_sizes(glr, layers, B)
-    groups = [glr] if len(sizes) == 1 else [replace(glr, replicates=R) for R in sizes]
-    if glr.gradient_of_group or B < 2 or step_cost(glr, layers, B) < HALVED_COST:
-        return _gradient_of_groups(groups, layers, batch, streams)
-    return _gradient_of_halves(groups, layers, batch, streams)
-
-
-def _gradient_of_halves(
-    groups: list[GLR], layers: list[Layer], batch: Batch, streams: Streams
-) -> Gradient:
-    """Equation (1), the mean over the halves of the batch, which two cores share out.
-
-    Each half has generators of its own: no bit depends on how many cores there are.
+    Each group has its own control variate (2) and standard deviation (7): few have noisy ones.
     """
-    first = batch.y.size // 2
-    halves = [Batch(batch.x[:, half], batch.y[half]) for half in (slice(first), slice(first, None))]
-    own_streams = [[_offspring(stream) for stream in streams] for _ in halves]
-
-    def gradient(half: tuple[Batch, Streams]) -> Gradient:
-        return _gradient_of_groups(groups, layers, *half)
-
-    share = first / batch.y.size
-    gradients = results_of_threads(gradient, zip(halves, own_streams, strict=True))
-    return _mean(gradients, [share, 1 - share])
+    n_groups = -(-R // max(PASSES_AT_ONCE, FLOATS_AT_ONCE // max(1, floats)))
+    return [(R + group) // n_groups for group in range(n_groups)]
 
 
-def step_cost(glr: GLR, layers: list[Layer], B: int) -> float:
-    """What a step costs, in units of one neuron's noise and output.
+def mean_estimate(parts: list[Estimate], sizes: list[int]) -> Estimate:
+    """The mean of estimates from groups of passes of these sizes."""
+    shares = [np.float32(size / sum(sizes)) for size in sizes]
 
-    A logit after a local change costs an eighth of that, a multiplication in a product 1/256.
-    Redraws of a layer go through its noise and the next product once more, and G times through
-    what follows.
-    """
-    sizes = [b.size for _, b in layers]
-    neurons = [*sizes[:-1], glr.output_draws * sizes[-1]]
-    products = [0, *(W.size / 256 for W, _ in layers[1:])]
-    cost = sum(neurons) + sum(products)
-    if glr.local_differences:
-        cost += sum(sizes[-2:]) * neurons[-1] / 8
-    for t in range(len(layers)):
-        if is_redrawn(glr, layers, t):
-            following = sum(neurons[t + 1 :]) + sum(products[t + 2 :])
-            cost += neurons[t] + products[t + 1] + min(glr.redraws, sizes[t]) * following
-    return glr.replicates * B * cost
+    def mean(arrays: Sequence[Array]) -> Array:
+        return sum(share * array for share, array in zip(shares, arrays, strict=True))
 
-
-def _offspring(stream: np.random.Generator) -> np.random.Generator:
-    """A generator of the stream's kind, seeded by 128 bits of it."""
-    return np.random.Generator(type(stream.bit_generator)(stream.bit_generator.random_raw(2)))
-
-
-def _gradient_of_groups(
-    groups: list[GLR], layers: list[Layer], batch: Batch, streams: Streams
-) -> Gradient:
-    """Equation (1), the mean over groups of passes."""
-    of_group = groups[0].gradient_of_group or _gradient_of_group
-    if len(groups) == 1:
-        return of_group(groups[0], layers, batch, streams)
-    replicates = [glr.replicates for glr in groups]
-    shares = [R / sum(replicates) for R in replicates]
-    return _mean((of_group(glr, layers, batch, streams) for glr in groups), shares)
-
-
-def _mean(gradients: Iterable[Gradient], shares: Iterable[float]) -> Gradient:
-    """The weighted mean of gradients of the same network, added up in their order."""
-    total: list[Array] = []
-    risk = 0.0
-    for gradient, share in zip(gradients, shares, strict=True):
-        _add(total, [np.float32(share) * part for layer in gradient.layers for part in layer])
-        risk += share * gradient.risk
-    return Gradient([Layer(W, b) for W, b in zip(total[::2], total[1::2], strict=True)], risk)
-
-
-def group_sizes(glr: GLR, layers: list[Layer], B: int) -> list[int]:
-    """The replicates in as many groups of nearly equal size as it takes to keep one of them.
-
-    Redrawn neurons count five times: both draws' noise, scores and outputs are kept for a while.
-    """
-    if glr.replicates <= GROUP_ROOM:
-        return [glr.replicates]
-    neurons = sum(b.size for _, b in layers[:-1]) + glr.output_draws * layers[-1].b.size
-    neurons += 4 * sum(b.size for t, (_, b) in enumerate(layers) if is_redrawn(glr, layers, t))
-    groups = -(-glr.replicates // max(GROUP_ROOM, KEPT_FLOATS // (neurons * B)))
-    return [(glr.replicates + g) // groups for g in range(groups)]
-
-
-def _gradient_of_group(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> Gradient:
-    """Equation (1) for the layers whose σ is not zero, from passes that are all kept."""
-    blocks = _blocks(glr, layers, batch, streams)
-    losses = np.concatenate([passes.losses for passes in blocks])
-    weights = pass_weights(glr, losses, layers)
-    sums: list[list[Array]] = [[] for _ in layers]
-    start = 0
-    for passes in blocks:
-        block = slice(start, start + len(passes.losses))
-        for total, x, noise, w in zip(sums, passes.inputs, passes.noise, weights, strict=True):
-            for piece in _piece_sums(x, noise, w[block]):
-                _add(total, piece)
-        start = block.stop
-    found = [
-        layer_gradient(layer, x, total)
-        for layer, x, total in zip(layers, passes.inputs, sums, strict=True)
+    layers = [
+        Layer(*map(mean, zip(*of_layer, strict=True)))
+        for of_layer in zip(*(part.layers for part in parts), strict=True)
     ]
-    return Gradient(found, float(losses.mean()))
+    risk = float(mean([part.risk for part in parts]))
+    return Estimate(layers, risk, parts[0]._first_weights, mean([part._first_delta for part in parts]))
 
 
-def _add(total: list[Array], piece: list[Array]) -> None:
-    """Add in place; an empty total is zero."""
-    if not total:
-        total += piece
-        return
-    for a, b in zip(total, piece, strict=True):
-        np.add(a, b, out=a)
+class NoisyNeurons:
+    """Neurons φ(v + noise) in R passes; arrays are (n, R, B), v perhaps (n, 1, B).
 
-
-def pass_weights(glr: GLR, losses: Array, layers: list[Layer]) -> list[Array]:
-    """What multiplies each layer's scores in equation (1): (R, B), or (R, K, B) for the output.
-
-    A hidden layer takes the mean of the losses (R, K, B) over the K output draws. Scores of local
-    differences hold their loss already.
+    outputs : x
+    noise : what the noisy logits gain in proportion to the noise's deviation
+    score : s, of the noise at deviation 1
     """
-    R, K, B = losses.shape
-    by_draw = losses.reshape(R * K, B)
-    unit = standard_deviation_and_share_right(by_draw) if glr.standardised_loss else None
-    found, known = [], {}  # layers of a kind have the same weights: they are found once
-    for t in range(len(layers)):
-        n = R * K if t == len(layers) - 1 else R
-        kind = is_local(glr, layers, t), n
-        if kind not in known:
-            if is_local(glr, layers, t):
-                weights = np.ones((n, B), np.float32)
-            else:
-                weights = centred(glr, by_draw if n == R * K else losses.mean(axis=1))
-            if unit is not None:
-                weights = weights / unit
-            known[kind] = weights / weights.size
-        found.append(known[kind])
-    return [*found[:-1], found[-1].reshape(R, K, B)]
+
+    def __init__(self, activation: Activation, v: Array, noise: Array, score: Array) -> None:
+        self.activation, self.v, self.noise, self.score = activation, v, noise, score
+        self.outputs = outputs_of(activation, v + noise)
+
+    def reversal(self) -> tuple[Array, Array]:
+        """What reversed noise changes in the outputs, x⁻ − x; and the score times P.
+
+        P is the probability of x, given that it is x or x⁻: ½, since the laws are symmetric.
+        """
+        change = outputs_of(self.activation, self.v - self.noise) - self.outputs
+        return change, np.float32(0.5) * self.score
 
 
-def centred(glr: GLR, losses: Array) -> Array:
-    """Losses (passes × B) less their control variate, (2); same shape.
+class Bits:
+    """Threshold neurons, as NoisyNeurons: bits x, which are 1 with probability p = F(v/σ).
 
-    That is the mean loss of the sample's *other* passes, which is independent of this pass's
-    score, whose mean is zero: the estimate stays unbiased.
+    The loss depends on the noise by the bit alone. So its score may be the mean given the bit,
+
+        E[s | x = 1] = f/p,    E[s | x = 0] = −f/(1 − p)        (Rao-Blackwell)           (3)
     """
-    if not glr.control_variate:
+
+    def __init__(self, law: NoiseLaw, v: Array, scale: Array, words: np.ndarray) -> None:
+        self.law, self.v, self.noise = law, v / scale, -v
+        level = np.minimum(law.cdf(self.v) * WORDS, WORDS - 2**8).astype(np.uint32)
+        self.outputs = np.less(words, level).astype(np.float32)
+
+    @property
+    def score(self) -> Array:
+        """The mean score given the bit (3). 1 − p is F(−v), so no digits are lost as p nears 1."""
+        f, p, q = self.law.pdf(self.v), self.law.cdf(self.v), self.law.cdf(-self.v)
+        up, down = f / np.maximum(p, TINY), f / np.maximum(q, TINY)
+        return self.outputs * (up + down) - down
+
+    def reversal(self) -> tuple[Array, Array]:
+        """What the other bits change, 1 − 2x; and the score times the probability of x, ±f."""
+        change = 1 - 2 * self.outputs
+        return change, change * -self.law.pdf(self.v)
+
+
+def outputs_of(activation: Activation, v: Array) -> Array:
+    """φ(v) as float32; GLRError if the activation gives another shape."""
+    x = np.asarray(activation(v), np.float32)
+    if x.shape != v.shape:
+        raise GLRError(
+            f"the activation gave shape {x.shape} for logits {v.shape}: it must be elementwise"
+        )
+    return x
+
+
+Neurons = NoisyNeurons | Bits
+
+
+class Passes(NamedTuple):
+    """R noisy forward passes: each layer's inputs, its noise's deviation, and its neurons.
+
+    An input is (n_in, R, B), or (n_in, 1, B) where the passes share it; a deviation fits (R, B).
+    """
+
+    inputs: list[Array]
+    scales: list[Array]
+    neurons: list[Neurons]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Output logits z (classes, R, B), the part of them that is noise, and their losses (R, B)."""
+
+    z: Array
+    noise: Array
+    losses: Array
+    loss: Loss
+    y: np.ndarray
+
+    @cached_property
+    def lead(self) -> Array:
+        """How far the label's logit is from the largest other, (R, B)."""
+        others = by_class(self.z).copy()
+        label = label_logits(others, self.y)
+        others[..., self.y, np.arange(len(self.y))] = -np.inf
+        return np.abs(label - others.max(axis=-2))
+
+
+def estimate_of_passes(
+    method: Method, layers: list[Layer], batch: Batch, rng: np.random.Generator
+) -> Estimate:
+    """Equation (1) from R noisy passes of every sample, which are all kept."""
+    passes = noisy_passes(method, layers, batch.x, rng)
+    z, noise = passes.neurons[-1].outputs, passes.neurons[-1].noise
+    losses = losses_of(method.loss, by_class(z), batch.y)
+    weight = np.float32(1 / losses.size)  # of a pass and sample in the mean
+    if method.standardised_loss:
+        weight = weight / deviation_and_share_right(losses)
+    found = []
+    for t, delta in enumerate(
+        deltas(method, layers, passes, Output(z, noise, losses, method.loss, batch.y))
+    ):
+        # The passes share the first layer's input: their sum first, then one product for all.
+        delta = delta.sum(axis=1) if t == 0 else delta
+        weighted = columns(delta * (weight / passes.scales[t]))
+        found.append(Layer(columns(passes.inputs[t]) @ weighted.T, weighted.sum(axis=1)))
+        if t == 0:
+            first_delta = weighted * np.float32(losses.shape[1])
+    return Estimate(found, float(losses.mean()), layers[0].W.copy(), first_delta)
+
+
+def noisy_passes(method: Method, layers: list[Layer], x: Array, rng: np.random.Generator) -> Passes:
+    """R noisy forward passes of the inputs x (n_in, B)."""
+    passes, x = Passes([], [], []), x[:, None]
+    for t, (W, b) in enumerate(layers):
+        v = (columns(x).T @ W).T if t == 0 else W.T @ columns(x)  # by how x lies in memory
+        v = np.add(v, b[:, None], order="C").reshape(b.size, *x.shape[1:])
+        scale = noise_scale(method, t, x)
+        shape = (b.size, method.replicates, x.shape[-1])
+        activation = method.activation if t < len(layers) - 1 else _identity
+        if activation is threshold and method.noise.cdf is not None:
+            neurons = Bits(method.noise, v, scale, random_words(rng, shape))
+        else:
+            r, score = noise_and_score(method.noise, rng, shape)
+            neurons = NoisyNeurons(activation, v, scale * r, score)
+        passes.inputs.append(x)
+        passes.scales.append(scale)
+        passes.neurons.append(neurons)
+        x = neurons.outputs
+    return passes
+
+
+def columns(x: Array) -> Array:
+    """A layer (n, …, B) as one matrix with a column for each pass and sample."""
+    return x.reshape(len(x), -1)
+
+
+def by_class(z: Array) -> Array:
+    """Logits (classes, …, B) as a loss takes them, (…, classes, B): a view."""
+    return z.transpose(*range(1, z.ndim - 1), 0, z.ndim - 1)
+
+
+def noise_scale(method: Method, t: int, x: Array) -> Array:
+    """The deviation of layer t's noise: σ; of noise on the weights σ√(1 + ‖x‖²), (R, B).
+
+    Noise N(0, σ²) on each weight and bias, independent and anew for each sample, is just that of
+    the logit (Kingma et al. 2015). Other laws are given the same deviation.
+    """
+    sigma = np.float32(method.sigma[t])
+    return sigma if method.perturb == "logits" else sigma * np.sqrt(1 + np.square(x).sum(axis=0))
+
+
+def _identity(v: Array) -> Array:
+    return v
+
+
+def deltas(method: Method, layers: list[Layer], passes: Passes, output: Output) -> list[Array]:
+    """δ of every layer, (n, R, B): in each pass an estimate of ∂E[L]/∂v, in units of 1/σ."""
+    last, found = len(layers) - 1, []
+    for t in range(last, -1, -1):
+        neurons = passes.neurons[t]
+        grows = method.perturb == "weights" and t < last  # with x, the noise of the next layer
+        if not method.local_differences:
+            delta = neurons.score * centred(method, output.losses)
+        elif t == last:
+            delta = local_scores(neurons, np.eye(len(output.z), dtype=np.float32), output, grows)
+        elif t == last - 1 and method.local_differences != "output":
+            delta = local_scores(neurons, layers[last].W, output, grows)
+        else:
+            noise = passes.neurons[t + 1].noise if grows else None
+            delta = carried_back(neurons, layers[t + 1].W, found[0] / passes.scales[t + 1], noise)
+        found.insert(0, delta)
+    return found
+
+
+def centred(method: Method, losses: Array) -> Array:
+    """Losses (R, B) less the mean loss of the sample's *other* passes, the control variate (2).
+
+    That is independent of this pass's score, whose mean is zero: the estimate stays unbiased.
+    """
+    if not method.control_variate:
         return losses
-    n = len(losses)
-    return (losses - losses.mean(axis=0)) * np.float32(n / (n - 1))
+    R = len(losses)
+    return (losses - losses.mean(axis=0)) * np.float32(R / (R - 1))
 
 
-def standard_deviation_and_share_right(losses: Array) -> Array:
-    """√(q(1 − q)) + q for 0-1 losses (passes × B) of samples that are right with chance q: (B,).
+def local_scores(neurons: Neurons, effect: Array, output: Output, grows: bool) -> Array:
+    """Each neuron's score times what its own noise did to the loss, s·P·(L − L⁻) (4), (5).
 
-    q is (right passes + 1)/(passes + 2), Laplace's rule of succession: that none of n passes is
-    right does not show that none ever is.
+    L⁻ is the loss with this neuron's output x⁻ in the place of x, all other noise as it was: (1) is
+    the mean of s·P·L over the two, P being the probability of x given that it is one of them. For
+    noise that is antithetic (Hammersley & Morton 1956), for bits exact (Titsias & Lázaro-Gredilla
+    2015).
+
+    effect : what a neuron's output adds to each output logit, (n, classes)
+    """
+    change, score = neurons.reversal()
+    growth = noise_growth(neurons.outputs, change) if grows else None
+    return score * loss_differences(output, effect, change, growth)
+
+
+def carried_back(neurons: Neurons, W: Array, delta: Array, next_noise: Array | None) -> Array:
+    """½·s·(x − x⁻)·Σ_k W_k δ_k (8): local differences of the next layer, through its weights.
+
+    To the first order in W, the sum is what a unit of x does to the loss. The mean of x and x⁻
+    makes that the trapezoid rule: the relative bias is of the second order (docs/method.md).
+
+    delta : of the next layer, (n_next, R, B); next_noise : its noise, if that grows with x
+    """
+    change, _ = neurons.reversal()
+    difference = change * (W @ columns(delta)).reshape(change.shape)
+    if next_noise is not None:
+        difference += noise_growth(neurons.outputs, change) * (next_noise * delta).sum(axis=0)
+    return np.float32(-0.5) * neurons.score * difference
+
+
+def noise_growth(x: Array, change: Array) -> Array:
+    """By what part of it the next layer's weight noise grows with each neuron's change alone.
+
+    √(1 + ‖x′‖²)/√(1 + ‖x‖²) − 1, where x′ is x (n, R, B) but for the change of one neuron.
+    """
+    square = 1 + np.square(x).sum(axis=0)
+    return np.sqrt(1 + change * (2 * x + change) / square) - 1
+
+
+def loss_differences(output: Output, effect: Array, change: Array, growth: Array | None) -> Array:
+    """L − L⁻ of each neuron (n, R, B): what its change alone does to the loss."""
+    if output.loss is zero_one and growth is None:
+        return zero_one_differences(output, effect, change)
+    return evaluated_differences(output, effect, change, growth)
+
+
+def evaluated_differences(
+    output: Output, effect: Array, change: Array, growth: Array | None
+) -> Array:
+    """loss_differences by one evaluation of the loss for each neuron, pass and sample."""
+    found = np.empty(change.shape, np.float32)
+    at_once = max(1, MOVED_FLOATS // max(1, output.z.size))
+    for first in range(0, len(change), at_once):
+        i = slice(first, first + at_once)
+        moved = effect[i].T[:, :, None, None] * change[i]  # (classes, neurons, R, B)
+        moved += output.z[:, None]
+        if growth is not None:
+            moved += growth[i] * output.noise[:, None]
+        found[i] = output.losses - losses_of(output.loss, by_class(moved), output.y)
+    return found
+
+
+def zero_one_differences(output: Output, effect: Array, change: Array) -> Array:
+    """loss_differences of the 0-1 loss, evaluated where a neuron can turn it: elsewhere they are 0.
+
+    The label's lead over another class j moves by change·(effect_y − effect_j). Once the network
+    has begun to learn, few neurons can make up for it, in few passes.
+    """
+    y, (classes, R, B) = output.y, output.z.shape
+    most = np.maximum(effect.max(axis=1)[:, None] - effect, effect - effect.min(axis=1)[:, None])
+    reach = np.abs(change)
+    reach *= MORE_THAN_ROUNDING * most.take(y, axis=1)[:, None]
+    turns = np.flatnonzero(~(output.lead > reach))  # of neurons and passes; a NaN is evaluated
+    found = np.zeros(change.size, np.float32)
+    for first in range(0, len(turns), max(1, MOVED_FLOATS // classes)):
+        one = turns[first : first + max(1, MOVED_FLOATS // classes)]
+        neuron, column = np.divmod(one, R * B)
+        moved = effect.T.take(neuron, axis=1) * change.take(one)
+        moved += columns(output.z).take(column, axis=1)
+        found[one] = output.losses.take(column) - zero_one(moved, y[column % B])
+    return found.reshape(change.shape)
+
+
+def deviation_and_share_right(losses: Array) -> Array:
+    """√(q(1 − q)) + q of samples that are right with probability q, (B,), from 0-1 losses (R, B).
+
+    q is (right passes + 1)/(R + 2), Laplace's rule of succession: that none of R passes is right
+    does not show that none ever is. It makes of (1) the gradient of (7).
 
     Raises GLRError for losses that are not 0 or 1.
     """
     is_right = losses == 0
     if not np.all(is_right | (losses == 1)):
-        raise GLRError("STANDARDISED_LOSS = True: is for a loss of 0 or 1; set it to False")
-    right = is_right.sum(axis=0, dtype=np.float32)
-    q = (right + 1) / np.float32(len(losses) + 2)
+        raise GLRError("standardised_loss = True is for a loss of 0 or 1; set it to False")
+    q = (is_right.sum(axis=0, dtype=np.float32) + 1) / np.float32(len(losses) + 2)
     return np.sqrt(q * (1 - q)) + q
-
-
-def _piece_sums(x: Array, noise: Noise | None, weights: Array) -> Iterator[list[Array]]:
-    """Each piece's share of what layer_gradient takes; weights are (R, B), or (R, K, B)."""
-    if noise is None:
-        return
-    weights = weights / noise.scale
-    if x.ndim == 2:
-        for delta in weighted_sums(weights, noise.score, piece_size(x.shape[-1])):
-            yield [delta]
-        return
-    deltas = weighted_sums(weights, noise.score, 1)
-    for r in pieces(len(weights), x.shape[-1]):
-        delta = columns(deltas[r])
-        yield [columns(x[r]) @ delta.T, delta.sum(axis=1)]
-
-
-def layer_gradient(layer: Layer, x: Array, sums: list[Array]) -> Layer:
-    """Equation (1): Σ weight·x·s for W and Σ weight·s for b, over replicates and samples.
-
-    sums : both; or, where the replicates share x (n_in × B), Σ weight·s over them (n_out × B),
-        which is multiplied with x here, once: the cost of the first layer's product does not
-        grow with R, nor that of the output layer's with K; or nothing of a noise-free layer.
-    """
-    if not sums:
-        return Layer(*map(np.zeros_like, layer))
-    if x.ndim == 2:
-        (delta,) = sums
-        return Layer(x @ delta.T, delta.sum(axis=1))
-    return Layer(*sums)
-
-
-def _blocks(glr: GLR, layers: list[Layer], batch: Batch, streams: Streams) -> list[Passes]:
-    """The forward passes, in blocks of replicates."""
-    B = batch.y.size
-    floats_of_piece = piece_size(B) * glr.output_draws * max(b.size for _, b in layers) * B
-    block_size = piece_size(B) * max(1, BLOCK_FLOATS // floats_of_piece)
-    parts = [glr]
-    if glr.replicates > block_size:
-        starts = range(0, glr.replicates, block_size)
-        parts = [replace(glr, replicates=min(block_size, glr.replicates - r)) for r in starts]
-    return [forward_passes(part, layers, batch, streams) for part in parts]
-
-
-def glr_estimator(glr: GLR, rng: np.random.Generator) -> Estimator:
-    """The GLR gradient as a function of layers and batch, one noise stream per layer."""
-    streams = rng.spawn(len(glr.sigma))
-
-    def restore(state: State) -> None:
-        for t, stream in enumerate(streams):
-            set_generator_words(stream, state[f"stream{t}"])
-
-    return Estimator(
-        lambda layers, batch: glr_gradient(glr, layers, batch, streams),
-        lambda: {f"stream{t}": generator_words(stream) for t, stream in enumerate(streams)},
-        restore,
-        glr,
-        streams,
-    )
-
-
-def generator_words(rng: np.random.Generator) -> np.ndarray:
-    """The state of an SFC64 generator as 6 uint64: its four words, and a spare half-word."""
-    state = rng.bit_generator.state
-    return np.array([*state["state"]["state"], state["has_uint32"], state["uinteger"]], np.uint64)
-
-
-def set_generator_words(rng: np.random.Generator, words: np.ndarray) -> None:
-    """Put an SFC64 generator into the state that generator_words gave, or that any 6 words say."""
-    rng.bit_generator.state = {
-        "bit_generator": "SFC64",
-        "state": {"state": words[:4]},
-        "has_uint32": int(words[4] > 0),
-        "uinteger": int(words[5]) % 2**32,
-    }

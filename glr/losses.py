@@ -1,7 +1,7 @@
 """Per-sample losses of output logits. GLR training needs their values only, no derivative.
 
-A loss takes logits (…, n_out, B), the classes on the last axis but one, and labels y (B,) of
-integers; it returns (…, B), one number per replicate and sample.
+A loss takes logits (…, classes, B), the samples on the last axis, and the labels y (B,); it returns
+(…, B), one number for each pass and sample. A loss of your own is given y as gradient() is.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from glr.arrays import Array
 from glr.errors import GLRError
+from glr.network import Array
 
 Loss = Callable[[Array, np.ndarray], Array]
 
@@ -24,7 +24,8 @@ def label_logits(logits: Array, y: np.ndarray) -> Array:
 def cross_entropy(logits: Array, y: np.ndarray) -> Array:
     """−log softmax(logits)_y in nats, by log-sum-exp shifted by the largest logit."""
     largest = logits.max(axis=-2)
-    exponentials = np.exp(logits - largest[..., None, :])
+    exponentials = logits - largest[..., None, :]
+    np.exp(exponentials, out=exponentials)
     return np.log(exponentials.sum(axis=-2)) + largest - label_logits(logits, y)
 
 
@@ -33,16 +34,16 @@ def zero_one(logits: Array, y: np.ndarray) -> Array:
     return (logits.max(axis=-2) > label_logits(logits, y)).astype(np.float32)
 
 
-def losses_of(loss: Loss, z: Array, y: np.ndarray) -> Array:
-    """The losses (…, B) of logits z (…, n_out, B); GLRError if the loss gives another shape.
+def losses_of(loss: Loss, logits: Array, y: np.ndarray) -> Array:
+    """The losses (…, B) of logits (…, classes, B); GLRError if the loss gives another shape.
 
     The loss may read its arguments, not write: they are needed after it.
     """
-    losses = np.asarray(loss(_read_only(z), _read_only(y)), np.float32)
-    if losses.shape != z.shape[:-2] + z.shape[-1:]:
+    losses = np.asarray(loss(_read_only(logits), _read_only(y)), np.float32)
+    if losses.shape != logits.shape[:-2] + logits.shape[-1:]:
         raise GLRError(
-            f"the loss gave shape {losses.shape} for logits {z.shape}: it must reduce the classes, "
-            "the last axis but one, and keep the others"
+            f"the loss gave shape {losses.shape} for logits {logits.shape}: it must reduce the "
+            "classes, the last axis but one, and keep the others"
         )
     return losses
 

@@ -1,8 +1,4 @@
-"""The multilayer perceptron: its activations, its weights, its noise-free forward pass.
-
-Samples are columns, as in the paper: x^t is an (n_t × B) array and the logits of layer t are
-v^t = W^tᵀ x^t + b^t. Any leading axes (noise replicates) go in front.
-"""
+"""The multilayer perceptron: its activations, its weights, its noise-free forward pass."""
 
 from __future__ import annotations
 
@@ -12,21 +8,21 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from glr.arrays import Array
-
+Array = NDArray[np.float32]
 Activation = Callable[[Array], Array]
 
 
 class Layer(NamedTuple):
-    """Weights W (n_in × n_out) and biases b (n_out) of one layer, float32."""
+    """Weights W (n_in, n_out) and biases b (n_out,) of one layer."""
 
     W: Array
     b: Array
 
 
 def sigmoid(v: Array) -> Array:
-    """1/(1 + e^−v), written as (1 + tanh(v/2))/2: faster (benchmarks/results/bench.md, part 7)."""
+    """1/(1 + e^−v), written as (1 + tanh(v/2))/2, which is faster in NumPy."""
     x = v * np.float32(0.5)
     np.tanh(x, out=x)
     x += 1
@@ -52,11 +48,36 @@ def relu(v: Array) -> Array:
 ACTIVATIONS = (sigmoid, threshold, tanh, relu)
 
 
-def layer_views(parameters: Array, sizes: list[int]) -> list[Layer]:
-    """The layers of an n_0-…-n_T network as views of one flat vector of its parameters.
+class Network(NamedTuple):
+    """A multilayer perceptron n_0-…-n_T: its flat parameters, layer sizes and activation φ.
 
-    An optimizer then updates the whole network by a few passes over one array.
+    An optimizer updates the whole network by a few passes over the one array.
     """
+
+    parameters: Array
+    sizes: list[int]
+    activation: Activation
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Views of the parameters."""
+        return layer_views(self.parameters, self.sizes)
+
+    def logits(self, x: Array) -> Array:
+        """Noise-free output logits (N, classes) for samples in rows, x (N, n_in)."""
+        return logits(self.layers, self.activation, x)
+
+
+def logits(layers: list[Layer], activation: Activation, x: Array) -> Array:
+    """Noise-free output logits (N, classes) for samples in rows, x (N, n_in)."""
+    for W, b in layers[:-1]:
+        x = activation(x @ W + b)
+    W, b = layers[-1]
+    return x @ W + b
+
+
+def layer_views(parameters: Array, sizes: list[int]) -> list[Layer]:
+    """The layers of an n_0-…-n_T network as views of one flat vector of its parameters."""
     layers, start = [], 0
     for n_in, n_out in pairwise(sizes):
         middle, end = start + n_in * n_out, start + (n_in + 1) * n_out
@@ -70,51 +91,21 @@ def n_parameters(sizes: list[int]) -> int:
     return sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
 
 
-def initial_parameters(sizes: list[int], rng: np.random.Generator, scale: float = 1) -> Array:
-    """Flat float32 parameters: weights ~ N(0, scale²/n_in), biases 0 (1: LeCun et al. 1998)."""
-    parameters = np.zeros(n_parameters(sizes), np.float32)
-    for W, _ in layer_views(parameters, sizes):
-        W[:] = rng.standard_normal(W.shape, dtype=np.float32) / (math.sqrt(len(W)) / scale)
-    return parameters
-
-
-def logits(layers: list[Layer], activation: Activation, x: Array) -> Array:
-    """Noise-free output logits (n_out × B) for inputs x (n_in × B)."""
-    for W, b in layers[:-1]:
-        x = activation(W.T @ x + b[:, None])
-    W, b = layers[-1]
-    return W.T @ x + b[:, None]
-
-
-class Network(NamedTuple):
-    """A multilayer perceptron: its flat parameters, layer sizes n_0 … n_T and activation φ."""
-
-    parameters: Array
-    sizes: list[int]
-    activation: Activation
-
-    @property
-    def layers(self) -> list[Layer]:
-        """Views of the parameters."""
-        return layer_views(self.parameters, self.sizes)
-
-    def logits_of_rows(self, x: Array) -> Array:
-        """Noise-free logits (n_out × N) of samples in rows, x (N × n_in)."""
-        return logits(self.layers, self.activation, x.T)
-
-
 def new_network(
     sizes: list[int], activation: Activation, rng: np.random.Generator, scale: float = 1
 ) -> Network:
-    """A network with random initial weights, see initial_parameters."""
-    return Network(initial_parameters(sizes, rng, scale), sizes, activation)
+    """A network of weights ~ N(0, scale²/n_in) and biases 0 (scale 1: LeCun et al. 1998)."""
+    parameters = np.zeros(n_parameters(sizes), np.float32)
+    for W, _ in layer_views(parameters, sizes):
+        W[:] = rng.standard_normal(W.shape, dtype=np.float32) / (math.sqrt(len(W)) / scale)
+    return Network(parameters, sizes, activation)
 
 
 def is_right(output_logits: Array, y: np.ndarray) -> np.ndarray:
-    """Whether the largest logit of each column of (n_out × B) is at the label y (B,): (B,)."""
-    return output_logits.argmax(axis=0) == y
+    """Whether the largest logit of each row of (N, classes) is at the label y (N,): (N,)."""
+    return output_logits.argmax(axis=1) == y
 
 
 def accuracy(output_logits: Array, y: np.ndarray) -> float:
-    """Share in [0, 1] of the columns of (n_out × B) that are right."""
+    """Share in [0, 1] of the rows of (N, classes) that are right."""
     return float(is_right(output_logits, y).mean())

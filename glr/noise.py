@@ -1,7 +1,7 @@
 """Noise laws: how each is drawn, its score, and what a threshold neuron needs of it.
 
-A law is stated at unit standard deviation; the estimator multiplies its noise by σ and divides
-its score by σ, so that σ compares between laws. The score of a density f is s(r) = −d log f(r)/dr.
+A law is stated at standard deviation 1: the estimator multiplies its noise by σ and divides its
+score by σ. The score of a density f is s(r) = −d log f(r)/dr.
 """
 
 from __future__ import annotations
@@ -11,41 +11,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from glr.arrays import Array, empty_neurons_first
 from glr.errors import GLRError
+from glr.network import Array
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], tuple[Array, Array]]
 
 LOGISTIC_SCALE = math.sqrt(3.0) / math.pi  # β of the logistic law with standard deviation 1
 LAPLACE_SCALE = 1.0 / math.sqrt(2.0)  # β of the Laplace law with standard deviation 1
-UNIFORM_STEP = (1 - 2**-22) * 2**-31  # takes a signed 32-bit word into (−1, 1), see uniform
-CHECKED_SHAPE = (64, 64, 64)  # of the draws that a law of your own is checked by
-CHECKED_ERROR = 0.1  # far more than the means err by, and less than what matters
-CHECKED_LOGITS = (-30.0, -2.0, -1.0, -0.3, 0.3, 1.0, 2.0, 30.0)
-GAUSSIAN_CLIP = 1e-6  # keeps Φ off 0 and 1, where float32 has no digits left to divide by
 
 
 @dataclass(frozen=True)
 class NoiseLaw:
-    """A symmetric noise law of standard deviation 1, with density f and distribution function F.
+    """A symmetric noise law of standard deviation 1.
 
     name
         what results and metadata call it.
     draw(rng, shape)
-        noise r and its score s(r), two float32 arrays of `shape`. All that a new law needs. f must
-        be without jumps: equation (1) is an integration by parts. So r is not uniform.
-    cdf(v), score_gap(v)
-        F(v), and E[s | r > −v] − E[s | r < −v] = f(v) / (F(v)(1 − F(v))), both finite for every v:
-        the conditional score of a threshold neuron is score_gap(v)·(x − F(v)). Only
-        `CONDITIONAL_SCORE` asks for them.
+        noise r and its score s(r), two float32 arrays of `shape`. All that a new law needs. The
+        density f must have no jumps, as the uniform law's has: equation (1) integrates by parts.
+    cdf(v), pdf(v)
+        F(v) and f(v), elementwise. With them the score of a threshold neuron is its mean given
+        the neuron's output (3); without them it is the noise's, which has more variance.
     """
 
     name: str
     draw: Draw
     cdf: Callable[[Array], Array] | None = None
-    score_gap: Callable[[Array], Array | float] | None = None
+    pdf: Callable[[Array], Array] | None = None
 
 
 def noise_and_score(
@@ -62,67 +55,27 @@ def noise_and_score(
     return drawn
 
 
-def check_law(law: NoiseLaw, rng: np.random.Generator, needs_cdf: bool) -> None:
-    """Raise GLRError unless the law's draws fit one another, as far as a sample of them shows.
+def random_words(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Independent uniform uint32 of the shape: halves of 64-bit words, in half of rng.random's time.
 
-    E[r·s(r)] is 1 for every density without jumps, by parts; and E[s; r > −v] is f(v), which is
-    score_gap(v)·F(v)(1 − F(v)).
+    Random numbers are a quarter of a training step.
     """
-    r, s = (np.asarray(part, np.float64) for part in noise_and_score(law, rng, CHECKED_SHAPE))
-    found = {"mean of r·s(r)": (r * s).mean(), "standard deviation of r": r.std()}
-    wrong = [f"the {what} is {value:.2f}" for what, value in found.items() if not is_near(value, 1)]
-    if wrong:
-        raise GLRError(
-            f"NOISE = {law.name}: {', '.join(wrong)}, not 1; scale it, or mend its score, which is "
-            "−d log f/dr of a density f without jumps"
-        )
-    for v in CHECKED_LOGITS if needs_cdf else ():
-        p, gap = (float(of_v(np.float32(v))) for of_v in (law.cdf, law.score_gap))
-        share, mean_score = (r > -v).mean(), (s * (r > -v)).mean()
-        if not (is_near(p, share) and is_near(gap * p * (1 - p), mean_score)):
-            raise GLRError(
-                f"NOISE = {law.name}: at v = {v:g} cdf is {p:.2f} and score_gap·cdf·(1 − cdf) "
-                f"{gap * p * (1 - p):.2f}, and by its draws {share:.2f} and {mean_score:.2f}; mend "
-                "cdf and score_gap, or set CONDITIONAL_SCORE to False"
-            )
+    size = math.prod(shape)
+    words = rng.integers(0, 2**64, -(-size // 2), dtype=np.uint64).view(np.uint32)
+    return words[:size].reshape(shape)
 
 
-def is_near(value: float, goal: float) -> bool:
-    """Whether a mean over the checked draws may be that of its goal. NaN is not."""
-    return abs(value - goal) < CHECKED_ERROR
-
-
-def random_words(
-    rng: np.random.Generator, shape: tuple[int, ...], dtype: type[np.unsignedinteger]
-) -> NDArray:
-    """Independent uniform unsigned integers of `dtype` (16 or 32 bits), of the given shape.
-
-    They are cut from the generator's 64-bit words, which is faster than `rng.random` and
-    `rng.integers` (benchmarks/results/bench.md, part 7). Every index of the first axis (a
-    replicate) starts on a fresh word, so that drawing the replicates in blocks gives the same
-    numbers as drawing them at once.
-    """
-    replicates, size = shape[0], math.prod(shape[1:])
-    words = -(-size * np.dtype(dtype).itemsize // 8)
-    drawn = rng.bit_generator.random_raw(replicates * words).view(dtype)
-    return drawn.reshape(replicates, -1)[:, :size].reshape(shape)
-
-
-def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float = 1) -> Array:
-    """Independent uniforms on (−bound, bound), symmetric; float32 made of 32 random bits.
-
-    The bounds themselves are never drawn: 2⁻²² is more than all the roundings together.
-    """
-    c = empty_neurons_first(shape)
-    c[:] = random_words(rng, shape, np.uint32).view(np.int32)
-    c *= np.float32(bound * UNIFORM_STEP)
+def _uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> Array:
+    """Independent uniforms on (−bound, bound), of 32 random bits; symmetric, bounds never drawn."""
+    c = random_words(rng, shape).view(np.int32).astype(np.float32)
+    c *= np.float32(bound * (1 - 2**-22) * 2**-31)  # 2⁻²² is more than all roundings together
     return c
 
 
 def _draw_logistic(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """By inversion: the score s is uniform on (−1/β, 1/β), and r = β log((1/β + s)/(1/β − s))."""
     bound = np.float32(1 / LOGISTIC_SCALE)
-    s = uniform(rng, shape, 1 / LOGISTIC_SCALE)
+    s = _uniform(rng, shape, 1 / LOGISTIC_SCALE)
     r = bound + s
     r /= bound - s
     np.log(r, out=r)
@@ -131,11 +84,11 @@ def _draw_logistic(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Ar
 
 
 def _logistic_cdf(v: Array) -> Array:
-    return 0.5 + 0.5 * np.tanh(v * np.float32(0.5 / LOGISTIC_SCALE))
+    return 1 / (1 + np.exp(v * np.float32(-1 / LOGISTIC_SCALE)))
 
 
-def _logistic_score_gap(v: Array) -> float:
-    return 1 / LOGISTIC_SCALE  # f = F(1 − F)/β, whatever v
+def _logistic_pdf(v: Array) -> Array:
+    return _logistic_cdf(v) * _logistic_cdf(-v) * np.float32(1 / LOGISTIC_SCALE)
 
 
 def _draw_gaussian(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
@@ -146,38 +99,31 @@ def _draw_gaussian(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Ar
 def _gaussian_cdf(v: Array) -> Array:
     from scipy.special import ndtr  # noqa: PLC0415  (0.2 s that the other laws do without)
 
-    return np.clip(ndtr(v), GAUSSIAN_CLIP, 1 - GAUSSIAN_CLIP)
+    return ndtr(v)
 
 
-def _gaussian_score_gap(v: Array) -> Array:
-    density = np.exp(-0.5 * v * v) * np.float32(1 / math.sqrt(2 * math.pi))
-    p = _gaussian_cdf(v)
-    return density / (p * (1 - p))
+def _gaussian_pdf(v: Array) -> Array:
+    return np.exp(-0.5 * v * v) * np.float32(1 / math.sqrt(2 * math.pi))
 
 
 def _draw_laplace(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """By inversion: r = −β sign(c) log(1 − |c|), whose score is sign(c)/β."""
-    c = uniform(rng, shape)
-    r = np.copysign(np.log(1 - np.abs(c)), c)
+    """By inversion: r = −β sign(c) log(1 − |c|) for c uniform, whose score is sign(c)/β."""
+    c = _uniform(rng, shape, 1)
+    r = np.copysign(np.log1p(-np.abs(c)), c)
     r *= np.float32(LAPLACE_SCALE)
     return r, np.copysign(np.float32(1 / LAPLACE_SCALE), c)
 
 
-def _laplace_tail(v: Array) -> Array:
-    """P(r > |v|) = ½ exp(−|v|/β)."""
-    return 0.5 * np.exp(np.abs(v) * np.float32(-1 / LAPLACE_SCALE))
+def _laplace_pdf(v: Array) -> Array:
+    return np.exp(np.abs(v) * np.float32(-1 / LAPLACE_SCALE)) * np.float32(0.5 / LAPLACE_SCALE)
 
 
 def _laplace_cdf(v: Array) -> Array:
-    tail = _laplace_tail(v)
+    tail = _laplace_pdf(v) * np.float32(LAPLACE_SCALE)  # P(r > |v|)
     return np.where(v > 0, 1 - tail, tail)
 
 
-def _laplace_score_gap(v: Array) -> Array:
-    return np.float32(1 / LAPLACE_SCALE) / (1 - _laplace_tail(v))  # f = tail/β
-
-
-gaussian = NoiseLaw("gaussian", _draw_gaussian, _gaussian_cdf, _gaussian_score_gap)
-laplace = NoiseLaw("laplace", _draw_laplace, _laplace_cdf, _laplace_score_gap)
-logistic = NoiseLaw("logistic", _draw_logistic, _logistic_cdf, _logistic_score_gap)
+gaussian = NoiseLaw("gaussian", _draw_gaussian, _gaussian_cdf, _gaussian_pdf)
+laplace = NoiseLaw("laplace", _draw_laplace, _laplace_cdf, _laplace_pdf)
+logistic = NoiseLaw("logistic", _draw_logistic, _logistic_cdf, _logistic_pdf)
 LAWS = (gaussian, laplace, logistic)

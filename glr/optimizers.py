@@ -15,7 +15,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from glr.arrays import Array, State
+from glr.network import Array
+
+State = dict[str, np.ndarray]  # what an optimizer keeps, to be stored and restored
 
 Optimizer = Callable[[Array, Array, float, State], None]
 Schedule = Callable[[int, int], float]

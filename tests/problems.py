@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from glr.passes import GLR, Batch
 from scipy import stats
 
 from glr.estimator import glr_gradient
 from glr.losses import cross_entropy, zero_one
 from glr.network import layer_views, n_parameters, relu, sigmoid, tanh, threshold
 from glr.noise import NoiseLaw, gaussian, laplace, logistic
-from glr.passes import GLR, Batch
 
 FAMILY_WISE_ERROR = 1e-4
 N_SAMPLES = 3  # distinct samples in every problem's batch

@@ -11,8 +11,8 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 
-from glr.constants import script_constants
-from glr.perturbation import write_attacks
+from glr.robustness.perturbation import write_attacks
+from glr.scripts.constants import script_constants
 
 ROOT = Path(__file__).resolve().parent.parent
 

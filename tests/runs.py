@@ -1,16 +1,16 @@
 """A run of a small network, stopped after some steps, and its checkpoint."""
 
 import numpy as np
+from glr.passes import GLR
+from glr.scripts.training import Plan, Run, train
 
-from glr.checkpoint import save_checkpoint
-from glr.data import Dataset
+from glr.data.datasets import Dataset
 from glr.estimator import glr_estimator
 from glr.losses import zero_one
 from glr.network import new_network, sigmoid
 from glr.noise import gaussian
 from glr.optimizers import adam, cosine
-from glr.passes import GLR
-from glr.training import Plan, Run, train
+from glr.storage.checkpoint import save_checkpoint
 
 ORIGIN = {"SEED": 0, "SIGMA": [1.0], "training data": 7}
 PLAN = Plan(

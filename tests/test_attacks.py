@@ -15,8 +15,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
-from glr import attacks
-from glr.attacks import (
+from glr.errors import GLRError
+from glr.robustness import attacks
+from glr.robustness.attacks import (
     fgsm,
     keras_input_gradient,
     keras_loss_and_gradient,
@@ -25,7 +26,6 @@ from glr.attacks import (
     random_targets,
     zero_gradient_share,
 )
-from glr.errors import GLRError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that PyTorch is not there
@@ -115,7 +115,7 @@ def assert_in_ball_and_box(x_adv, x, epsilon):
 
 
 def test_importing_attacks_does_not_import_tensorflow():
-    code = "import sys, glr.attacks; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, glr.robustness.attacks; sys.exit('tensorflow' in sys.modules)"
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from exact_means import pathwise_mean
+from glr.passes import Batch
+from glr.scripts.experiment import run_generator, training_noise
 from problems import (
     PACKAGE_LAWS,
     Problem,
@@ -16,20 +18,18 @@ from problems import (
     samples_of,
 )
 
-from glr.attacks import keras_loss_and_gradient
-from glr.backpropagation import (
+from glr.errors import GLRError
+from glr.losses import cross_entropy
+from glr.network import Network, layer_views, logits, new_network, sigmoid, threshold
+from glr.noise import gaussian, logistic
+from glr.robustness.attacks import keras_loss_and_gradient
+from glr.scripts.backpropagation import (
     TrainingNoise,
     backpropagation_estimator,
     import_keras,
     keras_network,
     noise_layer,
 )
-from glr.errors import GLRError
-from glr.experiment import run_generator, training_noise
-from glr.losses import cross_entropy
-from glr.network import Network, layer_views, logits, new_network, sigmoid, threshold
-from glr.noise import gaussian, logistic
-from glr.passes import Batch
 
 
 def straight_through_signals(network, x, y, slope):

@@ -9,15 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from glr.scripts.experiment import glr_method
 from processes import ROOT
 
-from glr.comparison import published_estimator
 from glr.estimator import glr_gradient
-from glr.experiment import glr_method
 from glr.losses import cross_entropy
 from glr.network import layer_views, logits, new_network, sigmoid, threshold
 from glr.optimizers import constant
-from glr.study import SCRIPTS, constants_of
+from glr.study.comparison import published_estimator
+from glr.study.runs import SCRIPTS, constants_of
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench
@@ -139,8 +139,8 @@ def test_a_call_of_many_steps_counts_as_so_many(monkeypatch):
 def test_rivals_run_without_our_settings_of_memory_and_blas():
     """Their processes import what ours is made of: none of that may set anything."""
     code = (
-        "import sys; sys.path[:0] = sys.argv[1:]; import glr.machine; "
-        "glr.machine.prepare_for_small_arrays = lambda: 1 / 0; from rivals import *"
+        "import sys; sys.path[:0] = sys.argv[1:]; import glr.scripts.machine; "
+        "glr.scripts.machine.prepare_for_small_arrays = lambda: 1 / 0; from rivals import *"
     )
     words = [sys.executable, "-c", code, str(ROOT), str(ROOT / "benchmarks")]
     subprocess.run(words, check=True)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from glr.black_box import SMALLEST_SIDE, square_attack
 from glr.errors import GLRError
 from glr.network import Network, new_network, threshold
+from glr.robustness.black_box import SMALLEST_SIDE, square_attack
 
 
 def test_square_attack_draws_from_its_generator_alone():

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from glr.passes import GLR, Batch, forward_passes
 
-from glr import comparison
-from glr.comparison import published_estimator, relative_variance
 from glr.estimator import glr_gradient
 from glr.losses import zero_one
 from glr.network import new_network, threshold
-from glr.passes import GLR, Batch, forward_passes
+from glr.study import comparison
+from glr.study.comparison import published_estimator, relative_variance
 
 OURS = GLR(
     threshold,

@@ -9,10 +9,10 @@ from scipy import stats
 from skimage.filters import gaussian
 from skimage.util import random_noise
 
-from glr.corruptions import CORRUPTIONS, SEVERITIES, as_images, contrast, glass_blur
-from glr.corruptions import gaussian_noise as add_gaussian_noise
-from glr.corruptions import impulse_noise as add_impulse_noise
 from glr.errors import GLRError
+from glr.robustness.corruptions import CORRUPTIONS, SEVERITIES, as_images, contrast, glass_blur
+from glr.robustness.corruptions import gaussian_noise as add_gaussian_noise
+from glr.robustness.corruptions import impulse_noise as add_impulse_noise
 
 CONFIDENCE = 1 - 1e-6
 # The published constants, written out again so that a slip in the module shows.

@@ -24,8 +24,8 @@ from datafiles import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from glr import data
-from glr.data import Dataset, dataset_label, hold_out, load_dataset, n_classes
+from glr.data import datasets as data
+from glr.data.datasets import Dataset, dataset_label, hold_out, load_dataset, n_classes
 from glr.errors import GLRError
 
 # sources and labels -----------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_digits_split_never_changes(digits):
 
 def test_digits_do_not_import_scikit_learn():
     code = (
-        "import sys; from glr.data import load_dataset; load_dataset('digits', '.');"
+        "import sys; from glr.data.datasets import load_dataset; load_dataset('digits', '.');"
         "print(sorted(set(sys.modules) & {'sklearn', 'tqdm', 'urllib.request'}))"
     )
     root = Path(data.__file__).parents[1]

@@ -4,13 +4,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+from glr.differences import Output, evaluated_differences, loss_differences, may_turn
+from glr.passes import Batch
 from problems import Problem, flat, glr_of, layers_of, samples_of, streams_of
 
 from glr import differences
-from glr.differences import Output, evaluated_differences, loss_differences, may_turn
 from glr.estimator import glr_gradient
 from glr.losses import zero_one
-from glr.passes import Batch
 
 SHAPES = {  # replicates, draws, classes, samples, hidden neurons
     "one of each": (1, 1, 2, 1, 1),

@@ -14,6 +14,7 @@ percent of the gradient's norm in every layer, so that a wrong estimator does fa
 import numpy as np
 import pytest
 from exact_means import exact_mean, pathwise_mean
+from glr.passes import Batch
 from problems import (
     DISTRIBUTION,
     FAMILY_WISE_ERROR,
@@ -42,7 +43,6 @@ from scipy import stats
 from glr import estimator
 from glr.estimator import glr_gradient
 from glr.network import layer_views
-from glr.passes import Batch
 
 # ---------------------------------------------------------------- unbiasedness
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from glr.passes import Batch, forward_passes
 from problems import (
     N_SAMPLES,
     Problem,
@@ -20,8 +21,7 @@ from problems import (
 from glr import differences, estimator, passes
 from glr.estimator import glr_gradient, group_sizes
 from glr.network import new_network
-from glr.passes import Batch, forward_passes
-from glr.study import script_methods
+from glr.study.runs import script_methods
 
 SCRIPT_METHODS = script_methods()
 

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from glr.neurons import Logits, binary_neurons
+from glr.passes import Batch, forward_passes
 from problems import (
     DISTRIBUTION,
     N_SAMPLES,
@@ -22,9 +24,7 @@ from problems import (
 from glr.errors import GLRError
 from glr.estimator import glr_gradient, standard_deviation_and_share_right
 from glr.losses import cross_entropy, zero_one
-from glr.neurons import Logits, binary_neurons
 from glr.noise import NoiseLaw, logistic
-from glr.passes import Batch, forward_passes
 
 
 def one_gradient(problem, glr, copies=20, seed=7):

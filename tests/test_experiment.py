@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from glr import experiment
-from glr.errors import GLRError
-from glr.experiment import (
+from glr.passes import GLR
+from glr.scripts.experiment import (
     glr_method,
     layer_sigmas,
     load_data,
@@ -15,13 +13,15 @@ from glr.experiment import (
     train_by_glr,
     training_noise,
 )
+from glr.scripts.training import Plan
+
+from glr.errors import GLRError
 from glr.losses import cross_entropy, zero_one
 from glr.network import sigmoid, tanh, threshold
 from glr.noise import laplace, logistic
 from glr.optimizers import adagrad, adam, constant, cosine
-from glr.passes import GLR
-from glr.study import constants_of
-from glr.training import Plan
+from glr.scripts import experiment
+from glr.study.runs import constants_of
 
 
 def changes(one, other):

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from processes import ROOT
 from runs import ORIGIN, PLAN, run_with_checkpoint, small_run
 
-from glr.checkpoint import restore_checkpoint
+from glr.data.idx import IDX_BYTES, idx_array, idx_bytes
 from glr.errors import GLRError
-from glr.idx import IDX_BYTES, idx_array, idx_bytes
-from glr.models import load_model
+from glr.storage.checkpoint import restore_checkpoint
+from glr.storage.models import load_model
 
 MODEL = (ROOT / "models" / "pretrained" / "LRT_digits_seed0.npz").read_bytes()
 LABELS = "t10k-labels-idx1-ubyte"

@@ -9,7 +9,7 @@ import pytest
 from processes import ROOT, command, copy_of_the_scripts, run, saved
 
 from glr.errors import GLRError
-from glr.files import set_aside
+from glr.storage.files import set_aside
 
 OWN = "import numpy as np\n\n\ndef staircase(v):\n    return np.round(4 / (1 + np.exp(-v))) / 4\n"
 

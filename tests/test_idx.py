@@ -15,10 +15,10 @@ from datafiles import CUT, EDITS, FUZZ, assert_dataset, bounded, mutated, refusa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glr import idx
-from glr.data import load_dataset, n_classes
+from glr.data import idx
+from glr.data.datasets import load_dataset, n_classes
+from glr.data.idx import idx_array
 from glr.errors import GLRError
-from glr.idx import idx_array
 
 IMAGES = "train-images-idx3-ubyte"
 LABELS = "train-labels-idx1-ubyte"

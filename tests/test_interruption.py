@@ -10,14 +10,14 @@ import time
 
 import numpy as np
 import pytest
+from glr.scripts.training import take_step
 from processes import ROOT, assert_same_run, assert_whole, command, run, saved, started
 from runs import ORIGIN, PLAN, run_with_checkpoint, small_run
 
-from glr.checkpoint import restore_checkpoint
-from glr.data import Dataset, fingerprint
+from glr.data.datasets import Dataset, fingerprint
 from glr.errors import DivergenceError, GLRError
 from glr.estimator import Estimator, Gradient, generator_words, set_generator_words
-from glr.training import take_step
+from glr.storage.checkpoint import restore_checkpoint
 
 KILLS = 50
 NAME = "LRS_digits_seed0"
@@ -60,7 +60,7 @@ def test_samples_are_old_or_new_wherever_their_writer_is_killed(tmp_path):
     path = tmp_path / "samples.npz"
     code = (
         "import sys, numpy as np; from pathlib import Path; from itertools import count\n"
-        "from glr.samples import Samples, save_samples\n"
+        "from glr.robustness.samples import Samples, save_samples\n"
         "for i in count():\n"
         "    x = np.full((200, 64), i % 100 / 100, np.float32)\n"
         "    save_samples(Path(sys.argv[1]), Samples(x, x, np.zeros(200, np.int64), {'i': i}))\n"

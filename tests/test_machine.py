@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from processes import ROOT
 
-from glr.machine import results_of_threads
+from glr.scripts.machine import results_of_threads
 
 
 def test_results_are_in_the_order_of_the_parts_which_run_at_once():
@@ -37,7 +37,7 @@ def test_threads_are_kept_for_the_next_calls():
 def test_a_fork_has_threads_of_its_own():
     """It would wait for its parent's for ever: SIGALRM, which it does not catch, ends it."""
     code = (
-        "import os, signal; from glr.machine import results_of_threads as results; "
+        "import os, signal; from glr.scripts.machine import results_of_threads as results; "
         "results(abs, [-1, -2]); child = os.fork(); child or signal.alarm(30); "
         "child or os._exit(results(abs, [-1, -2]) != [1, 2]); "
         "print(os.waitpid(child, 0)[1])"

@@ -13,13 +13,14 @@ from datafiles import CUT, EDITS, FUZZ, X, Y, bounded, mutated, npy_bytes, npz_b
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from glr import models, npz, samples
-from glr.data import Dataset
+from glr.data.datasets import Dataset
 from glr.errors import GLRError
-from glr.models import load_model, save_model
 from glr.network import new_network, sigmoid
-from glr.npz import json_object, npz_arrays
-from glr.samples import Samples, load_samples, save_samples
+from glr.robustness import samples
+from glr.robustness.samples import Samples, load_samples, save_samples
+from glr.storage import models, npz
+from glr.storage.models import load_model, save_model
+from glr.storage.npz import json_object, npz_arrays
 
 MANY = 2**33  # bytes, more than any file here has or claims
 

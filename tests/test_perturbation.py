@@ -4,19 +4,19 @@ import runpy
 
 import numpy as np
 import pytest
+from glr.scripts.experiment import run_generator
 
-from glr import perturbation
-from glr.constants import ROOT, comments, script_constants
-from glr.data import Dataset, has_square_images, hold_out, load_dataset
+from glr.data.datasets import Dataset, has_square_images, hold_out, load_dataset
 from glr.errors import GLRError
-from glr.evaluation import PRETRAINED
-from glr.experiment import run_generator
-from glr.models import load_model, save_model
 from glr.network import new_network, relu, sigmoid
-from glr.perturbation import attack_labels, perturbed
-from glr.records import recorded_constants
-from glr.samples import ATTACKS
-from glr.study import SCRIPTS, is_finished, surrogate_constants, tasks
+from glr.robustness import perturbation
+from glr.robustness.evaluation import PRETRAINED
+from glr.robustness.perturbation import attack_labels, perturbed
+from glr.robustness.samples import ATTACKS
+from glr.scripts.constants import ROOT, comments, script_constants
+from glr.scripts.records import recorded_constants
+from glr.storage.models import load_model, save_model
+from glr.study.runs import SCRIPTS, is_finished, surrogate_constants, tasks
 
 DATASETS = ("digits", "mnist", "fashion_mnist")
 RNG = np.random.default_rng(0)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from processes import ROOT, attack, command, run, saved
 
-from glr.data import load_dataset
-from glr.models import load_model, save_model
+from glr.data.datasets import load_dataset
 from glr.network import new_network, sigmoid, threshold
-from glr.robustness import blind_spot, models_found
-from glr.samples import ATTACKS
+from glr.robustness.rows import blind_spot, models_found
+from glr.robustness.samples import ATTACKS
+from glr.storage.models import load_model, save_model
 
 DIGITS = load_dataset("digits", ROOT / "data")
 

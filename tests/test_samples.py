@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from processes import ROOT, attack, run
 
-from glr.data import load_dataset
-from glr.evaluation import PRETRAINED
-from glr.models import load_model
+from glr.data.datasets import load_dataset
 from glr.network import accuracy
-from glr.samples import ATTACKS, Samples, fault, how_to_make, load_samples, sample_name
+from glr.robustness.evaluation import PRETRAINED
+from glr.robustness.samples import ATTACKS, Samples, fault, how_to_make, load_samples, sample_name
+from glr.storage.models import load_model
 
 DIGITS = load_dataset("digits", ROOT / "data")
 

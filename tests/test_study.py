@@ -14,15 +14,16 @@ from types import SimpleNamespace
 import pytest
 from processes import assert_same_run, run
 
-from glr import pages, study
-from glr.constants import ROOT
-from glr.corruptions import CORRUPTIONS
 from glr.errors import GLRError
-from glr.evaluation import PRETRAINED
-from glr.models import load_model, save_model
-from glr.records import recorded_constants
-from glr.robustness import Row, csv_text, read_csv
-from glr.tables import MATCHED
+from glr.robustness.corruptions import CORRUPTIONS
+from glr.robustness.evaluation import PRETRAINED
+from glr.robustness.rows import Row, csv_text, read_csv
+from glr.robustness.tables import MATCHED
+from glr.scripts.constants import ROOT
+from glr.scripts.records import recorded_constants
+from glr.storage.models import load_model, save_model
+from glr.study import pages
+from glr.study import runs as study
 
 NAMES = ("LRS", "LRT", "LRSZ", "LRTZ")
 NETWORKS = {"LRS": ("LRS.py", "--steps 40 --replicates 4"), "short": ("LRT.py", "--steps 20")}

@@ -7,14 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from glr import pages, study, tradeoff
-from glr.data import Dataset
-from glr.evaluation import PRETRAINED
-from glr.models import Model
+from glr.data.datasets import Dataset
 from glr.network import Network, sigmoid
-from glr.robustness import Row
-from glr.tables import PUBLISHED
-from glr.tradeoff import Measured, Setting
+from glr.robustness.evaluation import PRETRAINED
+from glr.robustness.rows import Row
+from glr.robustness.tables import PUBLISHED
+from glr.storage.models import Model
+from glr.study import pages, tradeoff
+from glr.study import runs as study
+from glr.study.tradeoff import Measured, Setting
 
 LOW, HIGH = Setting("penalty", 1e-4, "--weight-decay 1e-4"), Setting("weight noise", 0.5, "--x")
 BOTH = ("clean", "fgsm")

@@ -4,18 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy.special import expit, log_softmax
-
-from glr import training
-from glr.data import Dataset
-from glr.errors import DivergenceError, GLRError
-from glr.estimator import Estimator, Gradient
-from glr.files import write_whole
-from glr.losses import cross_entropy, zero_one
-from glr.models import load_model, save_model
-from glr.network import Layer, accuracy, layer_views, logits, new_network, sigmoid, threshold
-from glr.optimizers import adagrad, adam, constant, cosine, sgd
-from glr.training import (
+from glr.scripts.training import (
     Plan,
     Run,
     check_finite,
@@ -24,6 +13,17 @@ from glr.training import (
     train,
     write_descent,
 )
+from scipy.special import expit, log_softmax
+
+from glr.data.datasets import Dataset
+from glr.errors import DivergenceError, GLRError
+from glr.estimator import Estimator, Gradient
+from glr.losses import cross_entropy, zero_one
+from glr.network import Layer, accuracy, layer_views, logits, new_network, sigmoid, threshold
+from glr.optimizers import adagrad, adam, constant, cosine, sgd
+from glr.scripts import training
+from glr.storage.files import write_whole
+from glr.storage.models import load_model, save_model
 
 
 def generator(seed=0):

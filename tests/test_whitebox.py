@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from processes import attack, run
 
-from glr import pages, whitebox
-from glr.data import Dataset
+from glr.data.datasets import Dataset
 from glr.errors import GLRError
-from glr.evaluation import PRETRAINED
-from glr.models import Model
 from glr.network import Network, new_network, sigmoid, threshold
-from glr.robustness import Row
-from glr.tables import TABLE_EPSILON
+from glr.robustness.evaluation import PRETRAINED
+from glr.robustness.rows import Row
+from glr.robustness.tables import TABLE_EPSILON
+from glr.storage.models import Model
+from glr.study import pages, whitebox
 
 # A network of two inputs whose class is the larger one.
 LARGER = Network(np.array([1, 0, 0, 1, 0, 0], np.float32), [2, 2], sigmoid)

@@ -1,0 +1,297 @@
+"""Data sets: the digits inside scikit-learn, MNIST, Fashion-MNIST, and your own arrays in an .npz.
+
+Whatever is read is checked before it is used, and whatever is refused is refused by name.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from glr.data.idx import GZIP_DAMAGE, idx_split, scaled_pixels
+from glr.errors import GLRError
+from glr.storage.npz import npz_arrays
+
+# ------------------------------------------------------------------------------------------------
+SHIPPED = ("digits", "mnist", "fashion_mnist")
+SPLIT_SEED = 0  # of the fixed train/test split of sets that come without one
+MAX_NPZ_BYTES = 8 * 2**30  # of your own arrays together, unpacked
+MAX_CLASSES = 10_000
+# ------------------------------------------------------------------------------------------------
+
+
+class Dataset(NamedTuple):
+    """One classification task, split into training and test samples.
+
+    `name` is used in file names. `x_train` (N, n_in) and `x_test` (M, n_in) are float32 and
+    C-contiguous, in [0, 1] for the shipped sets; `y_train` (N,) and `y_test` (M,) are int64
+    class numbers from 0. `source` is what DATASET called it; `shape` that of a sample in its file,
+    where that is your own.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    source: str = ""
+    shape: tuple[int, ...] = ()
+
+
+def has_square_images(dataset: Dataset) -> bool:
+    """Whether the samples are square grey images, as far as their shape tells."""
+    if len(dataset.shape) > 1:
+        return len(dataset.shape) == 2 and dataset.shape[0] == dataset.shape[1]
+    n_in = dataset.x_test.shape[1]
+    return math.isqrt(n_in) ** 2 == n_in
+
+
+def n_classes(dataset: Dataset) -> int:
+    """Number of classes: the largest label of either part, plus 1."""
+    return int(max(dataset.y_train.max(), dataset.y_test.max())) + 1
+
+
+def fingerprint(data: Dataset) -> int:
+    """A CRC-32 of the training samples, which tells them from others of the same name."""
+    return zlib.crc32(data.y_train, zlib.crc32(np.ascontiguousarray(data.x_train)))
+
+
+def dataset_label(source: str) -> str:
+    """Short name for file names: "digits", "mnist", "fashion_mnist", or the stem of the .npz.
+
+    Raises GLRError, with the choices, for any other source, and for an .npz called like one of
+    the three.
+    """
+    if source in SHIPPED:
+        return source
+    if source.endswith(".npz"):
+        stem = Path(source).stem
+        if stem in SHIPPED:
+            raise GLRError(
+                f"{source}: its outputs would be taken for those of the data set {stem}; rename it"
+            )
+        if not stem.isprintable():
+            raise GLRError(
+                f"{source!r}: no letters that a file name or a title can show; rename it"
+            )
+        return stem
+    raise GLRError(
+        f"unknown dataset {source!r}; choose {', '.join(SHIPPED)} or a path ending in .npz"
+    )
+
+
+def load_dataset(source: str, data_dir: Path) -> Dataset:
+    """The data set that `source` names.
+
+    `source` is "digits" (see `digits_dataset`), "mnist" or "fashion_mnist" (`idx_split`; files in
+    a folder of that name under `data_dir`, downloaded if missing) or a path ending in .npz
+    (`own_dataset`). Raises GLRError for an unknown source and for data that cannot be used.
+    """
+    name = dataset_label(source)
+    if source == "digits":
+        return digits_dataset()
+    if source in SHIPPED:
+        return Dataset(name, *idx_split(source, Path(data_dir) / source), source)
+    return own_dataset(source)
+
+
+def hold_out(dataset: Dataset, n: int, rng: np.random.Generator) -> Dataset:
+    """`dataset` with `n` random training samples, removed from training, as its test set.
+
+    The true test set is dropped, so nothing can be tuned on it. The other training samples keep
+    their order. Raises GLRError unless 1 <= n < number of training samples.
+    """
+    n_train = len(dataset.y_train)
+    if not 1 <= n < n_train:
+        raise GLRError(
+            f"{dataset.name}: cannot hold out {n} of {n_train} training samples; "
+            f"choose 1 to {n_train - 1}"
+        )
+    rows = rng.permutation(n_train)
+    held, kept = rows[:n], np.sort(rows[n:])
+    x, y = dataset.x_train, dataset.y_train
+    return dataset._replace(x_train=x[kept], y_train=y[kept], x_test=x[held], y_test=y[held])
+
+
+def stratified_fifth(labels: np.ndarray) -> np.ndarray:
+    """Rows (ceil(N/5),) int64, ascending, that the fixed split of `labels` (N,) gives to testing.
+
+    Samples are sorted by class and, within a class, by random keys; every fifth, from the first,
+    is a test sample, so each class is split 80/20 to within one sample.
+    """
+    # The raw stream of PCG64 is frozen; Generator.permutation may change between NumPy versions.
+    keys = np.random.PCG64(SPLIT_SEED).random_raw(len(labels))
+    return np.sort(np.lexsort((keys, labels))[::5])
+
+
+def train_test_split(
+    x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """x_train, y_train, x_test, y_test of the fixed split that `stratified_fifth` makes."""
+    is_test = np.zeros(len(y), dtype=bool)
+    is_test[stratified_fifth(y)] = True
+    return x[~is_test], y[~is_test], x[is_test], y[is_test]
+
+
+# digits -----------------------------------------------------------------------------------------
+
+
+def digits_path() -> Path:
+    """Path of digits.csv.gz inside the installed scikit-learn; GLRError if it is not there."""
+    # find_spec locates the package without running it: importing sklearn.datasets takes one to
+    # two seconds, longer than everything else before the first training step.
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder, "datasets", "data", "digits.csv.gz")
+        if path.is_file():
+            return path
+    raise GLRError("digits: they ship inside scikit-learn, not found; pip install scikit-learn")
+
+
+def digits_dataset() -> Dataset:
+    """The 1797 handwritten digits of scikit-learn: 8x8 pixels, pixel/16 in [0, 1], 10 classes.
+
+    1437 samples for training and 360 for testing, stratified by class: the fixed split of
+    `stratified_fifth`, whose random keys are the raw stream of PCG64 seeded with SPLIT_SEED (0).
+    Needs no network. Raises GLRError if scikit-learn is missing or its file is damaged.
+
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
+    Learning Repository, 1998 (its test part), as in `sklearn.datasets.load_digits`.
+    """
+    path = digits_path()
+    try:
+        table = np.loadtxt(path, delimiter=",", dtype=np.float32).reshape(1797, 65)
+    except (*GZIP_DAMAGE, ValueError) as error:
+        raise GLRError(f"{path}: damaged; pip install --force-reinstall scikit-learn") from error
+    x = table[:, :64] / np.float32(16)  # exact
+    return Dataset("digits", *train_test_split(x, table[:, 64].astype(np.int64)), "digits")
+
+
+# your own arrays --------------------------------------------------------------------------------
+
+
+def own_dataset(source: str) -> Dataset:
+    """The data set in an .npz file with arrays x, y and perhaps x_test, y_test.
+
+    x (N, ...) is flattened to (N, n_in) float32: uint8 is divided by 255; floats are taken as
+    they are, and so are bools and other integers, as numbers. y (N,) or (N, 1) holds whole
+    numbers from 0, of any of those types. Without x_test and y_test, the fixed stratified 80/20
+    split of `stratified_fifth` is made.
+
+    Pickles are never read. Raises GLRError, which names the file, for anything else, for arrays
+    of more than MAX_NPZ_BYTES in all, and for labels from MAX_CLASSES.
+    """
+    path = Path(source)
+    arrays = own_arrays(path)
+    x, y = inputs_and_labels(arrays, "", path)
+    if np.unique(y).size < 2:
+        raise GLRError(f"{path}: y holds one class only; save at least two")
+    if y.max() > len(y):
+        raise GLRError(
+            f"{path}: label {y.max()} among {len(y)} samples; number the classes 0, 1, 2, ..."
+        )
+    if "x_test" in arrays:
+        check_likeness(arrays["x"], arrays["x_test"], path)
+        split = x, y, *inputs_and_labels(arrays, "_test", path)
+    else:
+        split = train_test_split(x, y)
+    untrained = np.setdiff1d(split[3], split[1])
+    if untrained.size:
+        raise GLRError(
+            f"{path}: class {untrained[0]} has test samples but no training sample; "
+            "add some or leave it out"
+        )
+    skipped = np.setdiff1d(np.arange(y.max()), split[1])
+    if skipped.size:
+        raise GLRError(
+            f"{path}: no training sample of class {skipped[0]}, though labels go up to {y.max()}; "
+            "number the classes 0, 1, 2, ..."
+        )
+    return Dataset(dataset_label(source), *split, source, arrays["x"].shape[1:])
+
+
+def own_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays x, y and, if they are there, x_test and y_test of the .npz at `path`.
+
+    Each holds at least one sample. Raises GLRError.
+    """
+    advice = "check the path, or save it again with np.savez(path, x=..., y=...)"
+    arrays = npz_arrays(path, "data set", "[xy](_test)?", MAX_NPZ_BYTES, advice)
+    for name in ("x", "y"):
+        if name not in arrays:
+            raise GLRError(
+                f"{path}: no array named {name}; save it with np.savez(path, x=..., y=...)"
+            )
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise GLRError(f"{path}: one of x_test and y_test without the other; save both or none")
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise GLRError(f"{path}: {name} has shape (); save at least one sample")
+    return arrays
+
+
+def inputs_and_labels(
+    arrays: dict[str, np.ndarray], part: str, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (N, n_in) float32 and labels (N,) int64 of the part "" or "_test" of `arrays`.
+
+    Raises GLRError.
+    """
+    x, y = arrays[f"x{part}"], arrays[f"y{part}"]
+    if len(x) != len(y):
+        raise GLRError(
+            f"{path}: {len(x)} samples in x{part}, {len(y)} labels in y{part}; save one for each"
+        )
+    return flat_inputs(x, f"{path}: x{part}"), class_labels(y, f"{path}: y{part}")
+
+
+def check_likeness(x: np.ndarray, x_test: np.ndarray, path: Path) -> None:
+    """Raise GLRError unless `x` and `x_test` agree in numbers per sample and in scale."""
+    n_in, n_in_test = math.prod(x.shape[1:]), math.prod(x_test.shape[1:])
+    if n_in != n_in_test:
+        raise GLRError(
+            f"{path}: {n_in} numbers per sample in x, {n_in_test} in x_test; save them alike"
+        )
+    if (x.dtype == np.uint8) != (x_test.dtype == np.uint8):  # only one would be divided by 255
+        raise GLRError(
+            f"{path}: x is {x.dtype.name}, x_test is {x_test.dtype.name}; save both as one type"
+        )
+
+
+def flat_inputs(x: np.ndarray, where: str) -> np.ndarray:
+    """`x` (N, ...) as (N, n_in) float32, C-contiguous: uint8 divided by 255, others as they are.
+
+    `where` begins the errors. Raises GLRError for NaN, and for what is infinite as float32.
+    """
+    if x.dtype == np.uint8:
+        return scaled_pixels(x)
+    with np.errstate(over="ignore"):  # a float64 beyond float32: refused below
+        flat = np.ascontiguousarray(x.reshape(len(x), -1), dtype=np.float32)
+    if not np.isfinite(flat).all():
+        raise GLRError(f"{where} holds NaN, infinity or numbers beyond float32; clean them")
+    return flat
+
+
+def class_labels(y: np.ndarray, where: str) -> np.ndarray:
+    """`y` (N,) or (N, 1), whole numbers of any type, as labels (N,) int64.
+
+    `where` begins the errors. Raises GLRError for other shapes, fractions, negative labels and
+    labels from MAX_CLASSES.
+    """
+    if y.shape not in ((len(y),), (len(y), 1)):
+        raise GLRError(f"{where} has shape {y.shape}; save one label per sample, shape (N,)")
+    y = y.reshape(-1)
+    if y.dtype.kind == "f" and not (np.isfinite(y) & (np.floor(y) == y)).all():
+        raise GLRError(f"{where} holds labels that are not whole numbers; save integers")
+    if y.min() < 0:
+        raise GLRError(f"{where} holds the negative label {y.min()}; number the classes from 0")
+    if y.max() >= MAX_CLASSES:
+        raise GLRError(
+            f"{where} holds label {y.max()}, {MAX_CLASSES} or more; number the classes 0, 1, 2, ..."
+        )
+    return y.astype(np.int64)

@@ -1,0 +1,1 @@
+"""Attacks and corruptions, samples of them, and what networks keep on these."""

@@ -1,0 +1,1 @@
+"""What a training script calls around its loop: constants, data, progress, files."""

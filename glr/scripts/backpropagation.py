@@ -1,0 +1,149 @@
+"""The baseline's gradient: backpropagation by TensorFlow, in the place of the GLR estimate.
+
+All else (data, minibatches, weight decay, optimizer, evaluation) is the same code, so that what a
+comparison shows is the gradient's doing. TensorFlow is imported here, and only when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from glr.checks import sigma_by_layer
+from glr.errors import GLRError
+from glr.losses import Loss, cross_entropy
+from glr.network import Activation, Array, Layer, Network, relu, sigmoid, tanh, threshold
+from glr.noise import LOGISTIC_SCALE, NoiseLaw, noise_and_score
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+GRADIENTS = (sigmoid, tanh, relu, threshold)  # activations that can be backpropagated through
+TRAINING_SLOPE = 1 / LOGISTIC_SCALE  # that of a threshold's mean output under noise of deviation 1
+
+
+class Backpropagated(NamedTuple):
+    """The gradient of every layer, and the minibatch's mean loss."""
+
+    layers: list[Layer]
+    risk: float
+
+
+class TrainingNoise(NamedTuple):
+    """Noise in training: its law, each layer's standard deviation (0 is none), and its place.
+
+    perturb : "logits" or "weights", as in glr.gradient
+    """
+
+    law: NoiseLaw
+    sigma: Sequence[float]
+    perturb: str
+
+
+def import_tensorflow() -> ModuleType:
+    """TensorFlow without its start-up notices, and bit for bit repeatable."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silent_stderr():
+        import tensorflow  # noqa: PLC0415  (seconds, which the GLR scripts do without)
+
+    tensorflow.config.experimental.enable_op_determinism()
+    return tensorflow
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Drop what C++ code writes to file descriptor 2; TensorFlow's import obeys no setting."""
+    sys.stderr.flush()
+    shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nowhere)
+
+
+def backpropagation(
+    network: Network, loss: Loss, noise: TrainingNoise
+) -> Callable[[Array, np.ndarray, np.random.Generator], Backpropagated]:
+    """The gradient of the mean cross-entropy, as a function of x (B, n_in), y (B,) and a generator.
+
+    It is that of the network's parameters as they are when it is called. That of threshold neurons
+    is the straight-through estimate (Bengio et al. 2013, arXiv 1308.3432), no risk's gradient.
+
+    Raises GLRError for another loss, or an activation that TensorFlow cannot differentiate.
+    """
+    if loss is not cross_entropy:
+        raise GLRError(f"LOSS = {loss.__name__}: BP.py differentiates cross_entropy only")
+    tf = import_tensorflow()
+    activation = differentiable(network.activation, TRAINING_SLOPE)
+    sigmas = sigma_by_layer(noise.sigma, len(network.layers))
+
+    @tf.function(reduce_retracing=True)
+    def risk_and_gradient(layers, x, y, drawn):
+        with tf.GradientTape() as tape:
+            tape.watch(layers)
+            noisy = {t: scaled(drawn[t], sigmas[t], noise.perturb) for t in drawn}
+            z = tf_logits(layers, x, activation, noisy)
+            risk = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, z))
+        return risk, tape.gradient(risk, layers)
+
+    def gradient(x: Array, y: np.ndarray, rng: np.random.Generator) -> Backpropagated:
+        shapes = {t: (len(x), b.size) for t, (_, b) in enumerate(network.layers) if sigmas[t] > 0}
+        drawn = {t: noise_and_score(noise.law, rng, shape)[0] for t, shape in shapes.items()}
+        risk, layers = risk_and_gradient([tuple(one) for one in network.layers], x, y, drawn)
+        return Backpropagated([Layer(W.numpy(), b.numpy()) for W, b in layers], float(risk))
+
+    return gradient
+
+
+def scaled(drawn: tf.Tensor, sigma: float, perturb: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Noise of a layer with input x: of deviation σ; on the weights σ√(1 + ‖x‖²)."""
+    if perturb == "logits":
+        return lambda x: sigma * drawn
+    tf = import_tensorflow()
+    return lambda x: sigma * tf.sqrt(1 + tf.reduce_sum(x * x, axis=1, keepdims=True)) * drawn
+
+
+def tf_logits(
+    layers: Sequence[tuple],
+    x: tf.Tensor,
+    activation: Callable,
+    noise: Mapping[int, Callable[[tf.Tensor], tf.Tensor]],
+) -> tf.Tensor:
+    """Output logits (N, classes) of inputs x (N, n_in); some layers with noise, a function of x."""
+    for t, (W, b) in enumerate(layers):
+        v = x @ W + b
+        if t in noise:
+            v += noise[t](x)
+        x = activation(v)
+    return v
+
+
+def differentiable(activation: Activation, slope: float) -> Callable:
+    """The activation in TensorFlow, with its derivative.
+
+    A threshold is flat, so its backward pass is replaced by that of a sigmoid of slope·v: in
+    training the straight-through estimator, in attacks BPDA (Athalye et al. 2018).
+    """
+    if activation not in GRADIENTS:
+        raise GLRError(
+            f"ACTIVATION = {activation.__name__}: TensorFlow has no gradient of it; use sigmoid"
+        )
+    tf = import_tensorflow()
+    if activation is not threshold:
+        return {sigmoid: tf.sigmoid, tanh: tf.tanh, relu: tf.nn.relu}[activation]
+
+    @tf.custom_gradient
+    def threshold_of(v):
+        p = tf.sigmoid(slope * v)
+        return tf.cast(v > 0, v.dtype), lambda upstream: upstream * slope * p * (1 - p)
+
+    return threshold_of

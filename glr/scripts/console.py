@@ -1,0 +1,90 @@
+"""What a script meets at the terminal: errors in one line, and signals that ask it to stop."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
+
+from glr.errors import GLRError
+
+# A full disk, a quota, a file size limit, a terminal that is gone.
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Show a GLRError as one line and end with its status.
+
+    A character that the terminal's encoding lacks is shown as a question mark.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        yield
+        if sys.stdout is not None:  # as it is where there is no console, or after >&-
+            sys.stdout.flush()
+    except GLRError as error:
+        end(str(error), error.status)
+    except MemoryError as error:
+        end(f"not enough memory ({error}); make the network, the batch or the data set smaller")
+    except KeyboardInterrupt as interrupt:
+        end(f"interrupted; {interrupt or 'start it again'}", 130)
+    except BrokenPipeError:  # as `| head` does when it has read enough
+        drop_output()
+        end("its output was closed; stopped")
+    except OSError as error:
+        if error.filename is not None:
+            end(f"{error.filename}: {error.strerror}; see that it is there, and open to you")
+        if error.errno not in OUTPUT_ERRORS:
+            raise
+        drop_output()
+        end(f"its output cannot be written ({error.strerror})")
+    except AttributeError as error:
+        if not isinstance(error.obj, SimpleNamespace):
+            raise
+        end(f"has no constant {error.name}; state it at the top, as the scripts it came with do")
+
+
+def end(complaint: str, status: int = GLRError.status) -> NoReturn:
+    """End the script with one line and this status."""
+    print(f"{Path(sys.argv[0]).name}: {complaint}", file=sys.stderr)
+    sys.exit(status)
+
+
+def drop_output() -> None:
+    """Send what is still to be flushed to nowhere: where it should go takes no more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def stop_signals(note: Callable[[], str]) -> Iterator[list[int]]:
+    """A list that gathers SIGINT (Ctrl-C), SIGTERM and SIGHUP, so that a step is finished first.
+
+    A second Ctrl-C acts at once, and says the note; another signal's second acts as ever. Under
+    nohup, SIGHUP stays ignored.
+    """
+    received, numbers = [], [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # Windows has none
+
+    def act(number: int, _frame: object) -> None:
+        raise KeyboardInterrupt(note())
+
+    def gather(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, act if number == signal.SIGINT else usual[number])
+
+    usual = {number: signal.signal(number, gather) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)

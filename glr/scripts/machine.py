@@ -1,0 +1,26 @@
+"""What the machine is asked for: memory that is reused, and one core."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+from threadpoolctl import threadpool_limits
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt's parameters, from glibc's malloc.h
+KEEP_BYTES = 2**30
+
+
+def prepare_for_small_arrays() -> None:
+    """Let NumPy reuse the memory of freed arrays, and multiply small matrices on one core.
+
+    By default glibc gives every array of some 100 kB back to the system, which hands it out
+    again a page fault at a time. BLAS splits small products over cores that then wait for each
+    other; and the last bits of a sum would depend on how many cores there are.
+    """
+    threadpool_limits(1)
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only: musl has none
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)
+            mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)

@@ -1,0 +1,61 @@
+"""Pictures, drawn without a screen. Matplotlib is imported only when one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glr.storage.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from glr.scripts.training import Evaluation
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A Matplotlib figure (inches) that needs no display and leaves pyplot's state alone."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  (0.5 s, and only now needed)
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(path: Path, figure: Figure, dpi: int = 150) -> None:
+    """Write the figure as a PNG of so many pixels per inch, whole or not at all."""
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
+
+
+def plain_axes(axes: Axes, lines_of: str = "both") -> None:
+    """Pale grid lines of the axis "x", "y" or "both"; no frame above and to the right."""
+    axes.grid(axis=lines_of, alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_learning_curve(path: Path, title: str, history: Sequence[Evaluation], where: str) -> None:
+    """Accuracy and losses against the step; `where` is what was evaluated, "test" or other."""
+    figure = new_figure(8, 3.4)
+    left, right = figure.subplots(1, 2)
+    steps = [row.step for row in history]
+    marker = "." if len(history) == 1 else ""  # one point makes no line
+    left.plot(steps, [100 * row.test_accuracy for row in history], marker=marker, color="tab:blue")
+    left.set(xlabel="minibatch step", ylabel=f"{where} accuracy (%), noise-free")
+    left.annotate(
+        f"{100 * history[-1].test_accuracy:.2f} %",
+        (steps[-1], 100 * history[-1].test_accuracy),
+        xytext=(-4, -14),
+        textcoords="offset points",
+        ha="right",
+    )
+    for losses, label in (
+        ([row.train_loss for row in history], "training, with noise"),
+        ([row.test_loss for row in history], f"{where}, noise-free"),
+    ):
+        right.plot(steps, losses, marker=marker, label=label)
+    right.set(xlabel="minibatch step", ylabel="mean loss per sample")
+    right.legend(frameon=False)
+    for axes in (left, right):
+        plain_axes(axes)
+    figure.suptitle(title, parse_math=False)
+    save_figure(path, figure)

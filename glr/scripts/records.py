@@ -1,0 +1,160 @@
+"""What a run of a training script leaves: its files, their names, and all that they tell of it."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import inspect
+import io
+import platform
+import sys
+import zlib
+from pathlib import Path
+from types import FunctionType, SimpleNamespace
+from typing import TYPE_CHECKING
+
+from glr.data.datasets import dataset_label
+from glr.errors import GLRError
+from glr.noise import NoiseLaw
+from glr.scripts.constants import name_of
+from glr.scripts.plots import draw_learning_curve
+from glr.storage.checkpoint import Evaluation
+from glr.storage.files import set_aside, write_whole
+from glr.storage.models import layers_and_metadata, save_model
+
+if TYPE_CHECKING:
+    from glr.scripts.run import Run
+
+# Of a script's constants, those that have no bearing on the weights.
+NO_BEARING = ("SCRIPT", "DATA_DIR", "MODELS_DIR", "CHECKPOINT_EVERY", "RESUME")
+USED = ("numpy", "tensorflow")  # packages whose versions may change last bits
+
+
+def evaluated_on(constants: SimpleNamespace) -> str:
+    """Which samples the reports are of: held-out ones, "validation", or those of the "test" set."""
+    return "validation" if constants.VALIDATION else "test"
+
+
+def run_path(constants: SimpleNamespace) -> Path:
+    """Where the run's model goes: models/LRS_mnist_seed0.npz (NAME, data set, seed)."""
+    name = f"{constants.NAME}_{dataset_label(constants.DATASET)}_seed{constants.SEED}"
+    if constants.VALIDATION:
+        name += "_validation"  # trained on fewer samples: never taken for a model to report
+    return constants.MODELS_DIR / f"{name}.npz"
+
+
+def checkpoint_path(constants: SimpleNamespace) -> Path:
+    """Where the run's checkpoint is while it trains: models/LRS_mnist_seed0.checkpoint."""
+    return run_path(constants).with_suffix(".checkpoint")
+
+
+def run_files(constants: SimpleNamespace) -> list[Path]:
+    """All that the run writes: model, history, learning curve, checkpoint."""
+    path = run_path(constants)
+    return [path, path.with_suffix(".csv"), path.with_suffix(".png"), checkpoint_path(constants)]
+
+
+def save_run(run: Run) -> None:
+    """Write the model (.npz), its history (.csv) and learning curve (.png); print the summary.
+
+    The checkpoint is deleted last: nothing is lost if one of them cannot be written. A model of
+    the same name that has other constants is kept beside the new one.
+    """
+    constants, rows = run.constants, run.state.history
+    last, where = rows[-1], evaluated_on(constants)
+    model, history, picture, checkpoint = run_files(constants)
+    title = f"{model.stem}: {', '.join(map(str, run.network.sizes))} neurons"
+    try:
+        print(keep_other_model(model, recorded_constants(constants)), end="", file=sys.stderr)
+        write_history(history, rows, where)
+        save_model(model, run.network, run_metadata(run))
+        draw_learning_curve(picture, title, rows, where)
+    except GLRError as error:
+        raise GLRError(f"{error}. The run is kept: --resume then writes it") from error
+    checkpoint.unlink(missing_ok=True)
+    print(
+        f"{constants.NAME}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
+        f"{where} accuracy {100 * last.test_accuracy:.2f} % (noise-free)  {last.seconds:.1f} s  {model}"
+    )
+
+
+def keep_other_model(path: Path, wanted: dict) -> str:
+    """Put a model that is not of the wanted constants, as recorded, aside; a note that it was."""
+    try:
+        _, metadata = layers_and_metadata(path)
+    except GLRError:  # none, or damaged: there is nothing to keep
+        return ""
+    earlier = metadata.get("constants")
+    if earlier == wanted or not isinstance(earlier, dict):
+        return ""
+    changed = [name for name in wanted if earlier.get(name) != wanted[name]]
+    place = set_aside(path)
+    return (
+        f"{path.name} was a model of other {', '.join(changed) or 'constants'}: it goes to "
+        f"{place.name}; --name gives each its own\n"
+    )
+
+
+def recorded_constants(constants: SimpleNamespace) -> dict:
+    """The script's constants as JSON can hold them: functions by name, tuples as lists.
+
+    Functions of your own are told from others of their name by `own_code`, their checksums.
+    """
+    recorded = {
+        name: [name_of(v) for v in value] if isinstance(value, tuple) else name_of(value)
+        for name, value in vars(constants).items()
+        if name not in NO_BEARING
+    }
+    own_code = {name: code_checksum(value) for name, value in vars(constants).items()}
+    own_code = {name: checksum for name, checksum in own_code.items() if checksum}
+    return recorded | ({"own_code": own_code} if own_code else {})
+
+
+@functools.cache  # a script may be edited while it runs: what it began with counts
+def code_checksum(value: object) -> int:
+    """A CRC-32 of the source of a function, or of a noise law's; 0 if it is glr's, or has none."""
+    parts = (value.draw, value.cdf, value.pdf) if isinstance(value, NoiseLaw) else (value,)
+    own = [
+        part
+        for part in parts
+        if isinstance(part, FunctionType) and not part.__module__.startswith("glr.")
+    ]
+    return zlib.crc32("".join(map(inspect.getsource, own)).encode())
+
+
+def run_metadata(run: Run) -> dict:
+    """All that is needed to know, and to retrain, what the weights are."""
+    constants, network, last = run.constants, run.network, run.state.history[-1]
+    retuned = {"retuned": run.state.retuned} if run.state.retuned else {}
+    return {
+        "script": constants.SCRIPT,
+        "dataset": dataset_label(constants.DATASET),
+        "sizes": network.sizes,
+        "activation": name_of(network.activation),
+        "loss": name_of(constants.LOSS),
+        "constants": recorded_constants(constants),
+        "training data": run.fingerprint,
+        **retuned,
+        "metrics": {
+            f"{evaluated_on(constants)}_accuracy": last.test_accuracy,
+            f"{evaluated_on(constants)}_loss": last.test_loss,
+            "train_loss": last.train_loss,
+            "seconds": round(last.seconds, 3),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: sys.modules[name].__version__ for name in USED if name in sys.modules},
+        },
+    }
+
+
+def write_history(path: Path, history: list[Evaluation], where: str) -> None:
+    """The learning curve as CSV: step, epoch, seconds, train_loss, test_loss, test_accuracy.
+
+    where : "test"; or "validation", which then stands in the place of "test" in the header
+    """
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(field.replace("test", where) for field in Evaluation._fields)
+    rows.writerows([row.step, *(f"{figure:.6g}" for figure in row[1:])] for row in history)
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))

@@ -1,0 +1,316 @@
+"""One run of a training script: all that surrounds its loop.
+
+run = start(globals())                 # constants, data, network, optimizer; or a saved state
+for x, y in run.minibatches():         # progress, evaluations, checkpoints, Ctrl-C
+    run.descend(gradient(run.layers, x, y, …))
+run.save()                             # weights, learning curve, picture
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from glr.checks import check_law
+from glr.data.datasets import Dataset, fingerprint, hold_out, load_dataset, n_classes
+from glr.errors import DivergenceError, GLRError, StoppedError
+from glr.losses import Loss, losses_of
+from glr.network import Array, Layer, accuracy, layer_views, n_parameters, new_network
+from glr.noise import LAWS
+from glr.scripts.console import stop_signals
+from glr.scripts.constants import as_typed, script_constants
+from glr.scripts.machine import prepare_for_small_arrays
+from glr.scripts.records import (
+    checkpoint_path,
+    evaluated_on,
+    recorded_constants,
+    run_files,
+    save_run,
+)
+from glr.storage.checkpoint import Evaluation, State, restore_checkpoint, save_checkpoint
+from glr.storage.files import check_writable, place_aside, set_aside
+from glr.storage.models import MAX_BYTES
+from glr.storage.npz import MAX_ARRAYS
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+class Gradient(Protocol):
+    """What a run descends: the gradient of every layer, and the minibatch's mean loss."""
+
+    layers: list[Layer]
+    risk: float
+
+
+def start(script: dict[str, object]) -> Run:
+    """The run of a script (its `globals()`), ready for its first step, or to go on.
+
+    The command line's values take the place of the script's constants. Raises GLRError for a bad
+    constant, data that cannot be used, a folder that cannot be written, or a damaged checkpoint.
+    """
+    constants = script_constants(script)
+    script.update((name, value) for name, value in vars(constants).items() if name in script)
+    return new_run(constants)
+
+
+def new_run(constants: SimpleNamespace) -> Run:
+    """The run that the constants describe, as `start`."""
+    prepare_for_small_arrays()
+    if constants.NOISE not in LAWS:
+        check_law(constants.NOISE, run_generator(constants.SEED))
+    run = Run(constants, load_data(constants))
+    for path in run_files(constants):
+        check_writable(path)
+    run.resume()
+    return run
+
+
+class Run:
+    """A network in training.
+
+    layers : of the network, views that change with every step
+    rng : of the noise; --resume continues it
+    state : all that training changes; origin : what must be the same when it is continued
+    """
+
+    def __init__(self, constants: SimpleNamespace, data: Dataset) -> None:
+        """Make the network, before its first step."""
+        self.constants, self.data = constants, data
+        self._batch_rng = run_generator(constants.SEED)
+        self.network = new_network(
+            layer_sizes(data, constants.HIDDEN),
+            constants.ACTIVATION,
+            self._batch_rng,
+            constants.INITIAL_SCALE,
+        )
+        self.layers = self.network.layers
+        (self.rng,) = self._batch_rng.spawn(1)
+        self.state = State(self.network.parameters, self.rng)
+        self.fingerprint = fingerprint(data)
+        self.origin = {**recorded_constants(constants), "training data": self.fingerprint}
+        self._is_kept = False  # whether the checkpoint that is there is this run's
+        self._slope = np.empty_like(self.network.parameters)
+
+    def minibatches(self) -> Iterator[tuple[Array, np.ndarray]]:
+        """Inputs x (B, n_in) and labels y (B,) of each step; between them, what a run needs.
+
+        Evaluations every EVAL_EVERY steps, checkpoints every CHECKPOINT_EVERY, progress. Raises
+        StoppedError, with the state saved, at Ctrl-C, SIGTERM, and when the terminal is closed.
+        """
+        c, state, (x, y, *_) = self.constants, self.state, self.data[1:]
+        batches = minibatches(len(x), c.BATCH_SIZE, self._batch_rng)
+        try:
+            with stop_signals(self.earlier_state_note) as signals, progress_bar(self) as bar:
+                for rows in islice(batches, state.step, c.STEPS):
+                    begun, before = time.perf_counter(), state.step
+                    yield x[rows], y[rows]
+                    if state.step != before + 1:
+                        raise GLRError("call run.descend(…) once for each minibatch")
+                    state.seconds += time.perf_counter() - begun
+                    if state.step == c.STEPS or state.step % c.EVAL_EVERY == 0:
+                        self.evaluate(epoch=state.step * len(rows) / len(x))
+                        show(self, bar)
+                    bar.update()
+                    self.pause(signals)
+        except BrokenPipeError:
+            print(self.earlier_state_note(), file=sys.stderr)
+            raise
+
+    def descend(self, gradient: Gradient) -> None:
+        """Take the optimizer's step along the gradient and the weight decay.
+
+        Raises DivergenceError if the loss or the weights are not finite.
+        """
+        c, state = self.constants, self.state
+        state.step += 1
+        with np.errstate(over="ignore", invalid="ignore"):  # check_finite sees to it
+            self.write_slope(gradient.layers)
+            rate = c.LEARNING_RATE * c.SCHEDULE(state.step - 1, c.STEPS)
+            returned = c.OPTIMIZER(state.parameters, self._slope, rate, state.optimizer)
+            check_optimizer(returned, state.optimizer)
+            self.check_finite(gradient.risk)
+        state.risks.append(gradient.risk)
+
+    def write_slope(self, gradient: list[Layer]) -> None:
+        """Write what the optimizer descends: ∂W + WEIGHT_DECAY·W, ∂W centralised if so; ∂b."""
+        slopes = layer_views(self._slope, self.network.sizes)
+        for slope, found, layer in zip(slopes, gradient, self.layers, strict=True):
+            np.multiply(layer.W, np.float32(self.constants.WEIGHT_DECAY), out=slope.W)
+            np.add(slope.W, found.W, out=slope.W)
+            slope.b[:] = found.b
+        if self.constants.CENTRALISED_GRADIENT:
+            np.subtract(slopes[0].W, gradient[0].W.mean(axis=0), out=slopes[0].W)
+
+    def check_finite(self, risk: float) -> None:
+        """Raise DivergenceError unless the minibatch's mean loss and all weights are finite."""
+        step, parameters = self.state.step, self.state.parameters
+        if not math.isfinite(risk):
+            what = f"the loss is {risk}"
+        elif not math.isfinite(parameters @ parameters):  # faster than looking at each
+            what = "the weights overflow"
+        else:
+            return
+        advice = "lower LEARNING_RATE, or raise SIGMA (the estimate's variance falls as 1/σ²)"
+        if step == 1:
+            advice = "look at LOSS, ACTIVATION, NOISE, SIGMA"
+        kept = f". An earlier state is in {checkpoint_path(self.constants)}"
+        raise DivergenceError(f"step {step}: {what}; {advice}{kept if self._is_kept else ''}")
+
+    def evaluate(self, epoch: float) -> None:
+        """Add the network's figures on the test set, noise-free, to the history."""
+        state, y = self.state, self.data.y_test
+        output = self.network.logits(self.data.x_test)
+        test = mean_loss(self.constants.LOSS, output, y), accuracy(output, y)
+        train_loss = float(np.mean(state.risks))
+        state.history.append(Evaluation(state.step, epoch, state.seconds, train_loss, *test))
+        state.risks.clear()
+
+    def pause(self, signals: list[int]) -> None:
+        """Save the state if that is due, or a signal asks to stop: then raise StoppedError."""
+        c, step = self.constants, self.state.step
+        if signals or step == c.STEPS or step % c.CHECKPOINT_EVERY == 0:
+            path = checkpoint_path(c)
+            if not self._is_kept:
+                set_aside(path)
+            save_checkpoint(path, self.state, self.origin)
+            self._is_kept = True
+        if signals:
+            raise StoppedError(self.stop_note(), signals[0])
+
+    def resume(self) -> None:
+        """Continue from the checkpoint, if there is one, and RESUME does not forbid it; say so."""
+        c, path = self.constants, checkpoint_path(self.constants)
+        note = ""
+        if path.exists() and c.RESUME is not False:
+            restore_checkpoint(path, self.state, self.origin, c.OPTIMIZER)
+            self._is_kept = True
+            retuned = self.state.retuned[-1:]
+            is_new = retuned and retuned[0]["after_step"] == self.state.step
+            other = f" with other {', '.join(retuned[0]['was'])}" if is_new else ""
+            note = f"continues after step {self.state.step}, saved in {path}{other}\n"
+        elif path.exists():
+            note = (
+                f"starts anew; --resume would continue the unfinished run in {path}, which goes to "
+                f"{place_aside(path).name}\n"
+            )
+        elif c.RESUME:
+            note = f"nothing to resume at {path}: starts at step 1\n"
+        print(note, end="", file=sys.stderr)
+
+    def earlier_state_note(self) -> str:
+        """Where the last saved state is, if there is one."""
+        path = checkpoint_path(self.constants)
+        return f"an earlier state is in {path}; --resume continues it" if self._is_kept else ""
+
+    def stop_note(self) -> str:
+        """Where the run stands, and how to go on with it."""
+        c, state, figures = self.constants, self.state, ""
+        if state.history:
+            last = state.history[-1]
+            reached = f"{evaluated_on(c)} accuracy {100 * last.test_accuracy:.2f} %"
+            figures = f", {reached} at step {last.step}"
+        how = "the same command with --resume" if c.RESUME is False else "the same command"
+        return (
+            f"stopped after step {state.step} of {c.STEPS}{figures}; {how} continues from "
+            f"{checkpoint_path(c)}"
+        )
+
+    def save(self) -> None:
+        """Write the model, its history and its learning curve, and say what was reached."""
+        save_run(self)
+
+
+def run_generator(seed: int) -> np.random.Generator:
+    """The one generator of a run. SFC64 is the fastest of NumPy's, and random numbers the bill."""
+    return np.random.Generator(np.random.SFC64(seed))
+
+
+def load_data(constants: SimpleNamespace) -> Dataset:
+    """The data set that the constants name; VALIDATION training samples take the test set's place.
+
+    The held-out samples depend on SEED alone.
+    """
+    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    if constants.VALIDATION:
+        data = hold_out(data, constants.VALIDATION, run_generator(constants.SEED))
+    return data
+
+
+def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
+    """The neurons of every layer, from the data's features to its classes.
+
+    Raises GLRError for a network that no model file may hold.
+    """
+    sizes = [data.x_train.shape[1], *hidden, n_classes(data)]
+    if 2 * len(sizes) > MAX_ARRAYS:  # W and b of each layer, and the metadata
+        raise GLRError(f"HIDDEN: {len(hidden)} layers are too many for a model file; use fewer")
+    n, most = n_parameters(sizes), MAX_BYTES // np.float32().itemsize
+    if n > most:
+        raise GLRError(
+            f"HIDDEN = {as_typed(hidden)}: {n} weights, more than {most}; use fewer neurons"
+        )
+    return sizes
+
+
+def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Indices of minibatches, without end: a new permutation of the n samples every epoch.
+
+    What is left of an epoch after its last whole minibatch is dropped.
+    """
+    size = min(size, n)
+    while True:
+        order = rng.permutation(n)
+        for start in range(0, n - size + 1, size):
+            yield order[start : start + size]
+
+
+def mean_loss(loss: Loss, output: Array, y: np.ndarray) -> float:
+    """The mean loss of output logits (N, classes)."""
+    return float(losses_of(loss, output.T, y).mean())
+
+
+def check_optimizer(returned: object, state: dict[str, object]) -> None:
+    """Raise GLRError unless the optimizer returned nothing, and its state can be stored."""
+    if returned is not None:
+        raise GLRError(
+            "OPTIMIZER: returned something; it must change the parameters in place, "
+            "as parameters -= …, and return nothing"
+        )
+    for key, value in state.items():
+        if not (isinstance(value, np.ndarray) and value.dtype.kind in "fiu"):
+            raise GLRError(
+                f"OPTIMIZER: {key} of its state is no array, and could not be stored; "
+                "keep np.zeros(()) for a number, and change it in place"
+            )
+
+
+def progress_bar(run: Run) -> tqdm:
+    """A bar on a terminal, of the steps that are left."""
+    from tqdm import tqdm  # noqa: PLC0415  (after -h, which it would slow)
+
+    return tqdm(
+        total=run.constants.STEPS,
+        initial=run.state.step,
+        unit="step",
+        desc=run.constants.NAME,
+        disable=sys.stderr is None or not sys.stderr.isatty(),
+    )
+
+
+def show(run: Run, bar: tqdm) -> None:
+    """Show the last evaluation: beside the bar on a terminal, as a plain line elsewhere."""
+    row, c = run.state.history[-1], run.constants
+    figures = (
+        f"loss {row.train_loss:.4f}, {evaluated_on(c)} accuracy {100 * row.test_accuracy:.2f} %"
+    )
+    bar.set_postfix_str(figures, refresh=False)
+    if bar.disable:
+        print(f"step {row.step}/{c.STEPS}  {figures}  {row.seconds:.1f} s", flush=True)

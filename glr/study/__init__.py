@@ -1,0 +1,1 @@
+"""Many runs, and the pages and pictures that are written of them."""

@@ -1,0 +1,249 @@
+"""What the scripts write of their runs: the tables of README.md, docs/results.md and docstrings.
+
+The committed pages hold the figures of the scripts' own constants: WRITE_DOCS writes them. A run
+without it, with other constants, or without one of the data sets, is written to a page of its own
+beside the results.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+import statistics
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+from glr.data.datasets import load_dataset
+from glr.errors import GLRError
+from glr.network import Network, accuracy
+from glr.robustness.evaluation import results_dir
+from glr.robustness.perturbation import attack_labels, perturbed, surrogate
+from glr.robustness.rows import Row, read_csv
+from glr.robustness.tables import (
+    GLR_ROWS,
+    cell,
+    markdown_table,
+    mean_and_spread,
+    other_conditions,
+    plain_table,
+    present,
+    published_cell,
+    table_lines,
+    variants_table,
+    what_controls_say,
+    what_epsilon_decides,
+    what_published_cells_say,
+    what_the_estimate_changes,
+)
+from glr.scripts.constants import ROOT, script_constants
+from glr.scripts.experiment import run_generator
+from glr.storage.files import write_whole
+from glr.storage.models import layers_and_metadata, load_model
+from glr.study.comparison import (
+    REPLICATES,
+    draw_accuracy_against_time,
+    draw_variances,
+    variances_by_replicates,
+)
+from glr.study.runs import SCRIPTS, Task, script_methods
+
+DESCRIBED = (*GLR_ROWS, "BP")  # the scripts that say their own accuracies
+README_ROWS = {  # the networks of README's table, and what it calls them
+    **{name: f"[{name}.py](Train%26Test/{name}.py)" for name in DESCRIBED},
+    "BP+L2C": "[BP.py](Train%26Test/BP.py) with LRS's noise and penalty",
+    "ST+L2C": "[BP.py](Train%26Test/BP.py) with LRT's neurons, noise, penalty; straight-through",
+}
+NO_BEARING = ("PROCESSES", "DASK", "WRITE_DOCS")  # of the constants, on any figure
+
+
+def is_for_docs(constants: SimpleNamespace, script: Mapping[str, object]) -> bool:
+    """Whether docs/ are asked for, and all constants with a bearing are the script's (globals)."""
+    if not constants.WRITE_DOCS:
+        return False
+    stated = (vars(constants).keys() & script.keys()) - set(NO_BEARING)
+    return all(getattr(constants, name) == script[name] for name in stated)
+
+
+def write_section_and_picture(
+    name: str, block: str, draw: Callable[[Path], object], whole: bool
+) -> None:
+    """Print the block, and write it and its picture: to docs/, or beside the results.
+
+    draw : draws the picture to the path that it is given
+    """
+    print(block)
+    draw((ROOT / "docs" if whole else results_dir()) / f"{name}.png")
+    write_page(name, block, whole)
+
+
+def write_page(name: str, block: str, whole: bool) -> None:
+    """Put the block in its section of docs/results.md; if not of a whole run, on its own page."""
+    if whole:
+        write_section(ROOT / "docs" / "results.md", name, block)
+        return
+    path = results_dir() / f"{name}.md"
+    write_whole(path, lambda file: file.write(f"{block}\n".encode()))
+    print(f"Written: {path}; docs/ takes --write-docs, the script's own constants and all data")
+
+
+def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
+    """Draw the variances of both estimators, and accuracy against time, to docs/."""
+    data = load_dataset(dataset, constants.DATA_DIR)
+    variances = variances_by_replicates(script_methods(), data, run_generator(0))
+    draw_variances(ROOT / "docs" / "variance.png", variances)
+    names = (*GLR_ROWS, "BP", "LRS-published")
+    histories = {name: constants.MODELS_DIR / f"{name}_{dataset}_seed0.csv" for name in names}
+    draw_accuracy_against_time(ROOT / "docs" / "time.png", histories)
+    lines = [["method", *(f"R {R}" for R in REPLICATES)]]
+    for name, kinds in variances.items():
+        for kind, values in zip(("", ", published estimator"), kinds, strict=True):
+            lines.append([name + kind, *(f"{value:.2g}" for value in values)])
+    block = f"On {dataset}:\n\n{markdown_table(lines)}"
+    write_page("variance", block, whole=True)
+
+
+def write_penalties(constants: SimpleNamespace, whole: bool) -> None:
+    """Write the table of the networks' accuracies under L-BFGS against the attack's penalty."""
+    places = ("--data-dir", str(constants.DATA_DIR), "--models-dir", str(constants.MODELS_DIR))
+    words = ("--attack", "lbfgs", "--dataset", constants.DATASET, *places)
+    script = runpy.run_path(str(ROOT / "RobustnessTest" / "generate_adv.py"))
+    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    networks = {name: networks_of(name, data.name, constants) for name in constants.NAMES}
+    lines = [["penalty", "targets reached (%)", *networks]]
+    for penalty in constants.PENALTIES:
+        attack = script_constants(script, [*words, "--penalty", str(penalty)])
+        followed = surrogate(attack, data).network
+        x_adv = perturbed(attack, followed, (data.x_test, data.y_test), None)
+        targets = attack_labels(attack, followed, data.y_test)
+        hit = f"{100 * accuracy(followed.logits_of_rows(x_adv), targets):.2f}"
+        kept = (
+            [100 * accuracy(one.logits_of_rows(x_adv), data.y_test) for one in several]
+            for several in networks.values()
+        )
+        lines.append([f"{penalty:g}", hit, *map(mean_and_spread, kept)])
+    published = (published_cell(data.name, name, "lbfgs") or "–" for name in networks)
+    table = markdown_table([*lines, ["published", "–", *published]])
+    print(table)
+    write_page("penalties", table, whole)
+
+
+def networks_of(name: str, dataset: str, constants: SimpleNamespace) -> list[Network]:
+    """The networks of this name and of all SEEDS, in MODELS_DIR."""
+    paths = (f"{name}_{dataset}_seed{seed}.npz" for seed in range(constants.SEEDS))
+    return [load_model(constants.MODELS_DIR / path).network for path in paths]
+
+
+def write_ablation(runs: list[Task], where: str, whole: bool) -> None:
+    """Print and write what the variants reached; with two seeds or more, less the first of them.
+
+    where : "validation" or "test", which samples their accuracies are of
+    """
+    accuracies: dict[str, list[float]] = {}
+    for task in runs:
+        _, metadata = layers_and_metadata(task.path)
+        reached = metadata["metrics"][f"{where}_accuracy"]
+        accuracies.setdefault(" ".join([task.script, *task.extra]), []).append(100 * reached)
+    lines = variants_table(accuracies, f"{where} accuracy (%)")
+    print(plain_table(lines))
+    lines = [lines[0], *([f"`{command}`", *cells] for command, *cells in lines[1:])]
+    write_page("ablation", markdown_table(lines), whole)
+
+
+def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[str]) -> None:
+    """Write README's table, docs/results.md, and what the training scripts say of themselves."""
+    rows = {dataset: read_csv(results_dir() / f"{dataset}.csv") for dataset in datasets}
+    seconds: dict[str, list[float]] = {}
+    for task in runs:
+        run = load_model(task.path).metadata["metrics"]["seconds"]
+        seconds.setdefault(f"{task.name}_{task.dataset}", []).append(run)
+    note = (
+        f"Test accuracy in percent, noise-free, mean ± sd over {constants.SEEDS} seeds; "
+        "published: Peng et al. (2022); FGSM transferred from a ReLU network, ε = 0.1 (the "
+        "published ε is not known, and [decides](docs/results.md#what-the-controls-say) which rows "
+        'are above it); seconds on one core. Written by `python "Train&Test/study.py"`; more in '
+        "[docs/results.md](docs/results.md)."
+    )
+    table = markdown_table(readme_lines(rows, seconds))
+    write_section(ROOT / "README.md", "results", f"{table}\n\n{note}")
+    write_page("results", results_block(datasets), whole=True)
+    for name in DESCRIBED:
+        write_measured(SCRIPTS / f"{name}.py", measured(name, rows, seconds, constants.SEEDS))
+
+
+def readme_lines(rows: dict[str, list[Row]], seconds: dict[str, list[float]]) -> list[list[str]]:
+    """The cells of README's table, a header first."""
+    lines = [["data", "script", "clean", "published", "FGSM", "published", "seconds"]]
+    for dataset, measured_rows in rows.items():
+        for model, script in README_ROWS.items():
+            line = [dataset, script]
+            for condition in ("clean", "fgsm"):
+                line.append(mean_and_spread(cell(measured_rows, model, condition)))
+                line.append(published_cell(dataset, model, condition) or "–")
+            lines.append([*line, f"{statistics.fmean(seconds[f'{model}_{dataset}']):.0f}"])
+    return lines
+
+
+def results_block(datasets: Sequence[str]) -> str:
+    """What docs/results.md shows of the data sets, by the rows that testAdv.py has written."""
+    rows = {dataset: read_csv(results_dir() / f"{dataset}.csv") for dataset in datasets}
+    return "\n\n".join(dataset_page(dataset, rows[dataset]) for dataset in datasets)
+
+
+def dataset_page(dataset: str, rows: list[Row]) -> str:
+    """The data set's tables as Markdown: published rows, controls, worst seeds."""
+    main, controls = present(rows)
+    worst = [["model", "worst seed, clean"]] + [
+        [model, f"{min(cell(rows, model, 'clean')):.2f}"] for model in main + controls
+    ]
+    parts = [
+        f"### {dataset}",
+        markdown_table(table_lines(rows, dataset, main)),
+        what_published_cells_say(rows, dataset),
+        what_epsilon_decides(rows, dataset),
+        "Controls, and the published estimator with its constants:",
+        markdown_table(table_lines(rows, dataset, controls)),
+        what_controls_say(rows),
+        what_the_estimate_changes(rows),
+        markdown_table(worst),
+    ]
+    others = other_conditions(rows)
+    if others:
+        parts += ["Other attacks, targets and ε:", markdown_table(others)]
+    return "\n\n".join(filter(None, parts))
+
+
+def measured(
+    name: str, rows: dict[str, list[Row]], seconds: dict[str, list[float]], seeds: int
+) -> str:
+    """What a script's docstring says of its accuracy and time, in lines as long as code may be."""
+    parts = [
+        f"{dataset} {mean_and_spread(cell(measured_rows, name, 'clean'))} % in "
+        f"{statistics.fmean(seconds[f'{name}_{dataset}']):.0f} s"
+        for dataset, measured_rows in rows.items()
+    ]
+    return textwrap.fill(f"Measured over {seeds} seeds: {', '.join(parts)}.", 100)
+
+
+def write_measured(script: Path, paragraph: str) -> None:
+    """Replace the paragraph of a script's docstring that begins with "Measured"."""
+    earlier = re.compile(r"^Measured.*(?:\n(?!\"\"\").+)*", re.MULTILINE)
+    text = earlier.sub(paragraph, script.read_text(encoding="utf-8"), count=1)
+    write_whole(script, lambda file: file.write(text.encode()))
+
+
+def write_section(path: Path, name: str, block: str) -> None:
+    """Replace what stands in a text file between <!-- name: … --> and <!-- end of name -->.
+
+    Raises GLRError if the file has no such section, or several.
+    """
+    section = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    text = path.read_text(encoding="utf-8")
+    text, found = section.subn(lambda marks: f"{marks[1]}\n{block}\n\n{marks[2]}", text)
+    if found != 1:
+        raise GLRError(
+            f"{path}: {found} sections {name}; restore the lines <!-- {name}: … --> and "
+            f"<!-- end of {name} -->"
+        )
+    write_whole(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,221 @@
+"""What robustness costs: clean accuracy against FGSM accuracy as a penalty or the noise grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, NamedTuple
+
+from tqdm import tqdm
+
+from glr.data.datasets import Dataset, load_dataset
+from glr.robustness.perturbation import table_samples
+from glr.robustness.rows import Row, accuracy_by_class, load_model_for, rows_of
+from glr.robustness.samples import load_samples, samples_path
+from glr.robustness.tables import (
+    PUBLISHED,
+    TABLE_EPSILON,
+    cell,
+    markdown_table,
+    mean_and_spread,
+    published_cell,
+)
+from glr.scripts.machine import prepare_for_small_arrays
+from glr.scripts.plots import new_figure, plain_axes, save_figure
+from glr.storage.models import Model
+from glr.study.pages import write_section_and_picture
+from glr.study.runs import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SAMPLES = table_samples([TABLE_EPSILON])  # of the published columns
+WORST_CLASS = "clean, worst class"  # a condition beside the published columns
+DRAWN = ("clean", "fgsm")  # the two accuracies that are set against each other
+STYLES = {"penalty": "o-", "step size": "D", "weight noise": "s:"}  # by what is made larger
+
+
+class Setting(NamedTuple):
+    """What is made larger ("penalty"), its value, and the flags of a script that make it so."""
+
+    what: str
+    value: float
+    flags: str
+
+    def __str__(self) -> str:
+        """What is made larger, and how large: penalty 0.001."""
+        return f"{self.what} {self.value:g}"
+
+
+class Measured(NamedTuple):
+    """The accuracies of a data set's networks, each at every setting."""
+
+    dataset: str
+    networks: list[str]
+    settings: list[Setting]
+    rows: list[Row]
+
+    def reached(self, name: str, setting: Setting, condition: str) -> list[float]:
+        """A network's accuracies at a setting, in percent, seed by seed."""
+        return cell(self.rows, name_at(name, setting), condition)
+
+
+def networks_at(
+    networks: Mapping[str, tuple[str, str]], settings: Sequence[Setting]
+) -> dict[str, tuple[str, str]]:
+    """Every network at every setting, as glr.study.runs.tasks takes them."""
+    return {
+        name_at(name, setting): (script, f"{flags} {setting.flags}")
+        for name, (script, flags) in networks.items()
+        for setting in settings
+    }
+
+
+def name_at(name: str, setting: Setting) -> str:
+    """What a network at a setting is called: LRS-penalty-0.001."""
+    return f"{name}-{setting.what.replace(' ', '-')}-{setting.value:g}"
+
+
+def measured_rows(runs: list[Task], constants: SimpleNamespace, dataset: str) -> list[Row]:
+    """The accuracies of a data set's runs on the test set and on the samples made of it."""
+    prepare_for_small_arrays()
+    data = load_dataset(dataset, constants.DATA_DIR)
+    paths = [samples_path(constants.DATA_DIR, data.name, name) for name in SAMPLES]
+    samples = [load_samples(path, data) for path in paths]
+    own = [task.path for task in runs if task.dataset == dataset]
+    rows = []
+    for path in tqdm(own, desc=f"evaluating on {dataset}", unit="model", disable=None):
+        model = load_model_for(path, data)
+        rows += [*rows_of(model, data, samples), worst_class_row(model, data)]
+    return rows
+
+
+def worst_class_row(model: Model, data: Dataset) -> Row:
+    """The clean accuracy on the class where it is lowest: 0 of a class that was lost."""
+    lowest = min(accuracy_by_class(model, data).values())
+    return Row(model.name, model.seed, WORST_CLASS, 0, lowest, len(data.y_test))
+
+
+def published(dataset: str, name: str, conditions: Sequence[str]) -> list[float]:
+    """The published accuracies of a network in percent; none if it has none."""
+    cells = [published_cell(dataset, name, condition) for condition in conditions]
+    return [*map(float, cells)] if all(cells) else []
+
+
+def tradeoff_lines(measured: Measured) -> list[list[str]]:
+    """A row per setting, with cells "clean / FGSM"; the published accuracies last."""
+    lines = [["", *measured.networks]]
+    for setting in measured.settings:
+        cells = [
+            " / ".join(mean_and_spread(measured.reached(name, setting, c)) for c in DRAWN)
+            for name in measured.networks
+        ]
+        lines.append([str(setting), *cells])
+    known = [published(measured.dataset, name, DRAWN) for name in measured.networks]
+    return [*lines, ["published", *(" / ".join(f"{a:.2f}" for a in p) or "–" for p in known)]]
+
+
+def what_surpasses(measured: Measured, conditions: Sequence[str]) -> str:
+    """At which settings a network's means surpass its published accuracies, all at once.
+
+    Nothing for a data set that has no published accuracies.
+    """
+    parts = []
+    for name in measured.networks:
+        goal = published(measured.dataset, name, conditions)
+        if not goal:
+            continue
+        above = [
+            setting
+            for setting in measured.settings
+            if all(
+                fmean(measured.reached(name, setting, condition)) > least
+                for condition, least in zip(conditions, goal, strict=True)
+            )
+        ]
+        parts.append(f"{name} at {listed(above) or 'none of these'}")
+    return "; ".join(parts)
+
+
+def what_lost_a_class(measured: Measured) -> str:
+    """How many runs of each network, over all settings, have a class that is never right."""
+    parts = []
+    for name in measured.networks:
+        lowest = [measured.reached(name, setting, WORST_CLASS) for setting in measured.settings]
+        runs = [accuracy for seeds in lowest for accuracy in seeds]
+        parts.append(f"{name} {runs.count(0)} of {len(runs)}")
+    return ", ".join(parts)
+
+
+def listed(settings: Sequence[Setting]) -> str:
+    """The settings in words: penalty 0.001, 0.01, step size 0.03 and weight noise 0.5."""
+    values: dict[str, list[str]] = {}
+    for setting in settings:
+        values.setdefault(setting.what, []).append(f"{setting.value:g}")
+    *most, last = [f"{what} {', '.join(found)}" for what, found in values.items()] or [""]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def draw_tradeoffs(path: Path, by_dataset: Sequence[Measured]) -> None:
+    """FGSM accuracy against clean accuracy, a panel per data set; the published ones as stars."""
+    figure = new_figure(5.6 * len(by_dataset), 4.8)
+    panels = figure.subplots(1, len(by_dataset), squeeze=False)[0]
+    for axes, measured in zip(panels, by_dataset, strict=True):
+        draw_tradeoff(axes, measured)
+    panels[0].legend(fontsize=8, frameon=False)
+    figure.suptitle(
+        "More penalty, step size, or noise on the weights; stars: published", fontsize=10
+    )
+    save_figure(path, figure)
+
+
+def draw_tradeoff(axes: Axes, measured: Measured) -> None:
+    """A line for each network, and for each thing that the settings make larger."""
+    whats = dict.fromkeys(setting.what for setting in measured.settings)
+    for i, name in enumerate(measured.networks):
+        star = published(measured.dataset, name, DRAWN)
+        colour = f"C{i}" if star else "black"
+        axes.plot([], [], color=colour, label=name)
+        for what in whats:
+            points = [
+                [fmean(measured.reached(name, setting, condition)) for condition in DRAWN]
+                for setting in measured.settings
+                if setting.what == what
+            ]
+            axes.plot(*zip(*points, strict=True), STYLES[what], color=colour, ms=3)
+        if star:
+            axes.plot(*star, "*", color=colour, ms=11)
+    for what in whats:
+        axes.plot([], [], STYLES[what], color="grey", ms=3, label=what)
+    axes.set(
+        title=measured.dataset,
+        xlabel="clean accuracy (%)",
+        ylabel=f"FGSM accuracy, ε {TABLE_EPSILON:g} (%)",
+    )
+    plain_axes(axes)
+
+
+def write_tradeoffs(by_dataset: Sequence[Measured], whole: bool) -> None:
+    """Write the tables and the picture, to docs/ if they are of a whole run."""
+    block = tradeoff_block(by_dataset)
+    write_section_and_picture(
+        "tradeoff", block, lambda path: draw_tradeoffs(path, by_dataset), whole
+    )
+
+
+def tradeoff_block(by_dataset: Sequence[Measured]) -> str:
+    """The tables and what they say, as Markdown."""
+    parts = []
+    for measured in by_dataset:
+        parts += [f"On {measured.dataset}:", markdown_table(tradeoff_lines(measured))]
+        for what, conditions in (
+            ("clean and FGSM accuracies", DRAWN),
+            ("accuracies in all seven columns", PUBLISHED["columns"]),
+        ):
+            says = what_surpasses(measured, conditions)
+            parts.append(f"Above the published {what} at once: {says}." if says else "")
+        lost = what_lost_a_class(measured)
+        parts.append(f"Runs with a class of which no test sample is right: {lost}.")
+    return "\n\n".join(filter(None, parts))
