@@ -14,7 +14,7 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/python "Train&Test/demo.py"
 
-bench: .venv/installed-compiled
+bench: .venv/installed
 	$(BIN)/python benchmarks/bench.py
 
 study: .venv/installed
@@ -27,7 +27,8 @@ test: .venv/installed-dev
 
 lowest:
 	$(PYTHON) -m venv .venv-lowest
-	grep -h '>=' requirements.txt requirements-c*.txt | sed 's/>=/==/' > .venv-lowest/lowest.txt
+	grep -h '>=' requirements.txt requirements-cluster.txt | \
+		sed 's/>=/==/' > .venv-lowest/lowest.txt
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check \
 		-c .venv-lowest/lowest.txt -r requirements-dev.txt
 	PYTHONWARNINGS=ignore OPENBLAS_NUM_THREADS=1 \
@@ -41,11 +42,7 @@ fuzz: .venv/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/installed-compiled: .venv/installed requirements-compiled.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-compiled.txt
-	touch $@
-
-.venv/installed-dev: .venv/installed requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-cluster.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 

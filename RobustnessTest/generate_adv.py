@@ -29,8 +29,9 @@ TARGET = "surrogate"  # whose gradient: "surrogate" (transfer), or the path of a
 IMAGES = 0  # attack the first so many test images; 0 for all
 SEED = 0  # of the surrogate's training, and of random choices
 PGD_STEPS = 40  # of pgd
-PENALTY = 2.3  # of lbfgs, on the squared size of a change: calibrated, see docs/results.md
+PENALTY = 2.3  # of lbfgs, on squared changes: chosen on BP's column of the published MNIST table
 QUERIES = 300  # squares that square tries on each image
+FUNCTIONS = ""  # a .py file that defines the activations that models have and glr has not
 # --------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.robustness.evaluation import evaluate, report
+from glr.robustness.evaluation import write_results
 from glr.scripts.console import one_line_errors
 from glr.scripts.constants import script_constants
 
@@ -22,13 +22,13 @@ from glr.scripts.constants import script_constants
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or the .npz that was trained on
 MODELS = ()  # paths of models; none for every model of the data set in models/
 SAMPLES = ()  # names of sample files, as fgsm_eps0.1; none for all of data/<dataset>/adversarial
+FUNCTIONS = ""  # a .py file that defines the activations that models have and glr has not
 # --------------------------------------------------------------------------------------------
 
 
 def main() -> None:
     """Evaluate, print the tables, and write them."""
-    constants = script_constants(globals())
-    report(evaluate(constants), constants)
+    write_results(script_constants(globals()))
 
 
 if __name__ == "__main__":

@@ -28,18 +28,17 @@ SEEDS = 1  # seeds 0 … SEEDS − 1 of every variant
 PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
 WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
-GLOBAL = "--no-local-differences --replicates 16 --output-draws 4"  # about the same time a step
+GLOBAL = "--no-local-differences --replicates 16"  # takes about as long as LRS.py
+DEEP = "--hidden 200 200 200"
 AS_LRS = "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient --learning-rate 0.01"  # of BP
 VARIANTS = (  # scripts, each with the flags that differ from its constants
     "LRS.py",
     "LRS.py --replicates 1",
     "LRS.py --replicates 4",
-    "LRS.py --output-draws 4",
+    "LRS.py --local-differences output",
     f"LRS.py {GLOBAL}",
     f"LRS.py {GLOBAL} --learning-rate 0.005",
     f"LRS.py {GLOBAL} --no-control-variate",
-    f"LRS.py {GLOBAL} --layerwise",
-    "LRS.py --layerwise",
     "LRS.py --noise gaussian",
     "LRS.py --noise laplace",
     "LRS.py --sigma 0.5 0.5",
@@ -54,35 +53,36 @@ VARIANTS = (  # scripts, each with the flags that differ from its constants
     "LRS.py --schedule constant",
     "LRS.py --hidden 50 50",
     "LRS.py --hidden 50 50 --replicates 1",
-    "LRS.py --hidden 50 50 --redraws 4",
-    "LRS.py --hidden 50 50 --redraws 50",
-    "LRS.py --hidden 50 50 --redraws 0 --replicates 16",
+    f"LRS.py --hidden 50 50 {GLOBAL}",
+    f"LRS.py {DEEP}",
+    f"LRS.py {DEEP} {GLOBAL}",
     f"BP.py {AS_LRS}",
     f"BP.py {AS_LRS} --hidden 50 50",
+    f"BP.py {AS_LRS} {DEEP}",
     "LRT.py",
-    "LRT.py --no-conditional-score",
+    "LRT.py --local-differences output",
     f"LRT.py {GLOBAL}",
-    f"LRT.py {GLOBAL} --no-conditional-score",
-    "LRT.py --layerwise",
     "LRT.py --hidden 50 50",
-    "LRT.py --hidden 50 50 --redraws 0 --replicates 16",
+    f"LRT.py --hidden 50 50 {GLOBAL}",
+    f"LRT.py {DEEP}",
     "LRSZ.py",
     "LRSZ.py --replicates 2",
+    "LRSZ.py --local-differences output",
     f"LRSZ.py {GLOBAL}",
     "LRSZ.py --no-standardised-loss",
-    "LRSZ.py --layerwise",
     "LRSZ.py --hidden 50 50",
-    "LRSZ.py --hidden 50 50 --redraws 0 --replicates 16",
+    f"LRSZ.py --hidden 50 50 {GLOBAL}",
+    f"LRSZ.py {DEEP}",
     "LRTZ.py",
     "LRTZ.py --replicates 2",
+    "LRTZ.py --local-differences output",
     f"LRTZ.py {GLOBAL}",
     "LRTZ.py --no-standardised-loss",
-    "LRTZ.py --no-conditional-score",
     "LRTZ.py --no-centralised-gradient",
     "LRTZ.py --hidden 50 50",
-    "LRTZ.py --hidden 50 50 --redraws 0 --replicates 16",
+    f"LRTZ.py --hidden 50 50 {GLOBAL}",
+    f"LRTZ.py {DEEP}",
     "LRS.py --hidden 500 500",
-    "LRS.py --hidden 500 500 --redraws 0 --replicates 16",
     f"BP.py {AS_LRS} --hidden 500 500",
 )
 # --------------------------------------------------------------------------------------------
@@ -91,13 +91,11 @@ VARIANTS = (  # scripts, each with the flags that differ from its constants
 def main() -> None:
     """Train what is missing, print and write the table."""
     constants = script_constants(globals())
-    own = SimpleNamespace(**vars(constants))
-    own.MODELS_DIR = constants.MODELS_DIR / "ablation"
-    held_out = f"--validation {constants.VALIDATION} " if constants.VALIDATION else ""
-    split = [variant.split(maxsplit=1) for variant in constants.VARIANTS]
-    variants = {
-        f"try{i}": (script, held_out + "".join(flags)) for i, (script, *flags) in enumerate(split)
-    }
+    own = SimpleNamespace(**{**vars(constants), "MODELS_DIR": constants.MODELS_DIR / "ablation"})
+    held_out = ["--validation", str(constants.VALIDATION)] if constants.VALIDATION else []
+    variants = {}
+    for i, (script, *flags) in enumerate(map(str.split, constants.VARIANTS)):
+        variants[f"try{i}"] = script, " ".join([*held_out, *flags])
     runs = tasks(own, variants, [constants.DATASET])
     train_missing(runs, own)
     write_ablation(runs, evaluated_on(constants), is_for_docs(constants, globals()))

@@ -15,14 +15,7 @@ from glr.robustness.tables import plain_table, training_lines
 from glr.scripts.console import one_line_errors
 from glr.scripts.constants import script_constants
 from glr.storage.models import load_model
-from glr.study.runs import (
-    CORRUPTIONS_COMMAND,
-    EVALUATION_COMMAND,
-    FGSM_COMMAND,
-    run_robustness_script,
-    tasks,
-    train,
-)
+from glr.study.runs import run_robustness_script, tasks, train
 
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
@@ -40,8 +33,8 @@ def main() -> None:
     runs = tasks(constants, networks, [constants.DATASET])
     train(runs, constants)
     print(plain_table(training_lines(load_model(run.path) for run in runs)), "\n", flush=True)
-    for words in (FGSM_COMMAND, CORRUPTIONS_COMMAND, EVALUATION_COMMAND):
-        run_robustness_script(words, constants, constants.DATASET)
+    for script in ("generate_adv.py", "noise_generate_adv.py", "testAdv.py"):
+        run_robustness_script([script], constants, constants.DATASET)
     print("\nPictures:")
     print(f"  learning curves        {constants.MODELS_DIR}/*.png")
     print(f"  attack and corruptions {constants.DATA_DIR / label / 'adversarial'}/*.png")

@@ -27,11 +27,8 @@ from glr.study.pages import (
     write_tables,
 )
 from glr.study.runs import (
-    CORRUPTIONS_COMMAND,
-    EVALUATION_COMMAND,
-    FGSM_COMMAND,
-    LBFGS_COMMAND,
     datasets_found,
+    make_samples,
     run_robustness_script,
     tasks,
     train_missing,
@@ -75,12 +72,7 @@ NETWORKS = {
         "--initial-scale 2 --optimizer sgd --learning-rate 0.1 --schedule constant --steps 4680 "
         "--weight-decay 1e-4",
     ),
-    "LRS-published": (
-        "LRS.py",
-        "--initial-scale 2 --noise laplace --sigma 1.4142 --replicates 10 --output-draws 1 "
-        "--no-control-variate --no-local-differences --optimizer sgd --learning-rate 0.01 "
-        "--schedule constant --steps 4680 --no-centralised-gradient",
-    ),
+    "LRS-published": ("published.py", ""),
 }
 # --------------------------------------------------------------------------------------------
 
@@ -91,13 +83,12 @@ def main() -> None:
     datasets = datasets_found(constants)
     runs = tasks(constants, NETWORKS, datasets)
     train_missing(runs, constants)
-    fgsm = (*FGSM_COMMAND, "--epsilon", *map(str, constants.EPSILON))
     samples = table_samples(constants.EPSILON)  # and no others that the folder may hold
     for dataset in datasets:
+        make_samples(constants, dataset, constants.EPSILON)
         own = [str(task.path) for task in runs if task.dataset == dataset]
-        evaluation = (*EVALUATION_COMMAND, "--models", *own, "--samples", *samples)
-        for words in (fgsm, LBFGS_COMMAND, CORRUPTIONS_COMMAND, evaluation):
-            run_robustness_script(words, constants, dataset)
+        evaluation = ["testAdv.py", "--models", *own, "--samples", *samples]
+        run_robustness_script(evaluation, constants, dataset)
     if not is_for_docs(constants, globals()) or datasets != [*DATASETS]:
         write_page("results", results_block(datasets), whole=False)
         return

@@ -20,19 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 from glr.scripts.console import one_line_errors
 from glr.scripts.constants import script_constants
 from glr.study.pages import is_for_docs
-from glr.study.runs import (
-    CORRUPTIONS_COMMAND,
-    FGSM_COMMAND,
-    LBFGS_COMMAND,
-    datasets_found,
-    run_robustness_script,
-    tasks,
-    train_missing,
-)
+from glr.study.runs import datasets_found, make_samples, study_networks, tasks, train_missing
 from glr.study.tradeoff import Measured, Setting, measured_rows, networks_at, write_tradeoffs
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("mnist", "fashion_mnist")  # the ones of these that are found are used
+NAMES = ("LRS", "LRT", "LRSZ", "LRTZ", "BP+L2C")  # of the networks, as in study.py
 SEEDS = 3  # seeds 0 … SEEDS − 1 of every network
 PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
@@ -41,17 +34,6 @@ PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2)  # values of WEIGHT_DECAY, the scripts' own
 WEIGHT_SIGMAS = (0.2, 0.3, 0.35, 0.5, 0.7, 1.2)  # σ of noise on the hidden neurons' weights
 LEARNING_RATE = 0.03  # of noise on the weights; and once of the scripts' own noise
 WEIGHT_NOISE = "--perturb weights --sigma {} 0.1 --learning-rate {}"  # the flags for it
-# The networks: name, script, and flags that differ from the script's constants.
-NETWORKS = {
-    "LRS": ("LRS.py", ""),
-    "LRT": ("LRT.py", ""),
-    "LRSZ": ("LRSZ.py", ""),
-    "LRTZ": ("LRTZ.py", ""),
-    "BP+L2C": (  # backpropagation of what LRS trains, as in study.py
-        "BP.py",
-        "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient --learning-rate 0.01",
-    ),
-}
 # --------------------------------------------------------------------------------------------
 
 
@@ -67,14 +49,13 @@ def main() -> None:
     settings += [
         Setting("weight noise", s, WEIGHT_NOISE.format(s, rate)) for s in constants.WEIGHT_SIGMAS
     ]
-    runs = tasks(own, networks_at(NETWORKS, settings), datasets)
+    runs = tasks(own, networks_at(study_networks(constants.NAMES), settings), datasets)
     train_missing(runs, own)
     measured = []
     for dataset in datasets:
-        for words in (FGSM_COMMAND, LBFGS_COMMAND, CORRUPTIONS_COMMAND):
-            run_robustness_script(words, constants, dataset)
+        make_samples(constants, dataset)
         rows = measured_rows(runs, constants, dataset)
-        measured.append(Measured(dataset, list(NETWORKS), settings, rows))
+        measured.append(Measured(dataset, list(constants.NAMES), settings, rows))
     whole = is_for_docs(constants, globals()) and datasets == [*DATASETS]
     write_tradeoffs(measured, whole)
 

@@ -107,7 +107,7 @@ def gradient(
         output layer, (8) before it, with n_out + 1 loss values a pass; False: (1) with (2) in every
         layer, which alone is unbiased at any depth
     control_variate : where (1) is used, subtract the mean loss of the sample's other passes (2)
-    standardised_loss : divide each sample's 0-1 loss by √(q(1 − q)) + q; another risk's gradient (7)
+    standardised_loss : divide each sample's 0-1 loss by √(q(1 − q)) + q: another risk's (7)
     rng : all randomness; the same state gives the same bits
 
     Raises GLRError, in one line, for what does not fit.
@@ -157,7 +157,9 @@ def mean_estimate(parts: list[Estimate], sizes: list[int]) -> Estimate:
         for of_layer in zip(*(part.layers for part in parts), strict=True)
     ]
     risk = float(mean([part.risk for part in parts]))
-    return Estimate(layers, risk, parts[0]._first_weights, mean([part._first_delta for part in parts]))
+    return Estimate(
+        layers, risk, parts[0]._first_weights, mean([part._first_delta for part in parts])
+    )
 
 
 class NoisyNeurons:
@@ -190,7 +192,7 @@ class Bits:
     """
 
     def __init__(self, law: NoiseLaw, v: Array, scale: Array, words: np.ndarray) -> None:
-        self.law, self.v, self.noise = law, v / scale, -v
+        self.law, self.v = law, v / scale
         level = np.minimum(law.cdf(self.v) * WORDS, WORDS - 2**8).astype(np.uint32)
         self.outputs = np.less(words, level).astype(np.float32)
 
@@ -260,17 +262,17 @@ def estimate_of_passes(
     weight = np.float32(1 / losses.size)  # of a pass and sample in the mean
     if method.standardised_loss:
         weight = weight / deviation_and_share_right(losses)
-    found = []
-    for t, delta in enumerate(
-        deltas(method, layers, passes, Output(z, noise, losses, method.loss, batch.y))
-    ):
-        # The passes share the first layer's input: their sum first, then one product for all.
-        delta = delta.sum(axis=1) if t == 0 else delta
-        weighted = columns(delta * (weight / passes.scales[t]))
-        found.append(Layer(columns(passes.inputs[t]) @ weighted.T, weighted.sum(axis=1)))
-        if t == 0:
-            first_delta = weighted * np.float32(losses.shape[1])
-    return Estimate(found, float(losses.mean()), layers[0].W.copy(), first_delta)
+    output = Output(z, noise, losses, method.loss, batch.y)
+    weighted = []  # δ, or of the first layer, whose input all passes share, its sum over them
+    for t, delta in enumerate(deltas(method, layers, passes, output)):
+        over_passes = delta.sum(axis=1) if t == 0 else delta
+        weighted.append(columns(over_passes * (weight / passes.scales[t])))
+    found = [
+        Layer(columns(x) @ delta.T, delta.sum(axis=1))
+        for x, delta in zip(passes.inputs, weighted, strict=True)
+    ]
+    of_samples = weighted[0] * np.float32(losses.shape[1])
+    return Estimate(found, float(losses.mean()), layers[0].W.copy(), of_samples)
 
 
 def noisy_passes(method: Method, layers: list[Layer], x: Array, rng: np.random.Generator) -> Passes:
@@ -320,20 +322,14 @@ def _identity(v: Array) -> Array:
 
 def deltas(method: Method, layers: list[Layer], passes: Passes, output: Output) -> list[Array]:
     """δ of every layer, (n, R, B): in each pass an estimate of ∂E[L]/∂v, in units of 1/σ."""
-    last, found = len(layers) - 1, []
-    for t in range(last, -1, -1):
-        neurons = passes.neurons[t]
-        grows = method.perturb == "weights" and t < last  # with x, the noise of the next layer
-        if not method.local_differences:
-            delta = neurons.score * centred(method, output.losses)
-        elif t == last:
-            delta = local_scores(neurons, np.eye(len(output.z), dtype=np.float32), output, grows)
-        elif t == last - 1 and method.local_differences != "output":
-            delta = local_scores(neurons, layers[last].W, output, grows)
-        else:
-            noise = passes.neurons[t + 1].noise if grows else None
-            delta = carried_back(neurons, layers[t + 1].W, found[0] / passes.scales[t + 1], noise)
-        found.insert(0, delta)
+    if not method.local_differences:
+        losses = centred(method, output.losses)
+        return [neurons.score * losses for neurons in passes.neurons]
+    n_local = 1 if method.local_differences == "output" else 2
+    found = local_scores(method, layers[-1].W, passes.neurons[-n_local:], output)
+    for t in reversed(range(len(layers) - n_local)):
+        W, next_delta = layers[t + 1].W, found[0] / passes.scales[t + 1]
+        found.insert(0, carried_back(passes.neurons[t], W, next_delta))
     return found
 
 
@@ -348,7 +344,7 @@ def centred(method: Method, losses: Array) -> Array:
     return (losses - losses.mean(axis=0)) * np.float32(R / (R - 1))
 
 
-def local_scores(neurons: Neurons, effect: Array, output: Output, grows: bool) -> Array:
+def local_scores(method: Method, W: Array, neurons: list[Neurons], output: Output) -> list[Array]:
     """Each neuron's score times what its own noise did to the loss, s·P·(L − L⁻) (4), (5).
 
     L⁻ is the loss with this neuron's output x⁻ in the place of x, all other noise as it was: (1) is
@@ -356,26 +352,33 @@ def local_scores(neurons: Neurons, effect: Array, output: Output, grows: bool) -
     noise that is antithetic (Hammersley & Morton 1956), for bits exact (Titsias & Lázaro-Gredilla
     2015).
 
-    effect : what a neuron's output adds to each output logit, (n, classes)
+    neurons : of the output layer, whose outputs are the logits; and perhaps of the last hidden one,
+        whose effect on the logits is W (n, classes)
     """
-    change, score = neurons.reversal()
-    growth = noise_growth(neurons.outputs, change) if grows else None
-    return score * loss_differences(output, effect, change, growth)
+    effect = np.concatenate([W, np.eye(len(output.z), dtype=np.float32)][-len(neurons) :])
+    changes, scores = zip(*(layer.reversal() for layer in neurons), strict=True)
+    growth = None
+    if method.perturb == "weights":  # output noise grows with what the last hidden layer gives
+        no_growth = np.zeros_like(changes[-1])
+        of_hidden = [noise_growth(neurons[0].outputs, changes[0])] if len(neurons) > 1 else []
+        growth = np.concatenate([*of_hidden, no_growth])
+    differences = loss_differences(output, effect, np.concatenate(changes), growth)
+    parts = np.split(differences, [len(differences) - len(output.z)])[-len(neurons) :]
+    return [score * part for score, part in zip(scores, parts, strict=True)]
 
 
-def carried_back(neurons: Neurons, W: Array, delta: Array, next_noise: Array | None) -> Array:
-    """½·s·(x − x⁻)·Σ_k W_k δ_k (8): local differences of the next layer, through its weights.
+def carried_back(neurons: Neurons, W: Array, delta: Array) -> Array:
+    """½·s·(x − x⁻)·Σ_k W_k δ_k (8): the next layer's local differences, through its weights W.
 
-    To the first order in W, the sum is what a unit of x does to the loss. The mean of x and x⁻
-    makes that the trapezoid rule: the relative bias is of the second order (docs/method.md).
+    To the first order in W, the sum is what a unit of x does to the loss; x and x⁻ weighed evenly
+    make that the trapezoid rule, so the relative bias is of the second order. Noise on the weights
+    grows with x: that is left out.
 
-    delta : of the next layer, (n_next, R, B); next_noise : its noise, if that grows with x
+    delta : of the next layer, (n_next, R, B)
     """
     change, _ = neurons.reversal()
-    difference = change * (W @ columns(delta)).reshape(change.shape)
-    if next_noise is not None:
-        difference += noise_growth(neurons.outputs, change) * (next_noise * delta).sum(axis=0)
-    return np.float32(-0.5) * neurons.score * difference
+    carried = change * (W @ columns(delta)).reshape(change.shape)
+    return np.float32(-0.5) * neurons.score * carried
 
 
 def noise_growth(x: Array, change: Array) -> Array:
@@ -416,18 +419,20 @@ def zero_one_differences(output: Output, effect: Array, change: Array) -> Array:
     The label's lead over another class j moves by change·(effect_y − effect_j). Once the network
     has begun to learn, few neurons can make up for it, in few passes.
     """
-    y, (classes, R, B) = output.y, output.z.shape
+    classes, R, B = output.z.shape
+    labels = np.tile(output.y, R)
     most = np.maximum(effect.max(axis=1)[:, None] - effect, effect - effect.min(axis=1)[:, None])
     reach = np.abs(change)
-    reach *= MORE_THAN_ROUNDING * most.take(y, axis=1)[:, None]
+    reach *= MORE_THAN_ROUNDING * most.take(output.y, axis=1)[:, None]
     turns = np.flatnonzero(~(output.lead > reach))  # of neurons and passes; a NaN is evaluated
     found = np.zeros(change.size, np.float32)
-    for first in range(0, len(turns), max(1, MOVED_FLOATS // classes)):
-        one = turns[first : first + max(1, MOVED_FLOATS // classes)]
-        neuron, column = np.divmod(one, R * B)
-        moved = effect.T.take(neuron, axis=1) * change.take(one)
+    at_once = max(1, MOVED_FLOATS // classes)
+    for first in range(0, len(turns), at_once):
+        some = turns[first : first + at_once]
+        neuron, column = np.divmod(some, R * B)
+        moved = effect.T.take(neuron, axis=1) * change.take(some)
         moved += columns(output.z).take(column, axis=1)
-        found[one] = output.losses.take(column) - zero_one(moved, y[column % B])
+        found[some] = output.losses.take(column) - zero_one(moved, labels.take(column))
     return found.reshape(change.shape)
 
 

@@ -88,7 +88,8 @@ def _logistic_cdf(v: Array) -> Array:
 
 
 def _logistic_pdf(v: Array) -> Array:
-    return _logistic_cdf(v) * _logistic_cdf(-v) * np.float32(1 / LOGISTIC_SCALE)
+    tail = np.exp(np.abs(v) * np.float32(-1 / LOGISTIC_SCALE))
+    return tail / np.square(1 + tail) * np.float32(1 / LOGISTIC_SCALE)
 
 
 def _draw_gaussian(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:

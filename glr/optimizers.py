@@ -21,7 +21,8 @@ State = dict[str, np.ndarray]  # what an optimizer keeps, to be stored and resto
 
 Optimizer = Callable[[Array, Array, float, State], None]
 Schedule = Callable[[int, int], float]
-MEAN_SHARE, SQUARE_SHARE = np.float32(0.1), np.float32(0.001)  # 1 − β₁ and 1 − β₂ of Adam
+BETA_1, BETA_2 = 0.9, 0.999  # of Adam
+BLOCK = 2**16  # parameters that Adam changes at a time: their arrays stay in the cache
 
 
 def sgd(parameters: Array, gradient: Array, rate: float, state: State) -> None:
@@ -39,28 +40,33 @@ def adagrad(parameters: Array, gradient: Array, rate: float, state: State) -> No
 
 
 def adam(parameters: Array, gradient: Array, rate: float, state: State) -> None:
-    """Adam (Kingma & Ba 2015) with β₁ 0.9, β₂ 0.999, ε 1e-8; compiled: glr.compiled_training."""
-    mean, square, step = adam_state(parameters, state)
-    step += 1
-    mean += MEAN_SHARE * (gradient - mean)
-    square += SQUARE_SHARE * (gradient * gradient - square)
-    factor, epsilon = adam_factors(rate, int(step))
-    parameters -= factor * (mean / (np.sqrt(square) + epsilon))
+    """θ ← θ − rate·m̂/(√v̂ + 1e-8) (Adam, Kingma & Ba 2015).
 
-
-def adam_state(parameters: Array, state: State) -> tuple[Array, Array, np.ndarray]:
-    """Adam's moments of the gradient, and how many steps it has taken."""
+    m and v are moving averages of g and g², m̂ and v̂ what they are without their start at 0.
+    """
     if not state:
         state["mean"], state["square"] = np.zeros_like(parameters), np.zeros_like(parameters)
         state["step"] = np.zeros((), np.int64)
-    return state["mean"], state["square"], state["step"]
-
-
-def adam_factors(rate: float, step: int) -> tuple[np.float32, np.float32]:
-    """What multiplies mean/(√square + ε) at a step, and ε there: the moments begin at 0."""
-    bias_mean, bias_square = 1 - 0.9**step, 1 - 0.999**step
-    root = math.sqrt(bias_square)
-    return np.float32(rate * root / bias_mean), np.float32(1e-8 * root)
+    state["step"] += 1
+    root = math.sqrt(1 - BETA_2 ** int(state["step"]))
+    factor = np.float32(rate * root / (1 - BETA_1 ** int(state["step"])))
+    change = np.empty(min(BLOCK, parameters.size), np.float32)
+    for start in range(0, parameters.size, BLOCK):
+        block = slice(start, start + BLOCK)
+        g, m, v = gradient[block], state["mean"][block], state["square"][block]
+        c = change[: g.size]
+        np.subtract(g, m, out=c)
+        c *= np.float32(1 - BETA_1)
+        m += c
+        np.multiply(g, g, out=c)
+        c -= v
+        c *= np.float32(1 - BETA_2)
+        v += c
+        np.sqrt(v, out=c)
+        c += np.float32(1e-8 * root)
+        np.divide(m, c, out=c)
+        c *= factor
+        parameters[block] -= c
 
 
 def cosine(step: int, steps: int) -> float:

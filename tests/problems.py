@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from glr.passes import GLR, Batch
 from scipy import stats
 
-from glr.estimator import glr_gradient
+from glr.estimator import gradient
 from glr.losses import cross_entropy, zero_one
 from glr.network import layer_views, n_parameters, relu, sigmoid, tanh, threshold
 from glr.noise import NoiseLaw, gaussian, laplace, logistic
@@ -34,7 +33,12 @@ def top2_error(logits, y):
     return (logits > own[..., None, :]).sum(axis=-2) >= 2
 
 
-secant = NoiseLaw("secant", _draw_secant)  # a user's law: no cdf, no score_gap
+def constant_loss(logits, y):
+    """1, whatever the network does."""
+    return np.ones((*logits.shape[:-2], len(y)), np.float32)
+
+
+secant = NoiseLaw("secant", _draw_secant)  # a user's law, without cdf and pdf
 
 LAWS = {law.name: law for law in (gaussian, laplace, logistic, secant)}
 PACKAGE_LAWS = ("gaussian", "laplace", "logistic")
@@ -47,22 +51,8 @@ DISTRIBUTION = {  # the same laws at unit standard deviation, from SciPy
 FISHER_INFORMATION = {"gaussian": 1.0, "laplace": 2.0, "logistic": np.pi**2 / 9}  # E[s²]
 SMOOTH = {"sigmoid": tf.sigmoid, "tanh": tf.tanh, "relu": tf.nn.relu}
 CUTS = {"threshold": (0.0,), "staircase": (-0.5, 0.75)}  # where a step function steps by 1
-ACTIVATIONS = {
-    "sigmoid": sigmoid,
-    "tanh": tanh,
-    "relu": relu,
-    "threshold": threshold,
-    "staircase": staircase,
-}
-LOSSES = {"cross_entropy": cross_entropy, "zero_one": zero_one, "top2_error": top2_error}
-
-PUBLISHED = {"replicates": 2, "output_draws": 1, "control_variate": False}
-REDUCED = {"replicates": 3, "output_draws": 2, "control_variate": True}
-
-
-def constant_loss(logits, y):
-    """1, whatever the network does."""
-    return np.ones((*logits.shape[:-2], len(y)), np.float32)
+ACTIVATIONS = {f.__name__: f for f in (sigmoid, tanh, relu, threshold, staircase)}
+LOSSES = {f.__name__: f for f in (cross_entropy, zero_one, top2_error)}
 
 
 class Problem(NamedTuple):
@@ -74,6 +64,7 @@ class Problem(NamedTuple):
     law: str = "logistic"
     perturb: str = "logits"
     sigma: tuple = (0.8, 0.6)
+    later_weights: float = 1.0  # factor of the weights, not biases, after the first layer
 
 
 class Mean(NamedTuple):
@@ -95,40 +86,44 @@ def network_seed(problem):
 def parameters_of(problem):
     """Flat float32 parameters."""
     rng = np.random.default_rng([network_seed(problem), *problem.sizes])
-    return rng.normal(0, 1, n_parameters(problem.sizes)).astype(np.float32)
+    parameters = rng.normal(0, 1, n_parameters(problem.sizes)).astype(np.float32)
+    for layer in layer_views(parameters, list(problem.sizes))[1:]:
+        layer.W[:] *= np.float32(problem.later_weights)
+    return parameters
 
 
 def samples_of(problem):
-    """Inputs (n_in × 3) in [0, 1] and one label each."""
+    """Inputs (3, n_in) in [0, 1] and one label each."""
     rng = np.random.default_rng([network_seed(problem), 1, *problem.sizes])
     x = rng.uniform(0, 1, (problem.sizes[0], N_SAMPLES)).astype(np.float32)
-    return x, np.arange(N_SAMPLES) % problem.sizes[-1]
+    return x.T, np.arange(N_SAMPLES) % problem.sizes[-1]
 
 
 def layers_of(problem):
     return layer_views(parameters_of(problem), list(problem.sizes))
 
 
-def glr_of(problem, **settings):
-    """The estimator of the problem's gradient."""
+def estimate_of(problem, x=None, y=None, *, rng=1, **settings):
+    """What glr.gradient estimates of the problem, or of it with other samples or settings."""
+    own_x, own_y = samples_of(problem)
     chosen = {
+        "layers": layers_of(problem),
+        "x": own_x if x is None else x,
+        "y": own_y if y is None else y,
         "activation": ACTIVATIONS[problem.activation],
         "loss": LOSSES[problem.loss],
         "sigma": problem.sigma,
         "noise": LAWS[problem.law],
         "perturb": problem.perturb,
+        "rng": np.random.default_rng(rng),
     }
-    return GLR(**(chosen | settings))
+    return gradient(**(chosen | settings))
 
 
-def streams_of(problem, seed):
-    return [np.random.default_rng([seed, t]) for t in range(len(problem.sigma))]
-
-
-def flat(gradient):
+def flat(estimate):
     """All entries of a gradient in the order of the flat parameters, then the risk."""
-    parts = [part.ravel() for layer in gradient.layers for part in layer]
-    return np.concatenate([*parts, [gradient.risk]])
+    parts = [part.ravel() for layer in estimate.layers for part in layer]
+    return np.concatenate([*parts, [estimate.risk]])
 
 
 def relative_difference(a, b):
@@ -136,15 +131,14 @@ def relative_difference(a, b):
     return np.abs(a - b)[:-1].max() / np.abs(b)[:-1].max()
 
 
-def estimates(problem, glr, calls=100, copies=1500, seed=1):
+def estimates(problem, calls=100, copies=1500, seed=1, **settings):
     """(calls × (parameters + 1)): independent estimates, each a mean over copies of the batch.
 
     With many copies and few replicates, R/(R−1) and the like are far from 1 and still resolved.
     """
     x, y = samples_of(problem)
-    batch = Batch(np.tile(x, copies), np.tile(y, copies))
-    layers, streams = layers_of(problem), streams_of(problem, seed)
-    return np.array([flat(glr_gradient(glr, layers, batch, streams)) for _ in range(calls)])
+    x, y, rng = np.tile(x, (copies, 1)), np.tile(y, copies), np.random.default_rng(seed)
+    return np.array([flat(estimate_of(problem, x, y, rng=rng, **settings)) for _ in range(calls)])
 
 
 def mean_of(draws):
@@ -156,27 +150,6 @@ def mean_of(draws):
 
 def exactly(value):
     return Mean(value, np.zeros_like(value), np.full(value.shape, np.inf))
-
-
-def own_objectives_mean(problem, reference):
-    """What layer-wise noise estimates: each layer's slice of its own objective's gradient.
-
-    Layer t's objective has noise in layer t alone; the risk is the mean over the objectives.
-    """
-    n_layers = len(problem.sigma)
-    one_noisy = [
-        problem._replace(sigma=tuple(s * (u == t) for u, s in enumerate(problem.sigma)))
-        for t in range(n_layers)
-    ]
-    value, error, freedom = map(np.array, zip(*map(reference, one_noisy), strict=True))
-    shapes = enumerate(pairwise(problem.sizes))
-    owner = np.concatenate([np.full((i + 1) * o, t) for t, (i, o) in shapes])
-    own = (owner, np.arange(len(owner)))
-    return Mean(
-        np.append(value[own], value[:, -1].mean()),
-        np.append(error[own], error[:, -1].mean()),  # an upper bound, were they dependent
-        np.append(freedom[own], freedom[:, -1].min()),
-    )
 
 
 def parameter_slices(sizes):
@@ -231,10 +204,10 @@ def total_variance_ratio(a, b):
     return ratio[1] / ratio[0], np.sqrt(relative_variance)
 
 
-def assert_lower_variance(a, b, sizes, parts, largest, name):
+def assert_lower_variance(a, b, sizes, largest, name, parts=None):
     """Draws b have less than `largest` times the variance of draws a, by 4 standard errors."""
     slices = parameter_slices(sizes)
-    for part in parts:
+    for part in parts or slices:
         ratio, log_error = total_variance_ratio(a[:, slices[part]], b[:, slices[part]])
         print(f"variance ratio, {name}, {part}: {ratio:.3f} ± {ratio * log_error:.3f}")
         assert ratio * np.exp(4 * log_error) < largest

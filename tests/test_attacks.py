@@ -1,4 +1,7 @@
-"""The attacks against ART, SciPy run image by image, and their own promises."""
+"""The attacks against ART, SciPy run image by image, and their own promises.
+
+And the one that is ART's: what it draws from, how often it asks, what it refuses.
+"""
 
 import os
 import subprocess
@@ -16,14 +19,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 from glr.errors import GLRError
+from glr.network import Network, new_network, relu, sigmoid, tanh, threshold
 from glr.robustness import attacks
 from glr.robustness.attacks import (
+    SMALLEST_SIDE,
     fgsm,
-    keras_input_gradient,
-    keras_loss_and_gradient,
+    input_gradient,
     lbfgs,
+    loss_and_gradient,
     pgd,
     random_targets,
+    square_attack,
     zero_gradient_share,
 )
 
@@ -54,20 +60,18 @@ def weights():
 
 
 @pytest.fixture(scope="module")
-def model(weights):
-    model = keras.Sequential(
-        [
-            keras.Input((N_IN,)),
-            keras.layers.Dense(16, activation="relu"),
-            keras.layers.Dense(N_CLASSES),
-        ]
-    )
-    model.set_weights(weights)
-    return model
+def network(weights):
+    """The network of those weights."""
+    parameters = np.concatenate([part.ravel() for part in weights]).astype(np.float32)
+    return Network(parameters, [N_IN, 16, N_CLASSES], relu)
 
 
 @pytest.fixture(scope="module")
-def art_classifier(model):
+def art_classifier(weights):
+    """The same network by Keras and ART, which share no code with glr's attacks."""
+    layers = [keras.layers.Dense(16, activation="relu"), keras.layers.Dense(N_CLASSES)]
+    model = keras.Sequential([keras.Input((N_IN,)), *layers])
+    model.set_weights(weights)
     return TensorFlowV2Classifier(
         model=model,
         nb_classes=N_CLASSES,
@@ -120,37 +124,58 @@ def test_importing_attacks_does_not_import_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
-def test_keras_loss_and_gradient_equal_numpy(batch, model, weights):
-    loss, gradient = keras_loss_and_gradient(model)(*batch)
+def test_loss_and_gradient_equal_numpy(batch, network, weights):
+    loss, gradient = loss_and_gradient(network)(*batch)
     expected_loss, expected_gradient = relu_loss_and_gradient(weights)(*batch)
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(keras_input_gradient(model)(*batch), gradient)
+    np.testing.assert_array_equal(input_gradient(network)(*batch), gradient)
 
 
-def test_keras_batches_join_to_the_whole(batch, model, monkeypatch):
-    whole = keras_loss_and_gradient(model)(*batch)
-    monkeypatch.setattr(attacks, "KERAS_BATCH", 40)  # the last of 150 is a short one
-    for part, expected in zip(keras_loss_and_gradient(model)(*batch), whole, strict=True):
+@pytest.mark.parametrize("activation", [sigmoid, tanh, relu])
+def test_gradients_of_deep_networks_are_the_numerical_ones(batch, activation):
+    """Central differences of the loss along a random direction: 1e-2 of the gradient's norm."""
+    x, y = batch
+    deep = loss_and_gradient(
+        new_network([N_IN, 9, 8, N_CLASSES], activation, np.random.default_rng(6))
+    )
+    direction = np.random.default_rng(7).normal(size=x.shape)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    step = 1e-2 * direction
+    numerical = (deep(x + step, y)[0] - deep(x - step, y)[0]) / 2e-2
+    gradient = deep(x, y)[1]
+    error = numerical - (gradient * direction).sum(axis=1)
+    assert np.median(np.abs(error) / np.linalg.norm(gradient, axis=1)) < 1e-2
+
+
+def test_batches_join_to_the_whole(batch, network, monkeypatch):
+    whole = loss_and_gradient(network)(*batch)
+    monkeypatch.setattr(attacks, "GRADIENT_BATCH", 40)  # the last of 150 is a short one
+    for part, expected in zip(loss_and_gradient(network)(*batch), whole, strict=True):
         np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_keras_gradient_refuses_other_images_and_labels(batch, model):
+def test_gradients_refuse_other_images_and_labels(batch, network):
     x, y = batch
-    input_gradient = keras_input_gradient(model)
+    gradient = input_gradient(network)
     for bad_x, bad_y in [(x[:, 1:], y), (x, y + N_CLASSES), (x, y - N_CLASSES)]:
         with pytest.raises(GLRError):
-            input_gradient(bad_x, bad_y)
+            gradient(bad_x, bad_y)
 
 
-def test_fgsm_agrees_with_art(batch, model, art_classifier):
+def test_an_activation_without_a_gradient_is_refused(network):
+    with pytest.raises(GLRError, match="sin: TensorFlow has no gradient of it"):
+        loss_and_gradient(network._replace(activation=np.sin))
+
+
+def test_fgsm_agrees_with_art(batch, network, art_classifier):
     x, y = batch
     theirs = FastGradientMethod(art_classifier, eps=EPSILON).generate(x, np.eye(N_CLASSES)[y])
-    ours = fgsm(x, y, keras_input_gradient(model), EPSILON)
+    ours = fgsm(x, y, input_gradient(network), EPSILON)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=ROUNDING)
 
 
-def test_pgd_agrees_with_art(batch, model, art_classifier):
+def test_pgd_agrees_with_art(batch, network, art_classifier):
     x, y = batch
     theirs = ProjectedGradientDescent(
         art_classifier,
@@ -160,7 +185,7 @@ def test_pgd_agrees_with_art(batch, model, art_classifier):
         num_random_init=0,
         verbose=False,
     ).generate(x, np.eye(N_CLASSES)[y])
-    ours = pgd(x, y, keras_input_gradient(model), EPSILON, steps=10)
+    ours = pgd(x, y, input_gradient(network), EPSILON, steps=10)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=ROUNDING)
 
 
@@ -168,28 +193,22 @@ def test_pgd_agrees_with_art(batch, model, art_classifier):
 def test_sign_attacks_stay_in_the_ball_and_in_the_box(batch, weights, epsilon):
     x, y = batch
     before = x.copy()
-    loss_and_gradient = relu_loss_and_gradient(weights)
+    model = relu_loss_and_gradient(weights)
     for attack in (fgsm, pgd):
-        x_adv = attack(x, y, lambda x, y: loss_and_gradient(x, y)[1], epsilon)
+        x_adv = attack(x, y, lambda x, y: model(x, y)[1], epsilon)
         assert_in_ball_and_box(x_adv, x, epsilon)
     np.testing.assert_array_equal(x, before)
 
 
 def test_pgd_beats_fgsm_and_fgsm_beats_nothing(batch, weights):
     x, y = batch
-    loss_and_gradient = relu_loss_and_gradient(weights)
+    model = relu_loss_and_gradient(weights)
 
-    def input_gradient(x, y):
-        return loss_and_gradient(x, y)[1]
+    def gradient(x, y):
+        return model(x, y)[1]
 
-    clean, one_step, many_steps = (
-        loss_and_gradient(images, y)[0].mean()
-        for images in (
-            x,
-            fgsm(x, y, input_gradient, EPSILON),
-            pgd(x, y, input_gradient, EPSILON),
-        )
-    )
+    attacked = (x, fgsm(x, y, gradient, EPSILON), pgd(x, y, gradient, EPSILON))
+    clean, one_step, many_steps = (model(images, y)[0].mean() for images in attacked)
     assert clean < one_step <= many_steps
 
 
@@ -235,18 +254,18 @@ def test_random_targets_are_uniform_over_the_other_classes():
     assert np.all((spread >= 0) & (spread < 10) & (spread != np.arange(10)))
 
 
-def objective(x_adv, x, targets, loss_and_gradient, penalty):
+def objective(x_adv, x, targets, model, penalty):
     r = x_adv.astype(np.float64) - x
-    return loss_and_gradient(x_adv, targets)[0] + penalty * np.sum(r * r, axis=1)
+    return model(x_adv, targets)[0] + penalty * np.sum(r * r, axis=1)
 
 
-def image_by_image(x, targets, loss_and_gradient, penalty):
+def image_by_image(x, targets, model, penalty):
     """The minimum of every image's objective, each found by a search of its own."""
     found = np.empty(x.shape)
     for i in range(len(x)):
 
         def function(v, i=i):
-            loss, gradient = loss_and_gradient(v[None], targets[i : i + 1])
+            loss, gradient = model(v[None], targets[i : i + 1])
             r = v - x[i]
             return loss[0] + penalty * r @ r, gradient[0] + 2 * penalty * r
 
@@ -291,22 +310,22 @@ def test_lbfgs_in_groups_is_as_good_as_image_by_image_on_a_relu_network(batch, w
     assert grouped.mean() < 1.1 * single.mean()
 
 
-def test_lbfgs_lowers_every_objective_and_stays_in_the_box(batch, model):
+def test_lbfgs_lowers_every_objective_and_stays_in_the_box(batch, network):
     x, y = batch
     before = x.copy()
-    loss_and_gradient = keras_loss_and_gradient(model)
+    model = loss_and_gradient(network)
     targets = random_targets(y, N_CLASSES, np.random.default_rng(4))
     for penalty in (0.0, 0.1, 10.0):
-        x_adv = lbfgs(x, targets, loss_and_gradient, penalty)
+        x_adv = lbfgs(x, targets, model, penalty)
         assert_in_ball_and_box(x_adv, x, epsilon=1)
-        lowered = objective(x_adv, x, targets, loss_and_gradient, penalty)
-        assert np.all(lowered < loss_and_gradient(x, targets)[0])
+        lowered = objective(x_adv, x, targets, model, penalty)
+        assert np.all(lowered < model(x, targets)[0])
     np.testing.assert_array_equal(x, before)
 
 
-def test_lbfgs_of_a_huge_penalty_returns_the_image(batch, model):
+def test_lbfgs_of_a_huge_penalty_returns_the_image(batch, network):
     x, y = batch
-    x_adv = lbfgs(x, (y + 1) % N_CLASSES, keras_loss_and_gradient(model), penalty=1e9)
+    x_adv = lbfgs(x, (y + 1) % N_CLASSES, loss_and_gradient(network), penalty=1e9)
     np.testing.assert_allclose(x_adv, x, rtol=0, atol=ROUNDING)
 
 
@@ -327,6 +346,48 @@ def test_lbfgs_returns_an_image_whose_objective_rose_while_the_group_s_sum_fell(
     found = lbfgs(x, np.array([0, 1]), uphill_in_the_second, penalty=0.0)
     np.testing.assert_allclose(found[0], 1, atol=1e-3)
     np.testing.assert_array_equal(found[1], x[1])
+
+
+def test_square_attack_draws_from_its_generator_alone():
+    """ART draws from NumPy's global one: it is lent a seed, and given back as it was."""
+    side = SMALLEST_SIDE
+    network = new_network([side**2, 5, 3], threshold, np.random.default_rng(0))
+    x = np.random.default_rng(1).random((20, side**2), dtype=np.float32)
+    y = network.logits(x).argmax(axis=1)
+    global_state = np.random.get_state
+    before, found = global_state()[1].copy(), []
+    for seed in (2, 2, 3):
+        found.append(square_attack(network, (x, y), 0.3, 10, np.random.default_rng(seed)))
+        np.testing.assert_array_equal(global_state()[1], before)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.any(found[0] != found[2])
+    assert np.abs(found[0] - x).max() == pytest.approx(0.3, abs=1e-6)
+
+
+def test_square_attack_asks_the_same_for_each_of_its_queries(monkeypatch):
+    """A network that nothing fools, so that it goes on to the end."""
+    asked, logits = [], Network.logits
+
+    def counted(network, x):
+        asked[-1] += len(x)
+        return logits(network, x)
+
+    monkeypatch.setattr(Network, "logits", counted)
+    network = new_network([25, 5, 3], threshold, np.random.default_rng(0))
+    network.parameters[:] = 0
+    network.layers[-1].b[:] = 1, 0, 0
+    x, y = np.full((4, 25), 0.5, np.float32), np.zeros(4, np.int64)
+    for queries in (10, 30):
+        asked.append(0)
+        square_attack(network, (x, y), 0.3, queries, np.random.default_rng(0))
+    assert asked[1] - asked[0] == 3 * 20 * len(x)
+
+
+def test_square_attack_on_images_too_small_for_it_is_refused():
+    network = new_network([16, 5, 3], threshold, np.random.default_rng(0))
+    x, y = np.zeros((2, 16), np.float32), np.zeros(2, np.int64)
+    with pytest.raises(GLRError, match="needs images of 5 × 5 pixels or more"):
+        square_attack(network, (x, y), 0.3, 10, np.random.default_rng(0))
 
 
 GOOD_X, GOOD_Y = np.full((3, N_IN), 0.5), np.zeros(3, dtype=int)

@@ -1,68 +1,123 @@
 """What the estimators are compared by: the relative variance, and the published estimator."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from glr.passes import GLR, Batch, forward_passes
+from scipy import stats
 
-from glr.estimator import glr_gradient
-from glr.losses import zero_one
-from glr.network import new_network, threshold
+from glr.data.datasets import load_dataset
+from glr.estimator import gradient
+from glr.losses import cross_entropy, zero_one
+from glr.network import accuracy, layer_views, new_network, sigmoid, threshold
+from glr.noise import laplace
+from glr.scripts.constants import ROOT, SCRIPTS, constants_of
 from glr.study import comparison
-from glr.study.comparison import published_estimator, relative_variance
+from glr.study.comparison import half_trained_network, relative_variance, script_methods
+from glr.study.published import published_gradient
 
-OURS = GLR(
-    threshold,
-    zero_one,
-    (1.0, 0.5),
-    output_draws=3,
-    conditional_score=True,
-    standardised_loss=True,
-    local_differences=True,
-    redraws=4,
-    layerwise=True,
-)
+FAMILY_WISE_ERROR = 1e-4  # of all elements that a test compares, together
+SIZES = [2, 2, 2]
+PARAMETERS = np.array([1.2, -0.8, 0.5, 0.9, -0.3, 0.4, 1.5, -1, -0.7, 1.1, 0.2, -0.1], np.float32)
+X, Y = np.array([[1.0, 0.2], [-0.5, 0.8], [0.3, -1.0]], np.float32), np.array([0, 1, 0])
+
+
+def flat(estimate):
+    """All entries of the gradient in the order of the flat parameters, then the risk."""
+    parts = [part.ravel() for layer in estimate.layers for part in layer]
+    return np.concatenate([*parts, [estimate.risk]])
+
+
+def draws_of(kind, **named):
+    """100 independent estimates, each a mean over 30,000 noisy passes of the three samples."""
+    x, y = np.tile(X, (3000, 1)), np.tile(Y, 3000)
+    layers, rng = layer_views(PARAMETERS, SIZES), np.random.default_rng(1)
+    found = [flat(kind(layers, x, y, replicates=10, rng=rng, **named)) for _ in range(100)]
+    return np.array(found)
+
+
+def exact_risk(parameters):
+    """The 0-1 risk of the threshold network under Laplace noise of scale 1, without any draw.
+
+    By the four states of the hidden bits; an output errs if the difference of two Laplace
+    variables, whose survival function is ½e^−d·(1 + d/2) for d ≥ 0, exceeds the label's lead d.
+    """
+    (W, b), (V, c) = layer_views(parameters, SIZES)
+    up, risk = stats.laplace.cdf(X @ W + b), 0.0
+    for state in np.ndindex(2, 2):
+        z = np.array(state) @ V + c
+        lead = np.where(Y == 0, z[0] - z[1], z[1] - z[0])
+        tail = np.exp(-np.abs(lead)) * (1 + np.abs(lead) / 2) / 2
+        chance = np.prod(np.where(state, up, 1 - up), axis=1)
+        risk += (chance * np.where(lead > 0, tail, 1 - tail)).mean()
+    return risk
+
+
+def test_the_published_estimate_has_the_exact_gradient_as_its_mean():
+    """Student's t-test of the twelve slopes and the risk, at 10⁻⁴ for all together."""
+    draws = draws_of(published_gradient, activation=threshold, loss=zero_one)
+    steps = 1e-3 * np.eye(PARAMETERS.size)
+    exact = [(exact_risk(PARAMETERS + s) - exact_risk(PARAMETERS - s)) / 2e-3 for s in steps]
+    expected = np.array([*exact, exact_risk(PARAMETERS)])
+    p = stats.ttest_1samp(draws, expected).pvalue
+    assert p.min() * p.size > FAMILY_WISE_ERROR
+    errors = stats.sem(draws)
+    assert np.linalg.norm(errors) < 0.03 * np.linalg.norm(expected[:-1])  # no bias can hide
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, zero_one])
+def test_the_published_estimate_has_the_mean_of_ours_without_what_lowers_variance(loss):
+    """Welch's t-test of the twelve slopes and the risk, at 10⁻⁴ for all together."""
+    functions = {"activation": sigmoid, "loss": loss}
+    ours = draws_of(
+        gradient,
+        noise=laplace,
+        sigma=2**0.5,
+        local_differences=False,
+        control_variate=False,
+        **functions,
+    )
+    theirs = draws_of(published_gradient, **functions)
+    p = stats.ttest_ind(ours, theirs, equal_var=False).pvalue
+    assert p.min() * p.size > FAMILY_WISE_ERROR
+    ratio = np.log(ours.var(axis=0).sum() / theirs.var(axis=0).sum())
+    assert abs(ratio) < 0.4  # nor another variance; the standard error is below 0.1
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 3.0])
-def test_relative_variance_is_that_of_the_estimates_whatever_their_number(spread, monkeypatch):
+def test_relative_variance_is_that_of_the_estimates_whatever_their_number(spread):
     """10⁵ entries of mean 1 and known variance, from four estimates: a standard error of 0.3 %."""
-    monkeypatch.setattr(comparison, "LEAST_DRAWS", 4)
-    monkeypatch.setattr(comparison, "PASSES", 4)
     rng = np.random.default_rng(0)
 
-    def estimate(glr, layers, batch, streams):
+    def estimate():
         W = 1 + spread * rng.standard_normal((100, 1000), dtype=np.float32)
         return SimpleNamespace(layers=[SimpleNamespace(W=W)])
 
-    monkeypatch.setattr(comparison, "glr_gradient", estimate)
-    network = new_network([100, 1000], threshold, rng)
-    found = relative_variance(OURS, network, None, None)
-    assert found == pytest.approx(spread**2, rel=0.03)
+    assert relative_variance(estimate, 4) == pytest.approx(spread**2, rel=0.03)
 
 
-def test_published_estimator_is_loss_times_input_times_the_sign_of_unit_laplace_noise():
-    glr = replace(published_estimator(OURS), replicates=5)
-    rng = np.random.default_rng(0)
-    network = new_network([4, 3, 2], threshold, rng)
-    batch = Batch(rng.random((4, 6), dtype=np.float32), rng.integers(0, 2, 6))
+def test_a_script_s_method_is_what_the_script_hands_to_gradient():
+    methods = script_methods()
+    assert list(methods) == ["LRS", "LRT", "LRSZ", "LRTZ"]
+    for name, method in methods.items():
+        source = (SCRIPTS / f"{name}.py").read_text()
+        assert all(f"            {key}={key.upper()},\n" in source for key in method)
+        gradient(
+            new_network([3, 4, 2], sigmoid, np.random.default_rng(0)).layers,
+            np.ones((2, 3)),
+            Y[:2],
+            **method,
+            rng=np.random.default_rng(0),
+        )
+    assert methods["LRTZ"]["loss"] is zero_one
+    assert methods["LRTZ"]["sigma"] == constants_of("LRTZ.py", []).SIGMA
 
-    def streams():
-        return [np.random.default_rng([1, t]) for t in range(2)]
 
-    passes = forward_passes(glr, network.layers, batch, streams())
-    found = glr_gradient(glr, network.layers, batch, streams())
-    losses, signs = passes.losses[:, 0], np.sign(passes.noise[0].score)
-    expected = np.einsum("rb,ib,rnb->in", losses, batch.x, signs) / losses.size
-    np.testing.assert_allclose(found.layers[0].W, expected, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(passes.noise[0].score / passes.noise[0].scale, signs, rtol=1e-5)
-    assert glr.sigma == (2**0.5, 2**0.5)
-
-
-def test_published_noise_has_unit_scale():
-    """The mean of |r| is Laplace noise's scale; its standard error here is 0.3 %."""
-    glr = published_estimator(OURS)
-    r, _ = glr.noise.draw(np.random.default_rng(0), (1, 100, 1000))
-    assert glr.sigma[0] * np.abs(r).mean() == pytest.approx(1, rel=0.015)
+def test_a_half_trained_network_has_begun_to_learn_and_ours_varies_less(monkeypatch):
+    monkeypatch.setattr(comparison, "REPLICATES", (20,))
+    monkeypatch.setattr(comparison, "PASSES", 1)
+    data, rng = load_dataset("digits", ROOT / "data"), np.random.default_rng(0)
+    network = half_trained_network(script_methods()["LRS"], data, rng)
+    assert accuracy(network.logits(data.x_test), data.y_test) > 0.8
+    for (ours,), (published,) in comparison.variances_by_replicates(data, rng).values():
+        assert 0 < 10 * ours < published

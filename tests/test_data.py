@@ -102,7 +102,7 @@ def test_digits_do_not_import_scikit_learn():
         "import sys; from glr.data.datasets import load_dataset; load_dataset('digits', '.');"
         "print(sorted(set(sys.modules) & {'sklearn', 'tqdm', 'urllib.request'}))"
     )
-    root = Path(data.__file__).parents[1]
+    root = Path(data.__file__).parents[2]
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )

@@ -1,97 +1,182 @@
-"""Local differences of the 0-1 loss are what evaluating it everywhere gives, and evaluated less."""
+"""Local differences (4), (5): what one pass gives, by hand; how often the loss is asked for it."""
 
 from functools import partial
 
 import numpy as np
 import pytest
-from glr.differences import Output, evaluated_differences, loss_differences, may_turn
-from glr.passes import Batch
-from problems import Problem, flat, glr_of, layers_of, samples_of, streams_of
+from problems import (
+    DISTRIBUTION,
+    Problem,
+    constant_loss,
+    estimate_of,
+    estimates,
+    flat,
+    layers_of,
+    samples_of,
+)
 
-from glr import differences
-from glr.estimator import glr_gradient
-from glr.losses import zero_one
+from glr import estimator
+from glr.estimator import gradient
+from glr.losses import cross_entropy, zero_one
+from glr.network import new_network, sigmoid, tanh, threshold
+from glr.noise import NoiseLaw, logistic
 
-SHAPES = {  # replicates, draws, classes, samples, hidden neurons
-    "one of each": (1, 1, 2, 1, 1),
-    "two classes": (3, 2, 2, 7, 5),
-    "one draw": (4, 1, 5, 6, 3),
-    "three draws": (2, 3, 4, 9, 6),
-}
-
-
-def drawn(shape, spread, bits):
-    """Output logits of the given spread, weights, and changes of hidden neurons and of outputs."""
-    R, K, n_out, B, n = shape
-    rng = np.random.default_rng([R, K, n_out, B, n])
-    z = spread * rng.standard_normal((R, K, n_out, B)).astype(np.float32)
-    y = rng.integers(0, n_out, B)
-    W = rng.standard_normal((n, n_out)).astype(np.float32)
-    change = rng.standard_normal((R, 1, n, B)).astype(np.float32)
-    output_change = rng.standard_normal(z.shape).astype(np.float32)
-    output = Output(z, zero_one(z, y), zero_one, y, None)
-    return output, W, np.sign(change) if bits else change, output_change
+# ---------------------------------------------------------------- one pass by hand
 
 
-@pytest.mark.parametrize("bits", [False, True])
-@pytest.mark.parametrize("spread", [0, 0.3, 3, 1000])
-@pytest.mark.parametrize("name", SHAPES)
-def test_zero_one_differences_are_those_evaluated_everywhere(name, spread, bits):
-    output, W, change, output_change = drawn(SHAPES[name], spread, bits)
-    everywhere = evaluated_differences(output, W, change, None)
-    np.testing.assert_array_equal(loss_differences(output, W, change, None), everywhere)
-    own = np.eye(output.z.shape[-2], dtype=np.float32)
-    everywhere = evaluated_differences(output, own, output_change, None)
-    np.testing.assert_array_equal(loss_differences(output, None, output_change, None), everywhere)
+@pytest.fixture
+def drawn(monkeypatch):
+    """A logistic law, and what it and random_words draw: (noise, score) or words, by layer."""
+    found = []
+
+    def draw(rng, shape):
+        found.append([part[:, 0, 0].astype(float) for part in logistic.draw(rng, shape)])
+        return tuple(part[:, None, None].astype(np.float32) for part in found[-1])
+
+    def words(rng, shape):
+        found.append(rng.integers(0, 2**32, shape, np.uint32))
+        return found[-1]
+
+    monkeypatch.setattr(estimator, "random_words", words)
+    return NoiseLaw("watched", draw, logistic.cdf, logistic.pdf), found
 
 
-def test_the_loss_is_evaluated_in_the_passes_that_a_neuron_may_turn_alone(monkeypatch):
-    output, W, change, _ = drawn((6, 4, 5, 200, 3), 3, bits=True)
-    everywhere = evaluated_differences(output, W, change, None)
-    turned = np.any(
-        [
-            zero_one(output.z + w[:, None] * c, output.y) != output.losses
-            for w, c in rows(W, change)
-        ],
-        axis=0,
-    )
-    seen = []
-
-    def watched(few, *others):
-        seen.append(few.losses.size)
-        return evaluated_differences(few, *others)
-
-    monkeypatch.setattr(differences, "evaluated_differences", watched)
-    np.testing.assert_array_equal(loss_differences(output, W, change, None), everywhere)
-    assert np.all(may_turn(output, W, change) >= turned)
-    assert 0 < turned.sum() <= seen[0] < 0.7 * output.losses.size
-
-
-def rows(W, change):
-    """Each neuron's weights (n_out,) and its change (R, 1, 1, B)."""
-    return [(W[i], change[:, :, i : i + 1]) for i in range(len(W))]
-
-
-def test_logits_that_are_no_number_are_evaluated():
-    output, W, change, _ = drawn(SHAPES["three draws"], 1000, bits=False)
-    output.z[1, 2, 3, 4] = np.nan
-    assert may_turn(output, W, change)[1, 2, 4]
-
-
-@pytest.mark.parametrize("activation", ["sigmoid", "threshold"])
 @pytest.mark.parametrize("perturb", ["logits", "weights"])
-def test_gradient_is_that_of_the_same_loss_unknown_to_glr(activation, perturb):
-    """Bit for bit: a 0-1 loss of one's own is evaluated everywhere."""
-    problem = Problem((4, 6, 3), activation, "zero_one", perturb=perturb)
-    x, y = samples_of(problem)
-    batch = Batch(np.tile(x, 40), np.tile(y, 40))
-    settings = {"replicates": 4, "output_draws": 3, "local_differences": True}
-    found, expected = (
-        flat(glr_gradient(glr, layers_of(problem), batch, streams_of(problem, 1)))
-        for glr in (
-            glr_of(problem, **settings),
-            glr_of(problem, **settings, loss=partial(zero_one)),
-        )
+@pytest.mark.parametrize("activation", [sigmoid, threshold])
+def test_one_pass_of_one_sample_gives_what_whole_forward_passes_give(activation, perturb, drawn):
+    """The bias's gradient is δ: every neuron's opposite is put in, and the loss found anew."""
+    problem, (law, found) = Problem((3, 4, 3), activation.__name__, perturb=perturb), drawn
+    x, y = (part[:1] for part in samples_of(problem))
+    estimate = estimate_of(problem, x, y, noise=law, replicates=1)
+    (W, b), (W_out, b_out) = layers_of(problem)
+    r_out, s_out = found[1]
+
+    def scale(t, x):
+        return problem.sigma[t] * (np.sqrt(1 + x @ x) if perturb == "weights" else 1)
+
+    def loss(hidden, r_out=r_out):
+        z = hidden @ W_out + b_out + scale(1, hidden) * r_out
+        return cross_entropy(z[:, None], y)[0]
+
+    v = (x[0].astype(float) @ W + b) / scale(0, x[0])
+    if activation is threshold:
+        hidden = (found[0].ravel() / 2**32 < DISTRIBUTION["logistic"].cdf(v)).astype(float)
+        opposite, weight = 1 - hidden, (2 * hidden - 1) * DISTRIBUTION["logistic"].pdf(v)
+    else:
+        r, s = found[0]
+        hidden, opposite = (sigmoid(scale(0, x[0]) * (v + sign * r)) for sign in (1, -1))
+        weight = s / 2
+    turned = [loss(np.where(np.arange(4) == i, opposite, hidden)) for i in range(4)]
+    wanted = weight * (loss(hidden) - turned) / scale(0, x[0])
+    np.testing.assert_allclose(estimate.layers[0].b, wanted, rtol=2e-3, atol=1e-6)
+    turned = [loss(hidden, np.where(np.arange(3) == c, -r_out, r_out)) for c in range(3)]
+    wanted = s_out / 2 * (loss(hidden) - turned) / scale(1, hidden)
+    np.testing.assert_allclose(estimate.layers[1].b, wanted, rtol=2e-3, atol=1e-6)
+
+
+def test_one_pass_is_enough_and_has_no_control_variate():
+    with_it, without = (
+        estimates(Problem((3, 4, 3)), 1, replicates=1, control_variate=on) for on in (True, False)
     )
-    assert np.abs(expected).max() > 0.01
-    np.testing.assert_array_equal(found, expected)
+    assert np.array_equal(with_it, without)
+    assert np.all(with_it != 0)
+
+
+# ---------------------------------------------------------------- loss values asked for
+
+
+class Counted:
+    """A loss that counts the values it has given."""
+
+    def __init__(self, loss):
+        self.loss, self.values = loss, 0
+
+    def __call__(self, logits, y):
+        found = self.loss(logits, y)
+        self.values += found.size
+        return found
+
+
+@pytest.mark.parametrize("perturb", ["logits", "weights"])
+@pytest.mark.parametrize("activation", ["sigmoid", "threshold"])
+@pytest.mark.parametrize(("local", "others"), [(True, 6 + 3), ("output", 3), (False, 0)])
+def test_loss_values_of_a_pass(local, others, activation, perturb):
+    """One, and one for each neuron that has a local difference: of the output and last hidden."""
+    problem = Problem((3, 5, 6, 3), activation, perturb=perturb, sigma=(0.8, 0.8, 0.6))
+    loss = Counted(cross_entropy)
+    estimate_of(problem, loss=loss, replicates=7, local_differences=local)
+    assert loss.values == (1 + others) * 7 * 3
+
+
+@pytest.mark.parametrize("local", [True, "output"])
+def test_neuron_that_changes_nothing_has_no_gradient(local):
+    estimate = estimate_of(Problem((3, 4, 3)), loss=constant_loss, local_differences=local)
+    assert np.all(flat(estimate)[:-1] == 0)
+    assert estimate.risk == 1
+
+
+# ---------------------------------------------------------------- the 0-1 loss, where it can turn
+
+
+def staircase(v):
+    """0, 1 or 2."""
+    return (v > -0.5).astype(int) + (v > 0.75)
+
+
+def assert_evaluated_everywhere_gives_the_same(network, **settings):
+    """Bit for bit, partial(zero_one) being a loss unknown to glr; returns the estimate."""
+    rng = np.random.default_rng(1)
+    x = rng.random((60, network.sizes[0]), dtype=np.float32)
+    y = rng.integers(0, network.sizes[-1], 60)
+    common = {"activation": network.activation, "replicates": 4}
+    found, wanted = (
+        gradient(
+            network.layers, x, y, loss=loss, rng=np.random.default_rng(2), **common, **settings
+        )
+        for loss in (zero_one, partial(zero_one))
+    )
+    np.testing.assert_array_equal(flat(found), flat(wanted))
+    np.testing.assert_array_equal(found.inputs, wanted.inputs)
+    return found
+
+
+@pytest.mark.parametrize("spread", [0.1, 1, 30, 1000])
+@pytest.mark.parametrize("sizes", [(4, 6, 3), (3, 1, 2), (5, 4, 7, 5), (4, 3)])
+@pytest.mark.parametrize("perturb", ["logits", "weights"])
+def test_zero_one_differences_are_those_evaluated_everywhere(sizes, spread, perturb):
+    """The spread is the weights'; the noise grows with it, so that differences are not all zero."""
+    for activation in (sigmoid, tanh, threshold, staircase):
+        network = new_network(list(sizes), activation, np.random.default_rng(0), scale=spread)
+        settings = {"sigma": 0.3 * max(1, spread), "perturb": perturb}
+        for local in (True, "output"):
+            found = assert_evaluated_everywhere_gives_the_same(
+                network, local_differences=local, **settings
+            )
+            assert np.any(found.layers[-1].b != 0)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("class_", [0, 2])
+def test_logits_that_are_no_number_are_evaluated(value, class_):
+    """A bit of one hidden neuron makes a logit infinite, or an infinity no number."""
+    network = new_network([4, 3, 3], threshold, np.random.default_rng(0))
+    network.layers[1].W[1, class_] = value
+    for biases in (0, 50):  # hidden bits of either kind, or all of them 1
+        network.layers[0].b[:] = biases
+        network.layers[0].b[0] = 0
+        found = assert_evaluated_everywhere_gives_the_same(network)
+        assert np.isnan(value) or np.any(found.layers[1].b != 0)
+
+
+@pytest.mark.parametrize("activation", [sigmoid, threshold])
+def test_zero_one_loss_is_evaluated_where_a_neuron_can_turn_it(activation, monkeypatch):
+    """Of leads that are large against the weights: in a tenth of the passes, or fewer."""
+    loss = Counted(zero_one)
+    monkeypatch.setattr(estimator, "zero_one", loss)
+    network = new_network([4, 20, 5], activation, np.random.default_rng(0))
+    network.layers[1].b[:] = np.arange(5)
+    x, y = np.random.default_rng(1).random((200, 4), dtype=np.float32), np.arange(200) % 5
+    settings = {"activation": activation, "loss": loss, "sigma": 0.3}
+    gradient(network.layers, x, y, **settings, rng=np.random.default_rng(2))
+    passes = 2 * len(y)
+    assert passes < loss.values < passes + 0.1 * passes * (20 + 5)

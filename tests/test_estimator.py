@@ -13,123 +13,92 @@ percent of the gradient's norm in every layer, so that a wrong estimator does fa
 
 import numpy as np
 import pytest
-from exact_means import exact_mean, pathwise_mean
-from glr.passes import Batch
+from exact_means import exact_inputs, exact_mean, pathwise_inputs, pathwise_mean, slopes
 from problems import (
-    DISTRIBUTION,
     FAMILY_WISE_ERROR,
     FISHER_INFORMATION,
+    LAWS,
     N_SAMPLES,
     PACKAGE_LAWS,
-    PUBLISHED,
-    REDUCED,
+    Mean,
     Problem,
     assert_equal_means,
     assert_lower_variance,
     assert_powerful,
     constant_loss,
+    estimate_of,
     estimates,
-    glr_of,
+    exactly,
+    flat,
     mean_of,
-    own_objectives_mean,
     parameter_slices,
     parameters_of,
     relative_difference,
     samples_of,
-    streams_of,
 )
 from scipy import stats
 
-from glr import estimator
-from glr.estimator import glr_gradient
 from glr.network import layer_views
+from glr.noise import NoiseLaw
 
-# ---------------------------------------------------------------- unbiasedness
+PUBLISHED = {"replicates": 2, "control_variate": False, "local_differences": False}
+FORWARD = {"replicates": 3, "local_differences": False}  # (1) with (2)
+LOCAL = {"replicates": 2, "local_differences": True}
+DEEP = Problem((3, 3, 3, 2), sigma=(0.8, 0.8, 0.6))
+DEEP_BITS = DEEP._replace(activation="threshold")
 
-
-def standardised_risk(problem, parameters):
-    """Mean over samples of −arcsin √q − log(√q + √(1 − q)), each right with chance q.
-
-    Of one layer and two classes with Gaussian noise, q = Φ((v_label − v_other)/(σ√2)).
-    """
-    x, y = samples_of(problem)
-    ((W, b),) = layer_views(parameters, list(problem.sizes))
-    v = W.T @ x.astype(np.float64) + b[:, None]
-    own, other = v[y, np.arange(N_SAMPLES)], v[1 - y, np.arange(N_SAMPLES)]
-    q = stats.norm.cdf((own - other) / (problem.sigma[0] * np.sqrt(2)))
-    return np.mean(-np.arcsin(np.sqrt(q)) - np.log(np.sqrt(q) + np.sqrt(1 - q)))
+each_place = pytest.mark.parametrize("perturb", ["logits", "weights"])
+each_law = pytest.mark.parametrize("law", PACKAGE_LAWS)
 
 
-def test_standardised_loss_of_many_passes_has_the_gradient_of_its_own_risk():
-    """Of 1,000 passes q is known to a few percent: 2 % is for that; chance has a tenth of it."""
-    problem = Problem((3, 2), loss="zero_one", law="gaussian", sigma=(0.8,))
-    glr = glr_of(problem, replicates=1000, standardised_loss=True)
-    mean = mean_of(estimates(problem, glr, copies=20))
-    start = parameters_of(problem).astype(np.float64)
-    steps = 1e-5 * np.eye(len(start))
-    exact = np.array(
-        [
-            standardised_risk(problem, start + step) - standardised_risk(problem, start - step)
-            for step in steps
-        ]
-    ) / (2e-5)
-    assert_powerful(mean, problem.sizes, largest=0.002)
-    assert relative_difference(mean.value, np.append(exact, 0)) < 0.02
+def plain_score(law):
+    """The law without cdf and pdf: threshold neurons have the score of their noise, not (3)."""
+    return {"noise": NoiseLaw(law, LAWS[law].draw)}
 
 
-@pytest.mark.parametrize("settings", [PUBLISHED, REDUCED], ids=["published", "reduced"])
-@pytest.mark.parametrize("perturb", ["logits", "weights"])
-@pytest.mark.parametrize("law", PACKAGE_LAWS)
+def assert_gradient(problem, reference, **settings):
+    mean = mean_of(estimates(problem, **settings))
+    assert_powerful(mean, problem.sizes)
+    assert_powerful(reference(problem), problem.sizes)
+    assert_equal_means(mean, reference(problem))
+
+
+# ---------------------------------------------------------------- (1), (2), (3): every layer
+
+
+@pytest.mark.parametrize("settings", [PUBLISHED, FORWARD], ids=["published", "control variate"])
+@each_place
+@each_law
 def test_sigmoid_network_has_the_pathwise_gradient(law, perturb, settings):
-    problem = Problem((3, 4, 3), law=law, perturb=perturb)
-    mean = mean_of(estimates(problem, glr_of(problem, **settings)))
-    assert_powerful(mean, problem.sizes)
-    assert_powerful(pathwise_mean(problem), problem.sizes)
-    assert_equal_means(mean, pathwise_mean(problem))
+    assert_gradient(Problem((3, 4, 3), law=law, perturb=perturb), pathwise_mean, **settings)
 
 
-def test_step_in_halves_has_the_pathwise_gradient(monkeypatch):
-    monkeypatch.setattr(estimator, "HALVED_COST", 0)
-    problem = Problem((3, 4, 3))
-    mean = mean_of(estimates(problem, glr_of(problem, **REDUCED)))
-    assert_powerful(mean, problem.sizes)
-    assert_equal_means(mean, pathwise_mean(problem))
-
-
-@pytest.mark.parametrize("perturb", ["logits", "weights"])
-@pytest.mark.parametrize("law", PACKAGE_LAWS)
+@each_place
+@each_law
 def test_two_hidden_layers_have_the_pathwise_gradient(law, perturb):
-    problem = Problem((3, 3, 3, 2), law=law, perturb=perturb, sigma=(0.8, 0.8, 0.6))
-    mean = mean_of(estimates(problem, glr_of(problem, **REDUCED)))
-    assert_powerful(mean, problem.sizes)
-    assert_powerful(pathwise_mean(problem), problem.sizes)
-    assert_equal_means(mean, pathwise_mean(problem))
+    assert_gradient(DEEP._replace(law=law, perturb=perturb), pathwise_mean, **FORWARD)
 
 
-@pytest.mark.parametrize("conditional", [False, True], ids=["plain", "conditional"])
-@pytest.mark.parametrize("perturb", ["logits", "weights"])
-@pytest.mark.parametrize("law", PACKAGE_LAWS)
-def test_threshold_network_has_the_enumerated_gradient(law, perturb, conditional):
+@pytest.mark.parametrize("loss", ["cross_entropy", "zero_one"])
+@each_place
+@each_law
+def test_threshold_network_has_the_enumerated_gradient(law, perturb, loss):
+    problem = Problem((3, 4, 3), "threshold", loss, law, perturb)
+    assert_gradient(problem, exact_mean, **FORWARD)
+
+
+@each_place
+@each_law
+def test_threshold_network_with_the_plain_score_has_the_enumerated_gradient(law, perturb):
     problem = Problem((3, 4, 3), "threshold", law=law, perturb=perturb)
-    glr = glr_of(problem, conditional_score=conditional, **REDUCED)
-    mean = mean_of(estimates(problem, glr))
-    assert_powerful(mean, problem.sizes)
-    assert_equal_means(mean, exact_mean(problem))
+    assert_gradient(problem, exact_mean, **FORWARD, **plain_score(law))
 
 
-@pytest.mark.parametrize("perturb", ["logits", "weights"])
-@pytest.mark.parametrize("law", PACKAGE_LAWS)
-@pytest.mark.parametrize(
-    ("activation", "sizes"),
-    [("sigmoid", (3, 2, 3)), ("threshold", (3, 4, 3))],
-    ids=["sigmoid", "threshold"],
-)
-def test_zero_one_loss_has_the_integrated_gradient(activation, sizes, law, perturb):
-    problem = Problem(sizes, activation, "zero_one", law, perturb)
-    glr = glr_of(problem, conditional_score=activation == "threshold", **REDUCED)
-    mean = mean_of(estimates(problem, glr))
-    assert_powerful(mean, problem.sizes)
-    assert_equal_means(mean, exact_mean(problem))
+@each_place
+@each_law
+def test_zero_one_loss_has_the_integrated_gradient(law, perturb):
+    problem = Problem((3, 2, 3), loss="zero_one", law=law, perturb=perturb)
+    assert_gradient(problem, exact_mean, calls=200, **FORWARD)
 
 
 GENERAL_PROBLEMS = {  # what no script uses, each with the computation that can check it
@@ -139,10 +108,8 @@ GENERAL_PROBLEMS = {  # what no script uses, each with the computation that can 
         Problem((3, 3, 3, 3, 2), "tanh", sigma=(0.8, 0.8, 0.8, 0.6)),
         pathwise_mean,
     ),
-    "two threshold layers": (
-        Problem((3, 3, 3, 2), "threshold", "zero_one", sigma=(0.8, 0.8, 0.6)),
-        exact_mean,
-    ),
+    "two threshold layers": (DEEP_BITS._replace(loss="zero_one"), exact_mean),
+    "two threshold layers, weights": (DEEP_BITS._replace(perturb="weights"), exact_mean),
     "relu": (Problem((3, 4, 3), "relu"), pathwise_mean),
     "own activation": (Problem((3, 4, 3), "staircase", "zero_one"), exact_mean),
     "own loss": (Problem((3, 4, 3), "threshold", "top2_error"), exact_mean),
@@ -153,138 +120,184 @@ GENERAL_PROBLEMS = {  # what no script uses, each with the computation that can 
 
 @pytest.mark.parametrize("name", GENERAL_PROBLEMS)
 def test_any_network_loss_and_law_has_its_gradient(name):
-    problem, reference = GENERAL_PROBLEMS[name]
-    mean = mean_of(estimates(problem, glr_of(problem, **REDUCED)))
-    assert_powerful(mean, problem.sizes)
-    assert_equal_means(mean, reference(problem))
+    assert_gradient(*GENERAL_PROBLEMS[name], **FORWARD)
 
 
-LOCAL = {"local_differences": True}
-ONE_PASS = LOCAL | {"replicates": 1, "output_draws": 1, "control_variate": False}
-REDRAWN = LOCAL | {"redraws": 2}  # of three neurons: one, and two
-CONDITIONAL = LOCAL | {"conditional_score": True}
-LOCAL_PROBLEMS = {
-    "one pass": (Problem((3, 4, 3)), ONE_PASS, pathwise_mean),
-    "zero-one": (Problem((3, 2, 3), loss="zero_one"), LOCAL, exact_mean),
-    "two hidden layers": (
-        Problem((3, 3, 3, 2), sigma=(0.8, 0.8, 0.6)),
-        LOCAL,
-        pathwise_mean,
+def squared_error(logits, y):
+    """Of real-valued targets y (B, n_out)."""
+    return np.square(logits - y.T).sum(axis=-2)
+
+
+def hamming(logits, y):
+    """The share of wrong answers to n_out questions for each sample: y is bools (B, n_out)."""
+    return ((logits > 0) != y.T).mean(axis=-2)
+
+
+OWN_TARGETS = {  # loss, targets, their expected loss of logits with Gaussian noise of deviation σ
+    "real": (
+        squared_error,
+        np.array([[0.3, -1, 2.5], [0, 0.7, -0.2], [1.5, -2, 0.1]]),
+        lambda z, sigma, y: (np.square(z - y) + sigma**2).sum(axis=-1),
     ),
-    "two threshold layers": (
-        Problem((3, 3, 3, 2), "threshold", "zero_one", sigma=(0.8, 0.8, 0.6)),
-        CONDITIONAL,
-        exact_mean,
+    "several labels": (
+        hamming,
+        np.array([[True, False, False], [False, False, False], [True, True, False]]),
+        lambda z, sigma, y: stats.norm.cdf(np.where(y, -z, z) / sigma).mean(axis=-1),
     ),
-    "redraws": (Problem((3, 3, 3, 2), sigma=(0.8, 0.8, 0.6)), REDRAWN, pathwise_mean),
-    "redraws, one pass": (
-        Problem((3, 3, 3, 2), sigma=(0.8, 0.8, 0.6)),
-        ONE_PASS | REDRAWN,
-        pathwise_mean,
-    ),
-    "redraws, weights": (
-        Problem((3, 3, 3, 2), law="gaussian", perturb="weights", sigma=(0.8, 0.8, 0.6)),
-        REDRAWN,
-        pathwise_mean,
-    ),
-    "redraws of three layers": (
-        Problem((3, 3, 3, 3, 2), "tanh", sigma=(0.8, 0.8, 0.8, 0.6)),
-        REDRAWN,
-        pathwise_mean,
-    ),
-    "redraws, threshold": (
-        Problem((3, 3, 3, 2), "threshold", "zero_one", sigma=(0.8, 0.8, 0.6)),
-        CONDITIONAL | REDRAWN,
-        exact_mean,
-    ),
-    "redraws, threshold and weights": (
-        Problem((3, 3, 3, 2), "threshold", perturb="weights", sigma=(0.8, 0.8, 0.6)),
-        CONDITIONAL | REDRAWN,
-        exact_mean,
-    ),
-    "redraws, threshold with its plain score": (
-        Problem((3, 3, 3, 2), "threshold", sigma=(0.8, 0.8, 0.6)),
-        REDRAWN,
-        exact_mean,
-    ),
-    "no hidden layer": (Problem((3, 3), sigma=(0.6,)), LOCAL, exact_mean),
-    "own activation": (Problem((3, 4, 3), "staircase", "zero_one"), LOCAL, exact_mean),
-    "own loss": (Problem((3, 4, 3), "threshold", "top2_error"), CONDITIONAL, exact_mean),
-    "own law": (Problem((3, 4, 3), law="secant"), LOCAL, pathwise_mean),
-    "own law, threshold": (Problem((3, 4, 3), "threshold", law="secant"), LOCAL, exact_mean),
 }
 
 
-def assert_gradient(problem, settings, reference):
-    mean = mean_of(estimates(problem, glr_of(problem, **(REDUCED | settings))))
-    assert_powerful(mean, problem.sizes)
-    assert_equal_means(mean, reference(problem))
+@pytest.mark.parametrize("settings", [FORWARD, LOCAL, LOCAL | {"local_differences": "output"}])
+@pytest.mark.parametrize("name", OWN_TARGETS)
+def test_own_loss_with_targets_of_any_shape_has_its_gradient(name, settings):
+    """Of one layer, so that every choice of local_differences is exact."""
+    loss, targets, expected = OWN_TARGETS[name]
+    problem = Problem((3, 3), law="gaussian", sigma=(0.6,))
+    x, rng = samples_of(problem)[0], np.random.default_rng(1)
+    batch = np.tile(x, (1000, 1)), np.tile(targets, (1000, 1))
+    draws = [flat(estimate_of(problem, *batch, loss=loss, rng=rng, **settings)) for _ in range(100)]
+
+    def risk(parameters):
+        ((W, b),) = layer_views(parameters, list(problem.sizes))
+        return expected(x.astype(np.float64) @ W + b, problem.sigma[0], targets).mean()
+
+    start = parameters_of(problem).astype(np.float64)
+    assert_powerful(mean_of(np.array(draws)), problem.sizes)
+    assert_equal_means(
+        mean_of(np.array(draws)), exactly(np.append(slopes(risk, start), risk(start)))
+    )
+
+
+def standardised_risk(parameters, problem):
+    """Mean over samples of −arcsin √q − log(√q + √(1 − q)), each right with chance q (7).
+
+    Of one layer and two classes with Gaussian noise, q = Φ((v_label − v_other)/(σ√2)).
+    """
+    x, y = samples_of(problem)
+    ((W, b),) = layer_views(parameters, list(problem.sizes))
+    v, each = x.astype(np.float64) @ W + b, np.arange(N_SAMPLES)
+    q = stats.norm.cdf((v[each, y] - v[each, 1 - y]) / (problem.sigma[0] * np.sqrt(2)))
+    return np.mean(-np.arcsin(np.sqrt(q)) - np.log(np.sqrt(q) + np.sqrt(1 - q)))
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_standardised_loss_of_many_passes_has_the_gradient_of_its_own_risk(local):
+    """Of 1,000 passes q is known to a few percent: 2 % is for that; chance has a tenth of it."""
+    problem = Problem((3, 2), loss="zero_one", law="gaussian", sigma=(0.8,))
+    settings = {"replicates": 1000, "standardised_loss": True, "local_differences": local}
+    mean = mean_of(estimates(problem, copies=20, **settings))
+    start = parameters_of(problem).astype(np.float64)
+    exact = slopes(lambda parameters: standardised_risk(parameters, problem), start, 1e-5)
+    assert_powerful(mean, problem.sizes, largest=0.002)
+    assert relative_difference(mean.value, np.append(exact, 0)) < 0.02
+
+
+# ---------------------------------------------------------------- (4), (5): the last two layers
+
+
+@each_place
+@each_law
+def test_local_differences_have_the_gradient_for_every_law(law, perturb):
+    problem = Problem((3, 4, 3), law=law, perturb=perturb)
+    assert_gradient(problem, pathwise_mean, **LOCAL)
+    problem = problem._replace(activation="threshold")
+    assert_gradient(problem, exact_mean, **LOCAL, **plain_score(law))
+    assert_gradient(problem, exact_mean, **LOCAL)
+    assert_gradient(problem._replace(loss="zero_one"), exact_mean, **LOCAL)
+
+
+LOCAL_PROBLEMS = {
+    "one pass": (Problem((3, 4, 3)), pathwise_mean, {"replicates": 1}),
+    "zero-one": (Problem((3, 2, 3), loss="zero_one"), exact_mean, {}),
+    "no hidden layer": (Problem((3, 3), sigma=(0.6,)), exact_mean, {}),
+    "no hidden layer, output": (
+        Problem((3, 3), loss="zero_one", sigma=(0.6,)),
+        exact_mean,
+        {"local_differences": "output"},
+    ),
+    "relu": (Problem((3, 4, 3), "relu"), pathwise_mean, {}),
+    "own activation": (Problem((3, 4, 3), "staircase", "zero_one"), exact_mean, {}),
+    "own loss": (Problem((3, 4, 3), "threshold", "top2_error"), exact_mean, {}),
+    "own law": (Problem((3, 4, 3), law="secant"), pathwise_mean, {}),
+    "own law, threshold": (Problem((3, 4, 3), "threshold", law="secant"), exact_mean, {}),
+}
 
 
 @pytest.mark.parametrize("name", LOCAL_PROBLEMS)
 def test_local_differences_have_the_gradient(name):
-    assert_gradient(*LOCAL_PROBLEMS[name])
+    problem, reference, settings = LOCAL_PROBLEMS[name]
+    assert_gradient(problem, reference, **(LOCAL | settings))
 
 
-@pytest.mark.parametrize("perturb", ["logits", "weights"])
-@pytest.mark.parametrize("law", PACKAGE_LAWS)
-def test_local_differences_have_the_gradient_for_every_law(law, perturb):
-    problem = Problem((3, 4, 3), law=law, perturb=perturb)
-    assert_gradient(problem, LOCAL, pathwise_mean)
-    problem = problem._replace(activation="threshold")
-    assert_gradient(problem, LOCAL, exact_mean)
-    assert_gradient(problem, CONDITIONAL, exact_mean)
-    assert_gradient(problem._replace(loss="zero_one"), CONDITIONAL, exact_mean)
+def last_layers(mean, sizes, n):
+    """The mean of the last n layers' parameters and the risk."""
+    start = parameter_slices(sizes)[f"W{len(sizes) - 1 - n}"].start
+    return Mean(*(part[start:] for part in mean))
 
 
-@pytest.mark.parametrize("perturb", ["logits", "weights"])
+@pytest.mark.parametrize(("local", "n"), [(True, 2), ("output", 1)])
+@each_place
 @pytest.mark.parametrize(
     ("problem", "reference"),
     [
-        (Problem((3, 3, 3, 2), law="gaussian", sigma=(0.8, 0.8, 0.6)), pathwise_mean),
-        (Problem((3, 4, 3), "threshold"), exact_mean),
+        (DEEP, pathwise_mean),
+        (DEEP_BITS, exact_mean),
+        (DEEP_BITS._replace(loss="zero_one"), exact_mean),
     ],
-    ids=["sigmoid", "threshold"],
+    ids=["sigmoid", "threshold", "zero-one"],
 )
-def test_layerwise_gradient_is_each_layers_own(problem, reference, perturb):
-    problem, wanted = problem._replace(perturb=perturb), lambda p: own_objectives_mean(p, reference)
-    assert_gradient(problem, {"layerwise": True}, wanted)
-    assert_gradient(problem, LOCAL | {"layerwise": True}, wanted)
-    assert_gradient(problem, REDRAWN | {"layerwise": True}, wanted)
+def test_last_layers_of_a_deep_network_have_their_gradient(problem, reference, perturb, local, n):
+    """(8) is for the layers before these alone: test_depth.py."""
+    problem = problem._replace(perturb=perturb)
+    mean = mean_of(estimates(problem, **(LOCAL | {"local_differences": local})))
+    assert_powerful(mean, problem.sizes)
+    found, wanted = (last_layers(m, problem.sizes, n) for m in (mean, reference(problem)))
+    assert_equal_means(found, wanted)
 
 
-def test_score_has_mean_zero_where_a_neuron_almost_never_fires():
-    """A probability of a few 2⁻¹⁶, rounded in the draw but not in the score, would bias it.
+# ---------------------------------------------------------------- the gradient in the inputs
 
-    With a loss of 1 and no control variate the biases' gradient is the mean score: zero.
-    """
-    calls, replicates, n = 100, 10, 5000
-    firing = (np.arange(4) + 0.7) / 2**16
-    b = DISTRIBUTION["logistic"].ppf(firing)
-    parameters = np.concatenate([np.zeros(4), b, np.zeros(10)]).astype(np.float32)
-    layers = layer_views(parameters, [1, 4, 2])
-    problem = Problem((1, 4, 2), "threshold", sigma=(1.0, 1.0))
-    glr = glr_of(
-        problem,
-        loss=constant_loss,
-        replicates=replicates,
-        control_variate=False,
-        conditional_score=True,
-    )
-    batch, streams = Batch(np.ones((1, n), np.float32), np.zeros(n, int)), streams_of(problem, 3)
-    mean = np.mean([glr_gradient(glr, layers, batch, streams).layers[0].b for _ in range(calls)], 0)
-    gap = np.pi / np.sqrt(3)  # of the logistic law's two conditional scores
-    error = gap * np.sqrt(firing / (calls * replicates * n))
-    critical = stats.norm.isf(FAMILY_WISE_ERROR / len(firing) / 2)
-    assert critical * error[0] < 0.5 * gap * 2**-16  # less than that rounding's 0.7 · gap · 2⁻¹⁶
-    assert np.all(np.abs(mean) < critical * error)
+
+def input_estimates(problem, calls=100, copies=1500, **settings):
+    """(calls × inputs): independent estimates of each sample's gradient, means over its copies."""
+    x, y = samples_of(problem)
+    x, y, rng = np.tile(x, (copies, 1)), np.tile(y, copies), np.random.default_rng(9)
+    draws = [estimate_of(problem, x, y, rng=rng, **settings).inputs for _ in range(calls)]
+    return np.reshape(draws, (calls, copies, -1)).mean(axis=1)
+
+
+INPUT_PROBLEMS = {
+    "local": (Problem((3, 4, 3)), pathwise_inputs, LOCAL),
+    "forward": (Problem((3, 4, 3)), pathwise_inputs, FORWARD),
+    "forward, deep": (DEEP, pathwise_inputs, FORWARD),
+    "threshold": (Problem((3, 4, 3), "threshold"), exact_inputs, LOCAL),
+    "threshold, forward, deep": (DEEP_BITS, exact_inputs, FORWARD),
+    "threshold, zero-one": (Problem((3, 4, 3), "threshold", "zero_one"), exact_inputs, LOCAL),
+    "no hidden layer": (Problem((3, 3), sigma=(0.6,)), exact_inputs, LOCAL),
+    "weights": (Problem((3, 4, 3), perturb="weights"), pathwise_inputs, LOCAL),
+    "weights, forward": (Problem((3, 4, 3), perturb="weights"), pathwise_inputs, FORWARD),
+    "weights, threshold": (
+        Problem((3, 4, 3), "threshold", perturb="weights"),
+        exact_inputs,
+        LOCAL,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INPUT_PROBLEMS)
+def test_gradient_in_the_inputs(name):
+    problem, reference, settings = INPUT_PROBLEMS[name]
+    found, wanted = mean_of(input_estimates(problem, **settings)), reference(problem)
+    for mean in (found, wanted):
+        assert np.linalg.norm(mean.error) < 0.06 * np.linalg.norm(mean.value)
+    assert_equal_means(found, wanted)
 
 
 # ---------------------------------------------------------------- σ and the law's score
 
 
-@pytest.mark.parametrize("perturb", ["logits", "weights"])
-@pytest.mark.parametrize("law", PACKAGE_LAWS)
+@each_place
+@each_law
 def test_each_layer_has_its_own_sigma(law, perturb):
     """A loss of 1 without control variate makes a bias's gradient a mean of R·B scores.
 
@@ -293,13 +306,13 @@ def test_each_layer_has_its_own_sigma(law, perturb):
     for the first layer, whose input is fixed.
     """
     problem = Problem((3, 4, 4, 3), law=law, perturb=perturb, sigma=(0.5, 2.0, 1.25))
-    glr = glr_of(problem, loss=constant_loss, replicates=40, control_variate=False)
-    draws = estimates(problem, glr, calls=1500, copies=1)
+    settings = PUBLISHED | {"loss": constant_loss, "replicates": 40}
+    draws = estimates(problem, calls=1500, copies=1, **settings)
     n_known = 1 if perturb == "weights" else len(problem.sigma)
     for t in range(n_known):
         precision = problem.sigma[t] ** -2.0
         if perturb == "weights":
-            precision *= np.mean(1 / (1 + np.square(samples_of(problem)[0]).sum(axis=0)))
+            precision *= np.mean(1 / (1 + np.square(samples_of(problem)[0]).sum(axis=1)))
         variance = FISHER_INFORMATION[law] * precision / (40 * N_SAMPLES)
         biases = draws[:, parameter_slices(problem.sizes)[f"b{t}"]]
         tail = FAMILY_WISE_ERROR / n_known / 2
@@ -311,55 +324,49 @@ def test_each_layer_has_its_own_sigma(law, perturb):
 # ---------------------------------------------------------------- variance reductions
 
 
-HIDDEN, OUTPUT = ["W0", "b0"], ["W1", "b1"]
-REDUCTIONS = {  # network, settings before, settings added, largest ratio of the variances
-    "control variate": ("sigmoid", {"control_variate": False}, {"control_variate": True}, 0.7),
-    "conditional score": ("threshold", {}, {"conditional_score": True}, 0.7),
-    "4 output draws": ("sigmoid", {}, {"output_draws": 4}, 1.0),
-    "4 output draws, threshold": (
+HIDDEN = ["W0", "b0"]
+REDUCTIONS = {  # network, settings before, settings added, largest ratio of the variances, of what
+    "control variate": ("sigmoid", PUBLISHED, {"control_variate": True}, 0.7, None),
+    "conditional score": (
         "threshold",
-        {"conditional_score": True},
-        {"output_draws": 4},
-        1.0,
+        FORWARD | plain_score("logistic"),
+        {"noise": LAWS["logistic"]},
+        0.7,
+        HIDDEN,
     ),
-    "local differences": ("sigmoid", {}, {"local_differences": True}, 0.4),
-    "local differences, threshold": (
-        "threshold",
-        {"conditional_score": True},
-        {"local_differences": True},
-        0.4,
-    ),
+    "local differences": ("sigmoid", FORWARD, LOCAL | {"replicates": 3}, 0.4, None),
+    "local differences, threshold": ("threshold", FORWARD, LOCAL | {"replicates": 3}, 0.4, None),
 }
 
 
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_variance_reduction_keeps_the_mean(name):
-    activation, before, added, largest = REDUCTIONS[name]
+    activation, before, added, largest, parts = REDUCTIONS[name]
     problem = Problem((3, 4, 3), activation)
-    plain = estimates(problem, glr_of(problem, **before), 400, 250, seed=4)
-    reduced = estimates(problem, glr_of(problem, **(before | added)), 400, 250, seed=5)
+    plain = estimates(problem, 400, 250, seed=4, **before)
+    reduced = estimates(problem, 400, 250, seed=5, **(before | added))
     assert_powerful(mean_of(plain), problem.sizes)
     assert_equal_means(mean_of(plain), mean_of(reduced))
-    gaining = HIDDEN if "conditional_score" in added else HIDDEN + OUTPUT
-    assert_lower_variance(plain, reduced, problem.sizes, gaining, largest, name)
+    assert_lower_variance(plain, reduced, problem.sizes, largest, name, parts)
 
 
-def test_redraws_have_less_variance_than_as_many_passes():
-    """A pass and four redraws, or five passes: as many losses, the first layer's gradient."""
-    problem = Problem((3, 8, 6, 3), sigma=(0.8, 0.8, 0.6))
-    passes = glr_of(problem, replicates=5, **LOCAL)
-    redraws = glr_of(problem, replicates=1, redraws=4, **LOCAL)
-    a, b = (estimates(problem, glr, 400, 50, seed) for glr, seed in ((passes, 4), (redraws, 5)))
-    assert_lower_variance(a, b, problem.sizes, HIDDEN, 0.2, "redraws")
+@pytest.mark.parametrize("activation", ["sigmoid", "threshold"])
+def test_differences_carried_back_have_a_tenth_of_the_variance(activation):
+    """(8) against (1) with (2), as many passes, in both layers before the last hidden one."""
+    problem = Problem((3, 8, 8, 6, 3), activation, sigma=(0.8, 0.8, 0.8, 0.6))
+    forward = estimates(problem, 400, 50, seed=4, **FORWARD)
+    carried = estimates(problem, 400, 50, seed=5, **(LOCAL | {"replicates": 3}))
+    parts = ["W0", "b0", "W1", "b1"]
+    assert_lower_variance(forward, carried, problem.sizes, 0.1, "carried back", parts)
 
 
 @pytest.mark.parametrize("law", ["gaussian", "logistic"])
 def test_law_with_less_fisher_information_has_less_variance(law):
     """Without control variate the variance is mostly E[L²]·E[s²]: 1, 1.10, Laplace's 2."""
-    published = {"replicates": 10, "control_variate": False}
-    draws = {
-        name: estimates(problem, glr_of(problem, **published), 400, 50, seed=6)
+    settings = PUBLISHED | {"replicates": 10}
+    problem = Problem((3, 4, 3))
+    draws, wide = (
+        estimates(problem._replace(law=name), 400, 50, seed=6, **settings)
         for name in (law, "laplace")
-        for problem in [Problem((3, 4, 3), law=name)]
-    }
-    assert_lower_variance(draws["laplace"], draws[law], (3, 4, 3), HIDDEN + OUTPUT, 0.8, law)
+    )
+    assert_lower_variance(wide, draws, problem.sizes, 0.8, law)

@@ -14,14 +14,15 @@ import pytest
 from datafiles import CUT, EDITS, FUZZ, bounded, mutated
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import ROOT
-from runs import ORIGIN, PLAN, run_with_checkpoint, small_run
+from runs import ORIGIN, small_state, state_with_checkpoint
 
 from glr.data.idx import IDX_BYTES, idx_array, idx_bytes
 from glr.errors import GLRError
+from glr.optimizers import adam
 from glr.storage.checkpoint import restore_checkpoint
 from glr.storage.models import load_model
 
+ROOT = Path(__file__).resolve().parent.parent
 MODEL = (ROOT / "models" / "pretrained" / "LRT_digits_seed0.npz").read_bytes()
 LABELS = "t10k-labels-idx1-ubyte"
 MNIST = Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist" / f"{LABELS}.gz"
@@ -30,7 +31,7 @@ MNIST = Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist" / f"{LABEL
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """The bytes of a checkpoint."""
-    _, path = run_with_checkpoint(tmp_path_factory.mktemp("run"))
+    _, path = state_with_checkpoint(tmp_path_factory.mktemp("run"))
     return path.read_bytes()
 
 
@@ -50,29 +51,37 @@ def with_entry_mutated(archive, entry, edits, cut):
 def assert_model_or_refused(path):
     """What load_model gives is a network that predicts; what it raises is one line."""
     try:
-        network, metadata = bounded(load_model, path)
+        model = bounded(load_model, path)
     except GLRError as error:
         assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
     else:
-        assert network.parameters.dtype == np.float32 and np.isfinite(network.parameters).all()
-        sample = np.zeros((1, network.sizes[0]), np.float32)
-        assert network.logits_of_rows(sample).shape == (network.sizes[-1], 1)
-        assert isinstance(metadata, dict)
+        assert model.network.parameters.dtype == np.float32
+        assert np.isfinite(model.network.parameters).all()
+        sizes = model.network.sizes
+        assert model.logits(np.zeros((1, sizes[0]))).shape == (1, sizes[-1])
+        assert isinstance(model.metadata, dict)
+
+
+def kept_by_adam():
+    """The names of the arrays that Adam keeps."""
+    kept, zeros = {}, np.zeros(1, np.float32)
+    adam(zeros, zeros, 0.0, kept)
+    return kept.keys()
 
 
 def assert_restored_or_refused(path):
-    """A checkpoint is taken over whole, or the run stays at its beginning."""
-    run = small_run()
-    before = run.network.parameters.copy()
+    """A checkpoint is taken over whole, or the state stays that of the beginning."""
+    state = small_state()
+    before = state.parameters.copy()
     try:
-        bounded(restore_checkpoint, path, run, ORIGIN, PLAN)
+        bounded(restore_checkpoint, path, state, ORIGIN, adam)
     except GLRError as error:
         assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-        np.testing.assert_array_equal(run.network.parameters, before)
-        assert (run.step, run.optimizer_state) == (0, {})
+        np.testing.assert_array_equal(state.parameters, before)
+        assert (state.step, state.optimizer) == (0, {})
     else:
-        assert run.step >= 1 and np.isfinite(run.network.parameters).all()
-        assert run.optimizer_state.keys() == {"mean", "square", "step"}
+        assert state.step >= 1 and np.isfinite(state.parameters).all()
+        assert state.optimizer.keys() == kept_by_adam()
 
 
 # Edits near both ends, where a zip file keeps its headers and its directory.

@@ -106,13 +106,38 @@ def test_a_closed_stream_is_no_reason_to_stop(stream, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_script_that_lacks_a_constant_says_which(tmp_path):
+def test_a_reader_that_goes_away_stops_a_run_which_keeps_its_state(tmp_path):
+    """As `| head -1` does."""
+    words = command("LRS.py", "--checkpoint-every", 100, "--models-dir", tmp_path)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        complaint = process.stderr.read().decode()
+    state = f"an earlier state is in {tmp_path / 'LRS_digits_seed0.checkpoint'}"
+    assert process.returncode == 2
+    assert complaint == (
+        f"{state}; --resume continues it\nLRS.py: its output was closed; stopped\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["BATCH_SIZE", "REPLICATES"])
+def test_a_script_that_lacks_a_constant_says_which(name, tmp_path):
+    """One that the run looks up, and one that main() does."""
     home = copy_of_the_scripts(tmp_path / "home")
     script = home / "Train&Test" / "LRS.py"
-    script.write_text(script.read_text().replace("\nCOMPILED = False", "\n"))
+    script.write_text(script.read_text().replace(f"\n{name} = ", "\n_ = "))
     ran = run("LRS.py", "--models-dir", tmp_path, home=home)
     assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)
-    assert "has no constant COMPILED" in ran.stderr
+    assert f"has no constant {name}" in ran.stderr
+
+
+def test_another_name_that_is_not_there_is_a_bug_with_its_traceback(tmp_path):
+    home = copy_of_the_scripts(tmp_path / "home")
+    script = home / "Train&Test" / "LRS.py"
+    script.write_text(script.read_text().replace("rng=run.rng", "rng=run.generator"))
+    ran = run("LRS.py", "--models-dir", tmp_path, home=home)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1].startswith("AttributeError: 'Run' object has no attribute")
 
 
 @pytest.mark.parametrize(

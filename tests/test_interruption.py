@@ -10,14 +10,22 @@ import time
 
 import numpy as np
 import pytest
-from glr.scripts.training import take_step
-from processes import ROOT, assert_same_run, assert_whole, command, run, saved, started
-from runs import ORIGIN, PLAN, run_with_checkpoint, small_run
+from processes import (
+    assert_same_run,
+    assert_whole,
+    command,
+    copy_of_the_scripts,
+    run,
+    saved,
+    started,
+)
+from runs import ORIGIN, small_state, state_with_checkpoint
 
 from glr.data.datasets import Dataset, fingerprint
-from glr.errors import DivergenceError, GLRError
-from glr.estimator import Estimator, Gradient, generator_words, set_generator_words
-from glr.storage.checkpoint import restore_checkpoint
+from glr.errors import GLRError
+from glr.optimizers import adam
+from glr.scripts.console import one_line_errors, stop_signals
+from glr.storage.checkpoint import generator_words, restore_checkpoint, set_generator_words
 
 KILLS = 50
 NAME = "LRS_digits_seed0"
@@ -113,6 +121,70 @@ def begun(on_hangup, words):
     return process
 
 
+STUCK = """
+import time
+from pathlib import Path
+
+
+def stuck(v):
+    folder = Path(__file__).parent
+    if (folder / "stop").exists():
+        (folder / "here").touch()
+        time.sleep(60)
+    return v
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_wait_for_the_step(number, tmp_path):
+    """The first waits for a step that takes a minute; a second Ctrl-C says where the state is."""
+    home, models = copy_of_the_scripts(tmp_path / "home"), tmp_path / "models"
+    folder, checkpoint = home / "Train&Test", models / f"{NAME}.checkpoint"
+    source = (folder / "LRS.py").read_text()
+    (folder / "LRS.py").write_text(source.replace("\n# -----", f"{STUCK}\n# -----", 1))
+    words = ("--activation", "stuck", "--checkpoint-every", 1, "--models-dir", models)
+    words = command("LRS.py", *words, home=home)
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_for(checkpoint, process)
+        (folder / "stop").touch()
+        wait_for(folder / "here", process)
+        process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.3)
+        process.send_signal(number)
+        complaint = process.stderr.read().decode()
+    if number == signal.SIGTERM:
+        assert (process.returncode, complaint) == (-number, "")
+    else:
+        where = f"an earlier state is in {checkpoint}; --resume continues it"
+        assert (process.returncode, complaint) == (130, f"LRS.py: interrupted; {where}\n")
+    assert_whole(models)
+
+
+def wait_for(path, process):
+    """Wait until the running process has made a file."""
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def test_ctrl_c_outside_of_the_loop_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.endswith(": interrupted; start it again\n")
+
+
+def test_the_first_signal_is_gathered_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_signals(lambda: "the note") as received:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert received == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt, match="the note"):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_run_under_nohup_outlives_its_terminal(tmp_path):
     words = command("LRS.py", "--steps", 100_000, "--models-dir", tmp_path)
     process = begun(signal.SIG_IGN, words)
@@ -182,21 +254,6 @@ def test_a_seed_gives_the_same_weights_with_any_number_of_threads(tmp_path):
     assert_same_run(tmp_path / "1", tmp_path / "2", "LRS_large_seed0")
 
 
-def test_a_seed_gives_the_same_weights_with_blocks_of_any_size(tmp_path):
-    """The script itself, its blocks of replicates as small and as large as can be."""
-    for block_floats in (1, 2**30):
-        script, *flags = command("LRS.py", "--replicates", 60, "--steps", 40)[1:]
-        code = (
-            "import runpy, sys; from glr import estimator; "
-            f"estimator.BLOCK_FLOATS = {block_floats}; sys.argv = sys.argv[1:]; "
-            "runpy.run_path(sys.argv[0], run_name='__main__')"
-        )
-        words = [sys.executable, "-c", code, script, *flags, "--models-dir"]
-        words.append(tmp_path / str(block_floats))
-        subprocess.run(words, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    assert_same_run(tmp_path / "1", tmp_path / str(2**30), NAME)
-
-
 def test_a_model_s_metadata_train_it_again(tmp_path):
     words = "--steps 120 --sigma 0.7 --hidden 20 12 --noise laplace --no-control-variate --seed 5"
     first = run("LRTZ.py", *words.split(), "--eval-every", 50, "--models-dir", tmp_path / "one")
@@ -247,38 +304,25 @@ def test_divergence_keeps_the_last_good_state_which_another_step_size_continues(
     assert "changed half-way" in again.stderr
 
 
-def test_infinite_weights_stop_a_run_whose_loss_cannot_show_them():
-    """The 0-1 loss of NaN logits is 0, as finite as it is wrong."""
-    run = small_run()
-
-    def infinite(layers, batch):
-        return Gradient([layer._replace(W=layer.W + np.inf) for layer in layers], 0.0)
-
-    run.estimator = Estimator(infinite)
-    with pytest.raises(DivergenceError, match="step 1: the weights overflow"):
-        take_step(run, None, PLAN)
-
-
 @pytest.fixture
 def checkpoint(tmp_path):
-    """The path of a checkpoint, its run, and its arrays."""
-    run, path = run_with_checkpoint(tmp_path)
+    """The path of a checkpoint, its state, and its arrays."""
+    state, path = state_with_checkpoint(tmp_path)
     with np.load(path, allow_pickle=False) as arrays:
-        return path, run, {name: arrays[name] for name in arrays.files}
+        return path, state, {name: arrays[name] for name in arrays.files}
 
 
 def test_a_checkpoint_holds_all_that_training_changes(checkpoint):
     path, old, _ = checkpoint
-    new = small_run()
-    restore_checkpoint(path, new, ORIGIN, PLAN)
-    np.testing.assert_array_equal(new.network.parameters, old.network.parameters)
-    assert new.optimizer_state.keys() == old.optimizer_state.keys() == {"mean", "square", "step"}
-    for name, array in old.optimizer_state.items():
-        np.testing.assert_array_equal(new.optimizer_state[name], array)
-    for name, words in old.estimator.state().items():
-        np.testing.assert_array_equal(new.estimator.state()[name], words)
+    new = small_state(1)
+    restore_checkpoint(path, new, ORIGIN, adam)
+    np.testing.assert_array_equal(new.parameters, old.parameters)
+    assert new.optimizer.keys() == old.optimizer.keys() == {"sum", "squares", "weights"}
+    for name, array in old.optimizer.items():
+        np.testing.assert_array_equal(new.optimizer[name], array)
+    np.testing.assert_array_equal(new.rng.random(5), old.rng.random(5))
     assert len(old.history) == len(old.risks) == 1
-    for name in ("step", "seconds", "risks", "history"):
+    for name in ("step", "seconds", "risks", "history", "retuned"):
         assert getattr(new, name) == getattr(old, name)
 
 
@@ -319,11 +363,11 @@ def with_step(step):
         {"parameters": np.ones(25, np.float32)},
         {"parameters": np.full(26, np.nan, np.float32)},
         {"parameters": np.ones(26)},
-        {"optimizer_mean": None},
-        {"optimizer_squares": np.ones(26, np.float32)},
-        {"optimizer_step": np.ones(3, np.int64)},
-        {"noise_stream1": np.ones(5, np.uint64)},
-        {"noise_stream0": np.ones(6, np.int64)},
+        {"optimizer_sum": None},
+        {"optimizer_velocity": np.ones(26, np.float32)},
+        {"optimizer_weights": np.ones(3)},
+        {"rng": np.ones(5, np.uint64)},
+        {"rng": np.ones(6, np.int64)},
         {"history": np.ones((2, 3))},
         {"history": np.full((1, 6), np.nan)},
         {"history": np.ones((1, 6))},
@@ -343,12 +387,12 @@ def with_step(step):
 def test_a_damaged_checkpoint_is_refused_by_name_and_changes_nothing(other, checkpoint):
     path, _, arrays = checkpoint
     rewritten(path, arrays, **other)
-    new = small_run(1)
-    before = new.network.parameters.copy()
+    new = small_state(1)
+    before = new.parameters.copy()
     with pytest.raises(GLRError, match=f"^{re.escape(str(path))}: .*; delete it and start anew$"):
-        restore_checkpoint(path, new, ORIGIN, PLAN)
-    np.testing.assert_array_equal(new.network.parameters, before)
-    assert new.step == 0
+        restore_checkpoint(path, new, ORIGIN, adam)
+    np.testing.assert_array_equal(new.parameters, before)
+    assert (new.step, new.optimizer, new.history) == (0, {}, [])
 
 
 def test_what_a_checkpoint_says_of_its_run_stays_one_short_line(checkpoint):
@@ -356,7 +400,7 @@ def test_what_a_checkpoint_says_of_its_run_stays_one_short_line(checkpoint):
     place = {"step": 5, "seconds": 1.0, "retuned": [], "origin": {"SEED": "\n" + "very long " * 99}}
     rewritten(path, arrays, metadata=np.array(json.dumps(place)))
     with pytest.raises(GLRError) as caught:
-        restore_checkpoint(path, small_run(), ORIGIN, PLAN)
+        restore_checkpoint(path, small_state(), ORIGIN, adam)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
 
@@ -365,4 +409,4 @@ def test_what_a_checkpoint_says_of_its_run_stays_one_short_line(checkpoint):
 def test_a_checkpoint_of_another_run_is_refused(name, value, checkpoint):
     path, *_ = checkpoint
     with pytest.raises(GLRError, match=rf"belongs to a run of {name} = \d, not {value}; "):
-        restore_checkpoint(path, small_run(), {**ORIGIN, name: value}, PLAN)
+        restore_checkpoint(path, small_state(), {**ORIGIN, name: value}, adam)

@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from glr import estimator
+from glr.checks import check_law
 from glr.errors import GLRError
-from glr.noise import NoiseLaw, check_law, gaussian, laplace, logistic, random_words, uniform
+from glr.estimator import gradient
+from glr.network import Layer, threshold
+from glr.noise import NoiseLaw, gaussian, laplace, logistic, random_words
 
 ERROR = 1e-4  # the chance that one statistical test rejects a right law
-SHAPE = (1001, 3, 333)  # a million draws, an odd number in every replicate
+SHAPE = (1001, 3, 333)  # a million draws, an odd number of them
 
 LAWS = {
     "gaussian": (gaussian, stats.norm()),
@@ -18,7 +22,6 @@ LAWS = {
 FISHER_INFORMATION = {"gaussian": 1, "laplace": 2, "logistic": np.pi**2 / 9}
 
 each_law = pytest.mark.parametrize("name", LAWS)
-each_word = pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
 
 
 def generator(seed=1):
@@ -53,7 +56,7 @@ def test_noise_has_mean_zero_and_unit_variance(name):
 
 @each_law
 def test_noise_has_its_distribution(name):
-    """Kolmogorov-Smirnov, of each half of the draws apart too: the first index is a replicate."""
+    """Kolmogorov-Smirnov, of each half of the draws apart too: of the first, of every second."""
     r, _ = noise_and_score(name)
     for part in (r, r[: len(r) // 2], r[1::2]):
         assert stats.kstest(part, LAWS[name][1].cdf).pvalue > ERROR / 3
@@ -61,7 +64,7 @@ def test_noise_has_its_distribution(name):
 
 @each_law
 def test_draws_are_independent(name):
-    """Neither neighbouring draws nor neighbouring replicates correlate, in value or in size."""
+    """Neither neighbours nor draws a row apart correlate, in value or in size."""
     r, _ = noise_and_score(name)
     for lag in (1, 2, 3, 4, 999, 1000):
         for a in (r, np.abs(r) - np.abs(r).mean()):
@@ -101,43 +104,106 @@ def test_score_integrates_by_parts(name):
     assert_mean(score**2, FISHER_INFORMATION[name])
 
 
+# ---------------------------------------------------------------- threshold neurons
+
+
+SATURATED = np.array([-30, -10, -9, -6, -1, 0, 1, 6, 9, 10, 30], np.float32)
+TINY = np.finfo(np.float32).tiny  # what is smaller has fewer digits, or none
+
+
 @each_law
-def test_cdf_is_scipys(name):
-    v = np.linspace(-9, 9, 10_001, dtype=np.float32)
+@pytest.mark.parametrize("function", ["cdf", "pdf"])
+def test_cdf_and_pdf_are_scipys_in_the_tails_too(name, function):
+    """To 10⁻⁵ of the value: float32's exponentials of arguments up to 60 have such an error."""
     law, distribution = LAWS[name]
-    np.testing.assert_allclose(law.cdf(v), distribution.cdf(v), rtol=0, atol=1.2e-6)
+    v = np.concatenate([np.linspace(-9, 9, 10_001, dtype=np.float32), SATURATED])
+    found, wanted = getattr(law, function)(v), getattr(distribution, function)(v.astype(float))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=TINY)
+
+
+def scores_of_words(law, v, words):
+    """What threshold neurons of logits v have for a score, each from a random word of 32 bits.
+
+    With a loss of 1 and one pass of one sample, a bias's gradient is its neuron's score.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimator, "random_words", lambda rng, shape: words.reshape(shape))
+        estimate = gradient(
+            [Layer(np.zeros((1, v.size)), v), Layer(np.zeros((v.size, 2)), np.zeros(2))],
+            np.zeros((1, 1)),
+            np.zeros(1),
+            activation=threshold,
+            loss=lambda logits, y: np.ones(logits.shape[:-2] + logits.shape[-1:]),
+            noise=law,
+            replicates=1,
+            local_differences=False,
+            control_variate=False,
+            rng=generator(),
+        )
+    return estimate.layers[0].b.astype(float)
+
+
+LOWEST, HIGHEST = np.uint32(0), np.uint32(2**32 - 1)
+
+
+def scores_of_both_bits(law):
+    """At each saturated logit: from the word that gives 1 if any does, and from the one for 0."""
+    return (scores_of_words(law, SATURATED, np.full(SATURATED.size, w)) for w in (LOWEST, HIGHEST))
 
 
 @each_law
-def test_score_gap_is_the_density_over_both_probabilities(name):
-    """f/(F(1 − F)), the difference of the score's two conditional means."""
-    v = np.linspace(-3, 3, 10_001, dtype=np.float32)
+def test_conditional_score_of_saturated_neurons_is_scipys(name):
+    """f/p of a bit 1 and −f/(1 − p) of 0, to 10⁻⁵: 1 − p by subtraction would have lost it all.
+
+    Where float32 has the density, and the rarer bit is drawn at all: p is a multiple of 2⁻³².
+    """
     law, distribution = LAWS[name]
-    F = distribution.cdf(v)
-    found = np.broadcast_to(law.score_gap(v), v.shape)
-    np.testing.assert_allclose(found, distribution.pdf(v) / (F * (1 - F)), rtol=1e-3)
+    v = SATURATED.astype(float)
+    up, down = scores_of_both_bits(law)
+    has_density = distribution.pdf(v) > TINY
+    wanted_up, wanted_down = np.exp(
+        distribution.logpdf(v) - [distribution.logcdf(v), distribution.logsf(v)]
+    )
+    drawn = has_density & (distribution.cdf(v) > 2.0**-32)
+    np.testing.assert_allclose(up[drawn], wanted_up[drawn], rtol=1e-5)
+    np.testing.assert_allclose(down[has_density], -wanted_down[has_density], rtol=1e-5)
+    assert np.all(np.abs(up) <= np.maximum(wanted_up, wanted_down) * (1 + 1e-5))
+    assert np.all(np.abs(down) <= wanted_down * (1 + 1e-5))
+    assert has_density.sum() >= SATURATED.size - 2
+    assert {9, 10} <= set(v[has_density])
+
+
+def share_of_words(law):
+    """The actual probability of a bit 1, by bisection over the words, at each saturated logit."""
+    of_lowest, _ = scores_of_both_bits(law)
+    least, most = np.zeros(SATURATED.size, np.int64), np.full(SATURATED.size, 2**32)
+    for _ in range(32):
+        middle = (least + most) // 2
+        same = scores_of_words(law, SATURATED, middle.astype(np.uint32)) == of_lowest
+        least, most = np.where(same, middle, least), np.where(same, most, middle)
+    return most / 2**32
 
 
 @each_law
-def test_score_gap_is_the_difference_of_the_scores_two_conditional_means(name):
-    """E[s | r > −v] − E[s | r < −v] over draws."""
-    r, score = noise_and_score(name)
-    for v in (-1.0, 0.25, 1.5):
-        above, below = score[r > -v], score[r < -v]
-        error = np.hypot(above.std() / np.sqrt(len(above)), below.std() / np.sqrt(len(below)))
-        gap = float(LAWS[name][0].score_gap(np.float32(v)))
-        assert error < 0.005 * gap
-        assert abs(above.mean() - below.mean() - gap) < stats.norm.isf(ERROR / 6) * error
+def test_conditional_score_has_mean_zero_under_the_bits_that_are_drawn(name):
+    """To the rounding of p: to 2⁻²³, float32's near 1 and the highest word's, of a score."""
+    law = LAWS[name][0]
+    up, down = scores_of_both_bits(law)
+    p = share_of_words(law)
+    assert np.all(np.abs(p * up + (1 - p) * down) < 2.0**-23 * np.maximum(1, np.abs(down)))
+    ordinary = np.abs(SATURATED) <= 1
+    np.testing.assert_allclose(p[ordinary], LAWS[name][1].cdf(SATURATED[ordinary]), rtol=1e-6)
 
 
 @each_law
 @pytest.mark.parametrize("v", [-50, 50, -1e4, 1e4])
 def test_far_logits_have_finite_probabilities_and_scores(name, v):
-    law = LAWS[name][0]
-    v = np.full((2, 3), v, np.float32)
-    assert np.all((law.cdf(v) >= 0) & (law.cdf(v) <= 1))
-    np.testing.assert_allclose(law.cdf(v), v > 0, atol=1.2e-6)
-    assert np.all(np.isfinite(law.score_gap(v)))
+    law, v = LAWS[name][0], np.full(6, v, np.float32)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(law.cdf(v), v > 0, atol=1e-7)
+        np.testing.assert_allclose(law.pdf(v), 0, atol=1e-15)
+    scores = scores_of_words(law, v, generator().integers(0, 2**32, 6, np.uint32))
+    assert np.all(np.abs(scores) < 1e-5)
 
 
 @each_law
@@ -145,16 +211,11 @@ def test_everything_is_float32(name):
     law, v = LAWS[name][0], np.linspace(-3, 3, 6, dtype=np.float32).reshape(2, 3)
     r, score = law.draw(generator(), (4, 3, 5))
     assert r.shape == score.shape == (4, 3, 5)
-    assert {a.dtype for a in (r, score, law.cdf(v), v * law.score_gap(v))} == {r.dtype}
-    assert r.dtype == np.float32
+    assert law.cdf(v).shape == law.pdf(v).shape == v.shape
+    assert {a.dtype for a in (r, score, law.cdf(v), law.pdf(v))} == {np.dtype(np.float32)}
 
 
-def test_uniform_is_uniform_and_symmetric():
-    c = uniform(generator(), SHAPE)
-    assert c.dtype == np.float32
-    assert c.shape == SHAPE
-    assert stats.kstest(c.ravel(), stats.uniform(-1, 2).cdf).pvalue > ERROR
-    assert_mean(c.ravel().astype(np.float64), 0)
+# ---------------------------------------------------------------- random bits
 
 
 def generator_starting_with(word):
@@ -176,46 +237,26 @@ EXTREME_WORDS = {
 def test_extreme_bits_give_finite_noise(word):
     """Uniforms stay strictly inside (−1, 1), where no law's inverse is infinite."""
     assert generator_starting_with(word).bit_generator.random_raw() == word
-    assert np.all(np.abs(uniform(generator_starting_with(word), (1, 2))) < 1)
     for law, _ in LAWS.values():
         r, score = law.draw(generator_starting_with(word), (1, 2))
         assert np.all(np.isfinite(r))
         assert np.all(np.isfinite(score))
 
 
-@each_word
-def test_words_are_uniform(dtype):
-    """χ² of the high byte and of the low byte, at every place in a 64-bit word."""
-    bits = 8 * np.dtype(dtype).itemsize
-    words = random_words(generator(), (64, 4096), dtype)
-    assert words.dtype == dtype
-    places = 64 // bits
-    for place in range(places):
-        part = words[:, place::places].ravel()
-        for byte in (part >> (bits - 8), part & 255):
-            p = stats.chisquare(np.bincount(byte, minlength=256)).pvalue
-            assert p > ERROR / (2 * places)
+def test_words_are_uniform():
+    """χ² of the high byte and of the low byte, in either half of a 64-bit word."""
+    words = random_words(generator(), (64, 4096))
+    assert words.dtype == np.uint32
+    for half in (words[:, ::2].ravel(), words[:, 1::2].ravel()):
+        for byte in (half >> 24, half & 255):
+            assert stats.chisquare(np.bincount(byte, minlength=256)).pvalue > ERROR / 4
 
 
-@each_word
-@pytest.mark.parametrize("shape", [(11, 7), (11, 3, 5), (11, 2, 3, 3), (11, 1), (11, 8)])
-def test_words_are_the_same_in_blocks_of_replicates(dtype, shape):
-    at_once = random_words(generator(), shape, dtype)
-    assert at_once.shape == shape
-    rng = generator()
-    blocks = [random_words(rng, (size, *shape[1:]), dtype) for size in (1, 4, 6)]
-    assert np.array_equal(np.concatenate(blocks), at_once)
-    assert len(np.unique(at_once[:, 0])) > 1
-
-
-@each_law
-@pytest.mark.parametrize("shape", [(11, 7), (11, 3, 5), (11, 2, 3, 3), (11, 1)])
-def test_noise_is_the_same_in_blocks_of_replicates(name, shape):
-    draw = LAWS[name][0].draw
-    at_once, rng = draw(generator(), shape), generator()
-    blocks = [draw(rng, (size, *shape[1:])) for size in (1, 4, 6)]
-    for whole, parts in zip(at_once, zip(*blocks, strict=True), strict=True):
-        assert np.array_equal(np.concatenate(parts), whole)
+@pytest.mark.parametrize("shape", [(11, 7), (11, 3, 5), (11, 2, 3, 3), (11, 1), (1,), (0, 3)])
+def test_words_have_any_shape_and_are_all_different(shape):
+    words = random_words(generator(), shape)
+    assert words.shape == shape
+    assert len(np.unique(words)) == words.size
 
 
 @each_law
@@ -248,11 +289,11 @@ def times(r_factor, s_factor):
 
 @each_law
 def test_glr_s_laws_pass_the_check_of_your_own(name):
-    check_law(LAWS[name][0], generator(), needs_cdf=True)
+    check_law(LAWS[name][0], generator())
 
 
 def test_a_law_of_heavy_tails_passes_the_check():
-    check_law(NoiseLaw("t5", student_t), generator(), needs_cdf=False)
+    check_law(NoiseLaw("t5", student_t), generator())
 
 
 @pytest.mark.parametrize(
@@ -268,19 +309,19 @@ def test_a_law_of_heavy_tails_passes_the_check():
 )
 def test_a_law_whose_noise_and_score_do_not_fit_is_refused(draw, complaint):
     with pytest.raises(GLRError, match=complaint):
-        check_law(NoiseLaw("own", draw), generator(), needs_cdf=False)
+        check_law(NoiseLaw("own", draw), generator())
 
 
 @pytest.mark.parametrize(
-    ("cdf", "score_gap", "complaint"),
+    ("cdf", "pdf", "complaint"),
     [
-        (lambda v: logistic.cdf(-v), gaussian.score_gap, r"at v = -30 cdf is 1.00"),
-        (gaussian.cdf, lambda v: 2 * gaussian.score_gap(v), r"at v = -1 .* by its draws 0.16 and"),
-        (gaussian.cdf, lambda v: gaussian.score_gap(v) / (abs(v) < 9), "at v = -30 .* (nan|inf)"),
+        (lambda v: logistic.cdf(-v), gaussian.pdf, r"at v = -30 cdf is 1.00"),
+        (gaussian.cdf, lambda v: 2 * gaussian.pdf(v), r"at v = -1 .* by its draws 0.16 and 0.24"),
+        (gaussian.cdf, lambda v: gaussian.pdf(v) / (abs(v) < 9), "at v = -30 .* nan"),
     ],
 )
-def test_a_law_whose_conditional_scores_do_not_fit_its_draws_is_refused(cdf, score_gap, complaint):
-    law = NoiseLaw("own", gaussian.draw, cdf, score_gap)
-    check_law(law, generator(), needs_cdf=False)
+def test_a_law_whose_cdf_and_pdf_do_not_fit_its_draws_is_refused(cdf, pdf, complaint):
+    check_law(NoiseLaw("own", gaussian.draw), generator())
+    law = NoiseLaw("own", gaussian.draw, cdf, pdf)
     with np.errstate(all="ignore"), pytest.raises(GLRError, match=complaint):
-        check_law(law, generator(), needs_cdf=True)
+        check_law(law, generator())

@@ -4,19 +4,20 @@ import runpy
 
 import numpy as np
 import pytest
-from glr.scripts.experiment import run_generator
+from processes import run
 
 from glr.data.datasets import Dataset, has_square_images, hold_out, load_dataset
 from glr.errors import GLRError
 from glr.network import new_network, relu, sigmoid
 from glr.robustness import perturbation
 from glr.robustness.evaluation import PRETRAINED
-from glr.robustness.perturbation import attack_labels, perturbed
+from glr.robustness.perturbation import attack_labels, perturbed, surrogate_constants
 from glr.robustness.samples import ATTACKS
-from glr.scripts.constants import ROOT, comments, script_constants
+from glr.scripts.constants import ROOT, SCRIPTS, comments, script_constants
 from glr.scripts.records import recorded_constants
+from glr.scripts.run import run_generator
 from glr.storage.models import load_model, save_model
-from glr.study.runs import SCRIPTS, is_finished, surrogate_constants, tasks
+from glr.study.runs import is_finished, tasks
 
 DATASETS = ("digits", "mnist", "fashion_mnist")
 RNG = np.random.default_rng(0)
@@ -34,8 +35,7 @@ def constants_of_attack(*words):
 @pytest.fixture
 def asked(monkeypatch):
     """What the attacks are asked for, in the place of what they find."""
-    monkeypatch.setattr(perturbation, "keras_network", lambda network: network)
-    for name in ("keras_input_gradient", "keras_loss_and_gradient"):
+    for name in ("input_gradient", "loss_and_gradient"):
         monkeypatch.setattr(perturbation, name, lambda network: network)
     for name in ("fgsm", "pgd", "lbfgs", "square_attack"):
 
@@ -45,7 +45,9 @@ def asked(monkeypatch):
         monkeypatch.setattr(perturbation, name, attack)
 
     def ask(*words):
-        return perturbed(constants_of_attack(*words), NETWORK, (X, Y), 0.25)
+        constants = constants_of_attack(*words)
+        labels = attack_labels(constants, NETWORK, Y)
+        return perturbed(constants, NETWORK, (X, labels), 0.25)
 
     return ask
 
@@ -107,16 +109,29 @@ def test_pretrained_networks_have_the_constants_of_today_s_study():
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_pretrained_surrogates_have_the_constants_of_today_s_attack(dataset, monkeypatch):
-    monkeypatch.setattr(perturbation, "train_by_backpropagation", lambda settings: settings)
-    monkeypatch.setattr(perturbation, "save_run", lambda run, settings: trained.append(settings))
-    monkeypatch.setattr(perturbation, "load_model_for", lambda path, data: path)
     trained = []
+    monkeypatch.setattr(perturbation, "train_by_backpropagation", trained.append)
+    monkeypatch.setattr(perturbation, "load_model_for", lambda path, data: path)
     words = ("--dataset", dataset, "--models-dir", "nowhere", "--data-dir", "nowhere")
     path = perturbation.surrogate(constants_of_attack(*words), None)
     (settings,) = trained
     found = load_model(PRETRAINED / path.name).metadata["constants"]
     assert found == recorded_constants(settings)
     assert settings.SEED == 1000  # of no network's initial weights
+
+
+def test_the_surrogate_is_what_bp_trains_from_its_constants(tmp_path):
+    """So BP.py's own loop, and the one here, give the same weights."""
+    places = ("--data-dir", str(tmp_path), "--models-dir", str(tmp_path))
+    settings = surrogate_constants(constants_of_attack(*places))
+    settings.STEPS = settings.EVAL_EVERY = 20
+    perturbation.train_by_backpropagation(settings)
+    words = f"{perturbation.SURROGATE} --steps 20 --eval-every 20 --seed 1000".split()
+    assert run("BP.py", *words, *places).returncode == 0
+    ours, theirs = (
+        load_model(tmp_path / f"{name}_digits_seed1000.npz") for name in ("surrogate", "BP")
+    )
+    np.testing.assert_array_equal(ours.network.parameters, theirs.network.parameters)
 
 
 def test_a_surrogate_of_other_data_is_refused_with_what_to_do(tmp_path):
@@ -136,10 +151,9 @@ def test_a_surrogate_of_other_constants_is_put_aside_and_trained_anew(tmp_path, 
     model = load_model(PRETRAINED / path.name)
     model.metadata["constants"]["STEPS"] = 9
     save_model(path, *model)
-    monkeypatch.setattr(perturbation, "train_by_backpropagation", lambda settings: settings)
-    monkeypatch.setattr(perturbation, "save_run", lambda run, settings: trained.append(settings))
-    monkeypatch.setattr(perturbation, "load_model_for", lambda path, data: path)
     trained = []
+    monkeypatch.setattr(perturbation, "train_by_backpropagation", trained.append)
+    monkeypatch.setattr(perturbation, "load_model_for", lambda path, data: path)
     perturbation.surrogate(constants_of_attack("--models-dir", str(tmp_path)), None)
     assert [settings.STEPS for settings in trained] == [5000]
     assert [file.name for file in tmp_path.iterdir()] == [f"{path.name}.old"]

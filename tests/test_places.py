@@ -8,9 +8,49 @@ from pathlib import Path
 import pytest
 from processes import assert_same_run, assert_whole, command, run
 
+from glr.errors import GLRError
+from glr.storage.files import check_writable, write_whole
+
 WORDS = ("--steps", 150, "--eval-every", 50)
 NAME = "LRS_digits_seed0"
 ENDINGS = ("npz", "csv", "png", "checkpoint")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "file"
+    write_whole(path, lambda file: file.write(b"old"))
+
+    def fails(file):
+        file.write(b"new, and half of it")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(GLRError, match="No space left"):
+        write_whole(path, fails)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+    with pytest.raises(GLRError, match="cannot be written"):
+        write_whole(path.parent, lambda file: file.write(b"a folder is in the way"))
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_file_has_the_permissions_that_the_user_gives(tmp_path):
+    path = tmp_path / "file"
+    before = os.umask(0o027)
+    try:
+        write_whole(path, lambda file: file.write(b"x"))
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_place_is_tried_without_a_trace(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"mine")
+    check_writable(path)
+    assert path.read_bytes() == b"mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(GLRError, match="a folder is in its place"):
+        check_writable(tmp_path)
 
 
 def assert_refused(ran, path):

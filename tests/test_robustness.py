@@ -3,17 +3,19 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 
 import numpy as np
 import pytest
-from processes import ROOT, attack, command, run, saved
+from processes import ROOT, attack, command, copy_of_the_scripts, run, saved
 
 from glr.data.datasets import load_dataset
+from glr.errors import GLRError
 from glr.network import new_network, sigmoid, threshold
-from glr.robustness.rows import blind_spot, models_found
-from glr.robustness.samples import ATTACKS
+from glr.robustness.evaluation import blind_spot, models_found
+from glr.robustness.samples import ATTACKS, has_epsilon
 from glr.storage.models import load_model, save_model
 
 DIGITS = load_dataset("digits", ROOT / "data")
@@ -104,7 +106,7 @@ def test_results_are_the_models_own_accuracies(chain):
             (row,) = [
                 r for r in mine if r["condition"] == condition and float(r["severity"]) == severity
             ]
-            predicted = network.logits_of_rows(x).argmax(axis=0)
+            predicted = network.logits(x).argmax(axis=1)
             assert float(row["accuracy"]) == pytest.approx(np.mean(predicted == DIGITS.y_test))
             assert int(row["n"]) == 360
 
@@ -152,7 +154,7 @@ def test_other_attacks_write_samples_in_range(name, chain):
     home, *_ = chain
     model = home / "models" / "LRS_digits_seed0.npz"
     attack("--attack", name, "--target", model, "--images", 12, "--queries", 20)
-    suffix = "_eps0.1" if ATTACKS[name].has_epsilon else ""
+    suffix = "_eps0.1" if has_epsilon(name) else ""
     path = home / f"data/digits/adversarial/{name}_LRS-seed0{suffix}.npz"
     with np.load(path, allow_pickle=False) as arrays:
         x, x_adv = arrays["x"], arrays["x_adv"]
@@ -241,6 +243,8 @@ def test_missing_samples_and_models_are_named_with_what_to_run(chain, tmp_path):
     assert_refused(ran, "CORRUPTIONS = fog: give gaussian_noise", tmp_path)
     ran = run("generate_adv.py", "--target", "none.npz", env=empty)
     assert_refused(ran, "none.npz", tmp_path)
+    ran = run("generate_adv.py", "--attack", "deepfool", env=empty)
+    assert_refused(ran, "ATTACK = deepfool: give one of fgsm, pgd, lbfgs, square", tmp_path)
 
 
 def test_without_samples_the_clean_accuracies_are_shown_and_what_makes_others(chain, tmp_path):
@@ -329,7 +333,7 @@ def test_models_of_one_name_that_differ_in_more_than_their_seeds_are_not_average
     shutil.copytree(home / "models", models)
     other = models / "LRS_digits_seed1.npz"
     arrays, metadata = saved(other)
-    for constants, status in (({"COMPILED": True, "EVAL_EVERY": 7}, 0), ({"SIGMA": [0.05]}, 2)):
+    for constants, status in (({"EVAL_EVERY": 7}, 0), ({"SIGMA": [0.05]}, 2)):
         metadata["constants"] |= constants
         np.savez(other, metadata=np.array(json.dumps(metadata)), **arrays)
         places = {"GLR_MODELS_DIR": str(models), "GLR_RESULTS_DIR": str(tmp_path / "results")}
@@ -341,23 +345,123 @@ def test_models_of_one_name_that_differ_in_more_than_their_seeds_are_not_average
     )
 
 
-def test_a_model_of_an_activation_of_its_own_is_left_out_unless_it_is_named(chain, tmp_path):
+STAIRCASE = """import numpy as np
+
+
+def staircase(v):
+    return np.round(4 / (1 + np.exp(-v))) / 4
+"""
+
+
+@pytest.fixture
+def own(chain, tmp_path):
+    """A model of an activation that glr has not, the file that defines it, and their places."""
     home, env, *_ = chain
     models = tmp_path / "models"
     shutil.copytree(home / "models", models)
-    own = models / "OWN_digits_seed0.npz"
     arrays, metadata = saved(models / "LRS_digits_seed0.npz")
-    metadata["activation"] = "staircase"
-    np.savez(own, metadata=np.array(json.dumps(metadata)), **arrays)
-    env = {**env, "GLR_MODELS_DIR": str(models), "GLR_RESULTS_DIR": str(tmp_path / "results")}
-    ran = run("testAdv.py", "--models", own, env=env)
-    assert_refused(ran, "its activation 'staircase' is not in glr.network.ACTIVATIONS", tmp_path)
+    metadata["activation"], metadata["constants"]["NAME"] = "staircase", "OWN"
+    model, functions = models / "OWN_digits_seed0.npz", tmp_path / "mine.py"
+    np.savez(model, metadata=np.array(json.dumps(metadata)), **arrays)
+    functions.write_text(STAIRCASE)
+    places = {"GLR_MODELS_DIR": str(models), "GLR_RESULTS_DIR": str(tmp_path / "results")}
+    return model, functions, env | places
+
+
+def test_a_model_of_an_activation_of_its_own_is_left_out_unless_it_is_named(own, tmp_path):
+    model, _, env = own
+    ran = run("testAdv.py", "--models", model, env=env)
+    assert_refused(ran, f"{model}: its activation 'staircase'", tmp_path)
+    assert "--functions" in ran.stderr
     ran = run("testAdv.py", env=env)
     assert ran.returncode == 0, ran.stderr
-    assert f"Left out: {own}: its activation 'staircase'" in ran.stderr
+    assert f"Left out: {model}: its activation 'staircase'" in ran.stderr
     assert "LRS" in ran.stdout
-    for path in set(models.iterdir()) - {own}:
+    for path in set(model.parent.iterdir()) - {model}:
         path.unlink()
     ran = run("testAdv.py", env=env)
     assert ran.returncode == 2
-    assert ran.stderr.endswith(f"testAdv.py: {models}: no other model of digits; train one first\n")
+    complaint = f"testAdv.py: {model.parent}: no other model of digits; train one first\n"
+    assert ran.stderr.endswith(complaint)
+
+
+def test_a_model_of_an_activation_of_its_own_is_evaluated_with_the_file_that_has_it(own, tmp_path):
+    model, functions, env = own
+    ran = run("testAdv.py", "--functions", functions, "--samples", "fgsm_eps0.1", env=env)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    with (tmp_path / "results" / "digits.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == "OWN"]
+    (W0, b0), (W1, b1) = load_model(model, lambda v: np.round(4 / (1 + np.exp(-v))) / 4)[0].layers
+    x, y = DIGITS.x_test, DIGITS.y_test
+    hidden = np.round(4 / (1 + np.exp(-(x @ W0 + b0)))) / 4
+    right = np.argmax(hidden @ W1 + b1, axis=1) == y
+    assert {row["condition"] for row in rows} == {"clean", "fgsm"}
+    assert float(rows[0]["accuracy"]) == pytest.approx(right.mean())
+
+
+def test_only_the_square_attack_is_for_an_activation_of_its_own(own, tmp_path):
+    model, functions, env = own
+    words = ("--target", model, "--functions", functions, "--images", 10, "--queries", 5)
+    env |= {"GLR_DATA_DIR": str(tmp_path / "data")}
+    for name in ("fgsm", "pgd", "lbfgs"):
+        with pytest.raises(GLRError, match="no gradient of its activation staircase is known"):
+            attack("--attack", name, *words)
+    ran = run("generate_adv.py", *words, env=env)
+    assert_refused(ran, "use --attack square, or the surrogate", tmp_path)
+    ran = run("generate_adv.py", "--attack", "square", *words, env=env)
+    assert ran.returncode == 0, ran.stderr
+    assert "OWN-seed0's accuracy" in ran.stdout
+    ran = run("generate_adv.py", "--attack", "square", *words[:2], env=env)
+    assert_refused(ran, "its activation 'staircase'", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [(None, "FUNCTIONS = "), ("x = 1", "its activation 'staircase'")],
+)
+def test_a_file_without_the_activation_is_refused(code, complaint, own, tmp_path):
+    model, _, env = own
+    functions = tmp_path / "other.py"
+    if code is not None:
+        functions.write_text(code)
+    ran = run("testAdv.py", "--models", model, "--functions", functions, env=env)
+    assert_refused(ran, complaint, tmp_path)
+
+
+def test_functions_of_a_file_do_not_replace_glr_s(own, tmp_path):
+    """A file that defines a sigmoid of its own for other purposes: LRS's stays glr's."""
+    model, functions, env = own
+    functions.write_text(STAIRCASE + "\n\ndef sigmoid(v):\n    return 0 * v\n")
+    paths = (model, model.parent / "LRS_digits_seed0.npz")
+    ran = run("testAdv.py", "--models", *paths, "--functions", functions, env=env)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_the_readme_s_staircase_is_trained_evaluated_and_attacked(tmp_path):
+    """The function stands in a copy of LRS.py, which --functions reads as well."""
+    home = copy_of_the_scripts(tmp_path / "home")
+    script = home / "Train&Test" / "LRS.py"
+    head, rest = script.read_text().split("\n# -----", 1)
+    script.write_text(f"{head}\n{STAIRCASE}\n# -----{rest}")
+    env = {**os.environ, "GLR_MODELS_DIR": str(tmp_path), "GLR_RESULTS_DIR": str(tmp_path / "r")}
+    env["GLR_DATA_DIR"] = str(tmp_path / "data")
+    words = ("--activation", "staircase", "--name", "OWN", "--steps", 300, "--eval-every", 300)
+    ran = run("LRS.py", *words, home=home, env=env)
+    assert ran.returncode == 0, ran.stderr
+    model = tmp_path / "OWN_digits_seed0.npz"
+    words = ("--attack", "square", "--target", model, "--functions", script, "--queries", 30)
+    ran = run("generate_adv.py", *words, "--epsilon", 0.3, env=env)
+    assert ran.returncode == 0, ran.stderr
+    before, after = map(float, re.search(r"accuracy (\S+) → (\S+) % of 360;", ran.stdout).groups())
+    trained = 100 * saved(model)[1]["metrics"]["test_accuracy"]
+    assert before == pytest.approx(trained, abs=0.01)
+    assert before > 80
+    assert after < before - 10
+    ran = run("testAdv.py", "--functions", script, env=env)
+    assert ran.returncode == 0, ran.stderr
+    assert f"{before:.2f}" in ran.stdout
+    assert f"{after:.2f}" in ran.stdout
+    script.write_text(script.read_text().replace("np.round(4 /", "np.round(2 *"))
+    ran = run("testAdv.py", "--functions", script, env=env | {"GLR_RESULTS_DIR": str(tmp_path)})
+    assert ran.returncode == 2
+    assert f"{model}: trained with another staircase; give --functions the file" in ran.stderr

@@ -1,16 +1,11 @@
 """Files of samples against what their metadata say, and what makes them."""
 
-import shutil
-
 import numpy as np
 import pytest
-from processes import ROOT, attack, run
+from processes import ROOT
 
 from glr.data.datasets import load_dataset
-from glr.network import accuracy
-from glr.robustness.evaluation import PRETRAINED
-from glr.robustness.samples import ATTACKS, Samples, fault, how_to_make, load_samples, sample_name
-from glr.storage.models import load_model
+from glr.robustness.samples import ATTACKS, Samples, fault, has_epsilon, how_to_make, sample_name
 
 DIGITS = load_dataset("digits", ROOT / "data")
 
@@ -60,31 +55,7 @@ def test_how_to_make_a_file_of_samples(name, command):
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_every_attack_s_file_is_known_by_its_name(attack):
-    epsilon = 0.05 if ATTACKS[attack].has_epsilon else None
+    epsilon = 0.05 if has_epsilon(attack) else None
     words = f" --attack {attack} --target models/LRT_mnist_seed2.npz"
     command = how_to_make(sample_name(attack, "LRT-seed2", epsilon), "mnist")
     assert command.endswith(words + (" --epsilon 0.05" if epsilon else ""))
-
-
-def test_calibration_shows_what_each_network_keeps_of_the_attack_s_own_samples(
-    tmp_path, monkeypatch
-):
-    """At a penalty where some images reach their targets, and not all."""
-    monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path))
-    shutil.copytree(PRETRAINED, tmp_path / "models")
-    places = ("--dataset", "digits", "--models-dir", tmp_path / "models", "--data-dir", tmp_path)
-    words = ("--names", "LRT", "BP", "--seeds", 1, "--penalties", 8)
-    assert run("calibrate.py", *places, *words).returncode == 0
-    attack(*places, "--attack", "lbfgs", "--penalty", 8)
-    header, _, line, published = (tmp_path / "penalties.md").read_text().splitlines()
-    samples = load_samples(tmp_path / "digits" / "adversarial" / "lbfgs.npz", DIGITS)
-    kept = [
-        100 * accuracy(load_model(path).network.logits_of_rows(samples.x_adv[0]), samples.y)
-        for path in (PRETRAINED / f"{name}_digits_seed0.npz" for name in ("LRT", "BP"))
-    ]
-    assert header == "| penalty | targets reached (%) | LRT | BP |"
-    penalty, hit, *cells = (float(cell) for cell in line.strip("| ").split(" | "))
-    assert penalty == 8
-    assert 0 < hit < 100
-    assert cells == pytest.approx(kept, abs=0.01)
-    assert published == "| published | – | – | – |"

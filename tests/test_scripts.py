@@ -1,25 +1,70 @@
-"""The scripts as their users run them: as processes, from other folders, with flags."""
+"""The scripts as their users read and run them: as processes, from other folders, with flags."""
 
+import ast
 import csv
+import fcntl
 import os
 import platform
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import ROOT, assert_same_run, copy_of_the_scripts, history, run, saved
+from processes import ROOT, assert_same_run, command, copy_of_the_scripts, history, run, saved
 
 GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
+DIFFERS = {"NAME", "ACTIVATION", "LOSS", "REPLICATES", "STANDARDISED_LOSS"}  # between them
 HAS_MNIST = (Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist").is_dir()
+
+
+def source_of(script):
+    return (ROOT / "Train&Test" / f"{script}.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("script", GLR_SCRIPTS)
+def test_the_four_differ_by_name_neurons_loss_and_their_constants_alone(script):
+    """All else, comments too, is the same text: read one, and you have read all."""
+
+    def common(name):
+        docstring, rest = source_of(name).removeprefix('"""').split('"""', 1)
+        assert docstring.startswith(f"{name}: ")
+        rest = re.sub(rf"^({'|'.join(DIFFERS)}) = \S+", r"\1 =", rest, flags=re.MULTILINE)
+        return re.sub(r"^(from glr.(?:losses|network) import) .*", r"\1", rest, flags=re.MULTILINE)
+
+    assert common(script) == common("LRS")
+
+
+def call_in_the_loop(script):
+    """What is called at each minibatch, beside run.descend, in the script's main()."""
+    (main,) = (
+        node
+        for node in ast.parse(source_of(script)).body
+        if isinstance(node, ast.FunctionDef) and node.name == "main"
+    )
+    (loop,) = (node for node in main.body if isinstance(node, ast.For))
+    assert ast.unparse(loop.iter) == "run.minibatches()"
+    calls = [node for node in ast.walk(loop) if isinstance(node, ast.Call)]
+    (call,) = (node for node in calls[1:] if ast.unparse(node.func) != "run.descend")
+    return call
+
+
+@pytest.mark.parametrize("script", [*GLR_SCRIPTS, "BP"])
+def test_a_reader_finds_the_gradient_in_main(script):
+    call = call_in_the_loop(script)
+    assert ast.unparse(call.func) == "gradient"
+    constants = {word.arg: ast.unparse(word.value) for word in call.keywords if word.arg != "rng"}
+    assert constants == {name: name.upper() for name in constants}, "each is a constant of its name"
 
 
 @pytest.mark.parametrize(
     ("script", "used"),
-    [*((script, {"numpy"}) for script in GLR_SCRIPTS), ("BP", {"numpy", "tensorflow", "keras"})],
+    [*((script, {"numpy"}) for script in GLR_SCRIPTS), ("BP", {"numpy", "tensorflow"})],
 )
 def test_short_run_writes_weights_history_and_picture(script, used, tmp_path):
     words = ("--steps", 60, "--eval-every", 25, "--models-dir", tmp_path, "--seed", 3)
@@ -76,13 +121,13 @@ def test_default_constants_learn_the_digits(script, goal, tmp_path):
 @pytest.mark.skipif(not HAS_MNIST, reason="no MNIST: set GLR_DATA_DIR to a folder that has mnist/")
 @pytest.mark.parametrize("script", GLR_SCRIPTS)
 def test_mnist_is_learnt_on_held_out_training_samples(script, tmp_path):
-    words = ("--dataset", "mnist", "--steps", 600, "--validation", 5000)
+    words = ("--dataset", "mnist", "--steps", 1000, "--validation", 5000)
     ran = run(f"{script}.py", *words, "--models-dir", tmp_path)
     assert ran.returncode == 0, ran.stderr
     arrays, metadata = saved(tmp_path / f"{script}_mnist_seed0_validation.npz")
     assert arrays["W0"].shape == (784, 50)
     assert "test_accuracy" not in metadata["metrics"]
-    assert metadata["metrics"]["validation_accuracy"] >= 0.90
+    assert metadata["metrics"]["validation_accuracy"] >= 0.92
 
 
 def test_a_seed_gives_the_same_weights_bit_for_bit(tmp_path):
@@ -94,10 +139,8 @@ def test_a_seed_gives_the_same_weights_bit_for_bit(tmp_path):
 
 def test_flags_override_constants_and_are_stored(tmp_path):
     words = "--sigma 1 --hidden 20 12 --replicates 8 --noise gaussian --steps 10 --perturb weights"
-    words += " --redraws 0"
     ran = run("LRS.py", *words.split(), "--no-control-variate", "--models-dir", tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    assert "REPLICATES = 8 is few for several hidden layers" in ran.stderr
+    assert (ran.returncode, ran.stderr) == (0, "")
     arrays, metadata = saved(tmp_path / "LRS_digits_seed0.npz")
     assert [arrays[f"W{t}"].shape for t in range(3)] == [(64, 20), (20, 12), (12, 10)]
     constants = metadata["constants"]
@@ -106,14 +149,12 @@ def test_flags_override_constants_and_are_stored(tmp_path):
     assert constants["CONTROL_VARIATE"] is False
 
 
-def test_the_published_setting_of_the_method_page_runs(tmp_path):
-    page = (ROOT / "docs" / "method.md").read_text()
-    (command,) = re.findall(
-        r'^    python "Train&Test/(LRS\.py" --initial-scale(?:.*\\\n)+.*)$', page, re.MULTILINE
-    )
-    words = command.replace("\\\n", " ").replace('"', "").split()
-    ran = run(*words, "--steps", 20, "--models-dir", tmp_path)
+def test_the_published_estimator_s_script_trains(tmp_path):
+    ran = run("published.py", "--steps", 1000, "--models-dir", tmp_path)
     assert ran.returncode == 0, ran.stderr
+    _, metadata = saved(tmp_path / "LRS-published_digits_seed0.npz")
+    assert metadata["script"] == "published"
+    assert metadata["metrics"]["test_accuracy"] > 0.5
 
 
 def test_own_data_in_an_npz(tmp_path):
@@ -133,27 +174,23 @@ def test_own_data_in_an_npz(tmp_path):
     [
         ("--sigm 3", "unrecognized arguments"),
         ("--sigma x", "'x' is not a number"),
-        ("--sigma 0", "SIGMA = 0.0"),
-        ("--sigma 1 1 1 1", "SIGMA has 4 numbers"),
-        ("--replicates 1 --no-local-differences", "REPLICATES = 1"),
-        ("--replicates 1 --hidden 9 9 --redraws 0", "REPLICATES = 1"),
-        ("--output-draws 0", "OUTPUT_DRAWS = 0: must be a whole number ≥ 1"),
+        ("--sigma 0", "every layer needs noise; give finite numbers > 0"),
+        ("--sigma 1 1 1 1", "sigma has 4 numbers for 2 layers; give 1 or 2"),
+        ("--replicates 1 --no-local-differences", "replicates = 1: the control variate"),
+        ("--replicates 0", "REPLICATES = 0: must be a whole number ≥ 1"),
+        ("--output-draws 2", "unrecognized arguments"),
+        ("--local-differences hidden", 'must be True, "output" or False'),
         ("--hidden 0", "HIDDEN = 0"),
-        (
-            "--replicates 16 --hidden" + " 2" * 501,
-            "HIDDEN: 501 layers are too many for a model file",
-        ),
+        ("--hidden" + " 2" * 501, "HIDDEN: 501 layers are too many for a model file"),
         ("--name " + "n" * 230, "File name too long"),
         ("--activation main", "no such name; give one of sigmoid, threshold, tanh, relu\n"),
         ("--noise main", "no such name; give one of gaussian, laplace, logistic\n"),
         ("--hidden 99999999999999999999", "weights, more than 268435456; use fewer"),
-        ("--output-draws 9999999999", "not enough memory"),
         ("--steps -5", "STEPS = -5"),
         ("--noise cauchy", "NOISE = cauchy: no such name"),
         ("--activation step", "ACTIVATION = step: no such name"),
         ("--perturb inputs", "PERTURB = inputs"),
-        ("--conditional-score", "CONDITIONAL_SCORE"),
-        ("--standardised-loss --steps 1", "STANDARDISED_LOSS = True: is for a loss of 0 or 1"),
+        ("--standardised-loss", "standardised_loss = True is for a loss of 0 or 1"),
         ("--learning-rate nan", "LEARNING_RATE = nan"),
         ("--name ../evil", "NAME = ../evil"),
         ("--name surrogate", "NAME = surrogate"),
@@ -174,6 +211,22 @@ def test_bad_words_get_one_line_and_status_2_and_write_nothing(words, complaint,
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_larger_than_the_memory_is_one_line(tmp_path):
+    """Of 300 MB, where the process may have 1 GB in all: parameters, slope, gradient, Adam's."""
+    words = command("LRS.py", "--hidden", 1_000_000, "--models-dir", tmp_path)
+    ran = subprocess.run(
+        ["sh", "-c", 'ulimit -v 1000000 && exec "$@"', "sh", *words],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert re.fullmatch(
+        r"LRS\.py: not enough memory \(.*\); make the network, .* smaller\n", ran.stderr
+    )
+
+
 def test_divergence_is_one_line_with_the_step_and_status_3(tmp_path):
     words = ("--learning-rate", 1e30, "--optimizer", "sgd", "--models-dir", tmp_path)
     ran = run("LRS.py", *words)
@@ -186,12 +239,25 @@ def test_divergence_is_one_line_with_the_step_and_status_3(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("script", [*GLR_SCRIPTS, "BP", "demo"])
+def test_on_a_terminal_there_is_a_bar_and_a_complaint_has_a_line_of_its_own(tmp_path):
+    terminal, its_end = pty.openpty()
+    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    words = ("--learning-rate", 60, "--weight-decay", 1, "--optimizer", "sgd")
+    words = command("LRS.py", *words, "--models-dir", tmp_path)
+    ran = subprocess.run(words, stdout=subprocess.PIPE, stderr=its_end, check=False)
+    os.close(its_end)
+    shown = os.read(terminal, 2**16).decode()
+    os.close(terminal)
+    assert (ran.returncode, ran.stdout) == (3, b"")
+    assert "/10000 [" in shown
+    assert shown.splitlines()[-1].startswith("LRS.py: step ")
+
+
+@pytest.mark.parametrize("script", [*GLR_SCRIPTS, "BP", "published", "demo"])
 def test_help_teaches_every_constant(script):
     ran = run(f"{script}.py", "-h")
     assert ran.returncode == 0
-    source = (ROOT / "Train&Test" / f"{script}.py").read_text()
-    constants = re.findall(r"^([A-Z_]+) = .*?  # (\w+)", source, re.MULTILINE)
+    constants = re.findall(r"^([A-Z_]+) = .*?  # (\w+)", source_of(script), re.MULTILINE)
     assert len(constants) >= 3
     for name, first_word in constants:
         if name != "SCRIPTS":

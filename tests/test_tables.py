@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from glr.robustness.rows import Row
 from glr.robustness.tables import (
+    Row,
     cell,
     mean_and_spread,
     other_conditions,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glr.data.idx import GZIP_DAMAGE, idx_split, scaled_pixels
+from glr.data.idx import GZIP_DAMAGE, Split, idx_split, scaled_pixels
 from glr.errors import GLRError
 from glr.storage.npz import npz_arrays
 
@@ -85,7 +85,7 @@ def dataset_label(source: str) -> str:
     )
 
 
-def load_dataset(source: str, data_dir: Path) -> Dataset:
+def load_dataset(source: str, data_dir: Path | str) -> Dataset:
     """The data set that `source` names.
 
     `source` is "digits" (see `digits_dataset`), "mnist" or "fashion_mnist" (`idx_split`; files in
@@ -129,13 +129,10 @@ def stratified_fifth(labels: np.ndarray) -> np.ndarray:
     return np.sort(np.lexsort((keys, labels))[::5])
 
 
-def train_test_split(
-    x: np.ndarray, y: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def train_test_split(x: np.ndarray, y: np.ndarray) -> Split:
     """x_train, y_train, x_test, y_test of the fixed split that `stratified_fifth` makes."""
-    is_test = np.zeros(len(y), dtype=bool)
-    is_test[stratified_fifth(y)] = True
-    return x[~is_test], y[~is_test], x[is_test], y[is_test]
+    test = stratified_fifth(y)
+    return np.delete(x, test, axis=0), np.delete(y, test), x[test], y[test]
 
 
 # digits -----------------------------------------------------------------------------------------
@@ -186,112 +183,108 @@ def own_dataset(source: str) -> Dataset:
     Pickles are never read. Raises GLRError, which names the file, for anything else, for arrays
     of more than MAX_NPZ_BYTES in all, and for labels from MAX_CLASSES.
     """
-    path = Path(source)
-    arrays = own_arrays(path)
-    x, y = inputs_and_labels(arrays, "", path)
-    if np.unique(y).size < 2:
-        raise GLRError(f"{path}: y holds one class only; save at least two")
-    if y.max() > len(y):
-        raise GLRError(
-            f"{path}: label {y.max()} among {len(y)} samples; number the classes 0, 1, 2, ..."
-        )
-    if "x_test" in arrays:
-        check_likeness(arrays["x"], arrays["x_test"], path)
-        split = x, y, *inputs_and_labels(arrays, "_test", path)
-    else:
-        split = train_test_split(x, y)
-    untrained = np.setdiff1d(split[3], split[1])
-    if untrained.size:
-        raise GLRError(
-            f"{path}: class {untrained[0]} has test samples but no training sample; "
-            "add some or leave it out"
-        )
-    skipped = np.setdiff1d(np.arange(y.max()), split[1])
-    if skipped.size:
-        raise GLRError(
-            f"{path}: no training sample of class {skipped[0]}, though labels go up to {y.max()}; "
-            "number the classes 0, 1, 2, ..."
-        )
+    advice = "check the path, or save it again with np.savez(path, x=..., y=...)"
+    arrays = npz_arrays(Path(source), "data set", "[xy](_test)?", MAX_NPZ_BYTES, advice)
+    try:
+        split = own_split(arrays)
+    except GLRError as error:
+        raise GLRError(f"{source}: {error}") from error
     return Dataset(dataset_label(source), *split, source, arrays["x"].shape[1:])
 
 
-def own_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays x, y and, if they are there, x_test and y_test of the .npz at `path`.
+def own_split(arrays: dict[str, np.ndarray]) -> Split:
+    """The split that x, y and perhaps x_test, y_test make; GLRError, without the path, if none."""
+    check_names(arrays)
+    x, y = inputs_and_labels(arrays, "")
+    if np.unique(y).size < 2:
+        raise GLRError("y holds one class only; save at least two")
+    if y.max() > len(y):
+        raise GLRError(f"label {y.max()} among {len(y)} samples; number the classes 0, 1, 2, ...")
+    if "x_test" in arrays:
+        check_likeness(arrays["x"], arrays["x_test"])
+        split = x, y, *inputs_and_labels(arrays, "_test")
+    else:
+        split = train_test_split(x, y)
+    check_classes(split[1], split[3])
+    return split
 
-    Each holds at least one sample. Raises GLRError.
-    """
-    advice = "check the path, or save it again with np.savez(path, x=..., y=...)"
-    arrays = npz_arrays(path, "data set", "[xy](_test)?", MAX_NPZ_BYTES, advice)
+
+def check_names(arrays: dict[str, np.ndarray]) -> None:
+    """Raise GLRError unless x and y are there, x_test and y_test both or none, none a scalar."""
     for name in ("x", "y"):
         if name not in arrays:
-            raise GLRError(
-                f"{path}: no array named {name}; save it with np.savez(path, x=..., y=...)"
-            )
+            raise GLRError(f"no array named {name}; save it with np.savez(path, x=..., y=...)")
     if ("x_test" in arrays) != ("y_test" in arrays):
-        raise GLRError(f"{path}: one of x_test and y_test without the other; save both or none")
+        raise GLRError("one of x_test and y_test without the other; save both or none")
     for name, array in arrays.items():
         if array.ndim == 0:
-            raise GLRError(f"{path}: {name} has shape (); save at least one sample")
-    return arrays
+            raise GLRError(f"{name} has shape (); save at least one sample")
 
 
-def inputs_and_labels(
-    arrays: dict[str, np.ndarray], part: str, path: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (N, n_in) float32 and labels (N,) int64 of the part "" or "_test" of `arrays`.
-
-    Raises GLRError.
-    """
-    x, y = arrays[f"x{part}"], arrays[f"y{part}"]
-    if len(x) != len(y):
-        raise GLRError(
-            f"{path}: {len(x)} samples in x{part}, {len(y)} labels in y{part}; save one for each"
-        )
-    return flat_inputs(x, f"{path}: x{part}"), class_labels(y, f"{path}: y{part}")
-
-
-def check_likeness(x: np.ndarray, x_test: np.ndarray, path: Path) -> None:
+def check_likeness(x: np.ndarray, x_test: np.ndarray) -> None:
     """Raise GLRError unless `x` and `x_test` agree in numbers per sample and in scale."""
     n_in, n_in_test = math.prod(x.shape[1:]), math.prod(x_test.shape[1:])
     if n_in != n_in_test:
-        raise GLRError(
-            f"{path}: {n_in} numbers per sample in x, {n_in_test} in x_test; save them alike"
-        )
+        raise GLRError(f"{n_in} numbers per sample in x, {n_in_test} in x_test; save them alike")
     if (x.dtype == np.uint8) != (x_test.dtype == np.uint8):  # only one would be divided by 255
+        raise GLRError(f"x is {x.dtype.name}, x_test is {x_test.dtype.name}; save both as one type")
+
+
+def check_classes(y_train: np.ndarray, y_test: np.ndarray) -> None:
+    """Raise GLRError unless every class, from 0 to the largest label, has training samples."""
+    untrained = np.setdiff1d(y_test, y_train)
+    if untrained.size:
         raise GLRError(
-            f"{path}: x is {x.dtype.name}, x_test is {x_test.dtype.name}; save both as one type"
+            f"class {untrained[0]} has test samples but no training sample; "
+            "add some or leave it out"
+        )
+    skipped = np.setdiff1d(np.arange(y_train.max()), y_train)
+    if skipped.size:
+        raise GLRError(
+            f"no training sample of class {skipped[0]}, though labels go up to {y_train.max()}; "
+            "number the classes 0, 1, 2, ..."
         )
 
 
-def flat_inputs(x: np.ndarray, where: str) -> np.ndarray:
+def inputs_and_labels(arrays: dict[str, np.ndarray], part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (N, n_in) float32 and labels (N,) int64 of the part "" or "_test"; or GLRError."""
+    x, y = arrays[f"x{part}"], arrays[f"y{part}"]
+    if len(x) != len(y):
+        raise GLRError(
+            f"{len(x)} samples in x{part}, {len(y)} labels in y{part}; save one for each"
+        )
+    return flat_inputs(x, f"x{part}"), class_labels(y, f"y{part}")
+
+
+def flat_inputs(x: np.ndarray, name: str) -> np.ndarray:
     """`x` (N, ...) as (N, n_in) float32, C-contiguous: uint8 divided by 255, others as they are.
 
-    `where` begins the errors. Raises GLRError for NaN, and for what is infinite as float32.
+    Raises GLRError, with the name, for NaN, and for what is infinite as float32.
     """
     if x.dtype == np.uint8:
         return scaled_pixels(x)
     with np.errstate(over="ignore"):  # a float64 beyond float32: refused below
         flat = np.ascontiguousarray(x.reshape(len(x), -1), dtype=np.float32)
     if not np.isfinite(flat).all():
-        raise GLRError(f"{where} holds NaN, infinity or numbers beyond float32; clean them")
+        raise GLRError(f"{name} holds NaN, infinity or numbers beyond float32; clean them")
     return flat
 
 
-def class_labels(y: np.ndarray, where: str) -> np.ndarray:
+def class_labels(y: np.ndarray, name: str) -> np.ndarray:
     """`y` (N,) or (N, 1), whole numbers of any type, as labels (N,) int64.
 
-    `where` begins the errors. Raises GLRError for other shapes, fractions, negative labels and
-    labels from MAX_CLASSES.
+    Raises GLRError, with the name, for other shapes, fractions, negative labels and labels from
+    MAX_CLASSES.
     """
-    if y.shape not in ((len(y),), (len(y), 1)):
-        raise GLRError(f"{where} has shape {y.shape}; save one label per sample, shape (N,)")
+    if y.size != len(y) or y.ndim > 2:
+        raise GLRError(f"{name} has shape {y.shape}; save one label per sample, shape (N,)")
     y = y.reshape(-1)
     if y.dtype.kind == "f" and not (np.isfinite(y) & (np.floor(y) == y)).all():
-        raise GLRError(f"{where} holds labels that are not whole numbers; save integers")
+        raise GLRError(f"{name} holds labels that are not whole numbers; save integers")
     if y.min() < 0:
-        raise GLRError(f"{where} holds the negative label {y.min()}; number the classes from 0")
+        raise GLRError(f"{name} holds the negative label {y.min()}; number the classes from 0")
     if y.max() >= MAX_CLASSES:
         raise GLRError(
-            f"{where} holds label {y.max()}, {MAX_CLASSES} or more; number the classes 0, 1, 2, ..."
+            f"{name} holds label {y.max()}, {MAX_CLASSES} or more; number the classes 0, 1, 2, ..."
         )
     return y.astype(np.int64)

@@ -20,6 +20,8 @@ import numpy as np
 from glr.errors import GLRError
 from glr.storage.files import write_whole
 
+Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x_train, y_train, x_test, y_test
+
 # ------------------------------------------------------------------------------------------------
 # Bytes of each idx file, unpacked: a header of 4-byte numbers, then one byte per pixel or label.
 IDX_BYTES = {
@@ -28,36 +30,21 @@ IDX_BYTES = {
     "t10k-images-idx3-ubyte": 16 + 10_000 * 28 * 28,
     "t10k-labels-idx1-ubyte": 8 + 10_000,
 }
-# SHA-256 of the unpacked files; the packed ones differ from mirror to mirror.
+_MNIST = (  # SHA-256 of each unpacked file; the packed ones differ from mirror to mirror
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+)
+_FASHION_MNIST = (
+    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+)
 SHA256 = {
-    "mnist": {
-        "train-images-idx3-ubyte": (
-            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
-        ),
-        "train-labels-idx1-ubyte": (
-            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
-        ),
-        "t10k-images-idx3-ubyte": (
-            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
-        ),
-        "t10k-labels-idx1-ubyte": (
-            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
-        ),
-    },
-    "fashion_mnist": {
-        "train-images-idx3-ubyte": (
-            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
-        ),
-        "train-labels-idx1-ubyte": (
-            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
-        ),
-        "t10k-images-idx3-ubyte": (
-            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
-        ),
-        "t10k-labels-idx1-ubyte": (
-            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
-        ),
-    },
+    "mnist": dict(zip(IDX_BYTES, _MNIST, strict=True)),
+    "fashion_mnist": dict(zip(IDX_BYTES, _FASHION_MNIST, strict=True)),
 }
 # Tried in this order. Plain http is safe here: nothing is kept unless its SHA-256 is right.
 MIRRORS = {
@@ -78,7 +65,7 @@ MAX_DOWNLOAD_BYTES = 64 * 2**20  # the largest packed file has 26 MB
 GZIP_DAMAGE = (OSError, EOFError, zlib.error)
 
 
-def idx_split(source: str, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def idx_split(source: str, folder: Path) -> Split:
     """x_train, y_train, x_test, y_test of "mnist" or "fashion_mnist".
 
     60,000 + 10,000 images of 28x28 as rows (N, 784) float32, pixel/255 in [0, 1]; labels (N,)
@@ -118,7 +105,7 @@ def images_and_labels(
     if len(images) != len(labels):
         raise idx_refusal(paths[names[1]], f"{len(labels)} labels for {len(images)} images")
     for raw, name in zip(raws, names, strict=True):
-        if hashlib.sha256(raw).hexdigest() != SHA256[source][name]:
+        if not is_published(raw, source, name):
             raise idx_refusal(paths[name], f"not the {name} of {source} (its SHA-256 differs)")
     return scaled_pixels(images), labels.astype(np.int64)
 
@@ -208,7 +195,10 @@ def downloaded(source: str, name: str, folder: Path) -> bytes:
     failures = []
     for mirror in MIRRORS[source]:
         try:
-            return verified_download(f"{mirror}{name}.gz", IDX_BYTES[name], SHA256[source][name])
+            content = url_bytes(f"{mirror}{name}.gz")
+            if is_published(unpacked(io.BytesIO(content), IDX_BYTES[name]), source, name):
+                return content
+            failures.append(f"{mirror} wrong SHA-256")
         except (*GZIP_DAMAGE, ValueError) as error:
             failures.append(f"{mirror} {textwrap.shorten(str(error), 80)}")
     files = ", ".join(f"{name}.gz" for name in IDX_BYTES)
@@ -218,15 +208,9 @@ def downloaded(source: str, name: str, folder: Path) -> bytes:
     )
 
 
-def verified_download(url: str, n_bytes: int, sha256: str) -> bytes:
-    """What `url` serves, if it unpacks to at most `n_bytes` with the SHA-256 `sha256`.
-
-    Raises ValueError if it does not, or one of GZIP_DAMAGE.
-    """
-    content = url_bytes(url)
-    if hashlib.sha256(unpacked(io.BytesIO(content), n_bytes)).hexdigest() != sha256:
-        raise ValueError("wrong SHA-256")
-    return content
+def is_published(raw: bytes, source: str, name: str) -> bool:
+    """Whether these are the bytes of the published file `name` of `source`, unpacked."""
+    return hashlib.sha256(raw).hexdigest() == SHA256[source][name]
 
 
 def url_bytes(url: str) -> bytes:

@@ -1,29 +1,28 @@
-"""White-box attacks on a batch of flat images, given only the attacked model's gradients.
+"""Attacks on a batch of flat images: three follow a gradient, the fourth asks for answers only.
 
 Throughout, `x` is (N, n_in) with intensities in [0, 1], `y` is (N,) integer labels, and ε is in
 units of intensity (0.1 is 25.5 steps of an 8-bit image). Attacks return float32 of x's shape within
 [0, 1]; x stays as it was. They raise GLRError if x, y, ε or the gradients are not of that kind.
 
-The callables are vectorised over samples, and no sample's numbers depend on another's:
+A gradient is a callable, vectorised over samples, of which none depends on another:
 
-    input_gradient(x, y)     -> (N, n_in): gradient of each sample's cross-entropy in its input
-    loss_and_gradient(x, y)  -> that cross-entropy (N,), and the same gradient
+    input_gradient(network)     -> f(x, y), (N, n_in): that of each sample's cross-entropy
+    loss_and_gradient(network)  -> f(x, y), (N,) and (N, n_in): that cross-entropy, and the same
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import fmin_l_bfgs_b
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from glr.errors import GLRError
-
-if TYPE_CHECKING:
-    import keras
+from glr.network import Network
+from glr.robustness.corruptions import as_images
+from glr.scripts.backpropagation import differentiable, import_tensorflow, tf_logits
 
 InputGradient = Callable[[np.ndarray, np.ndarray], np.ndarray]
 LossAndGradient = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -33,10 +32,11 @@ LBFGS_GROUP = 100  # images solved for together
 LBFGS_ITERATIONS = 50  # for each group, at most
 LBFGS_MEMORY = 5  # remembered gradient differences
 LBFGS_TOLERANCE = 1e-5  # stop when an iteration lowers the group's objective by this share
-KERAS_BATCH = 1000  # samples in one call of a Keras model; bounds the memory
+GRADIENT_BATCH = 1000  # samples that TensorFlow is given at a time; bounds the memory
+SMALLEST_SIDE = 5  # of an image: in smaller ones ART's first square leaves no place to draw
 
 
-def fgsm(x: np.ndarray, y: np.ndarray, input_gradient: InputGradient, epsilon: float) -> np.ndarray:
+def fgsm(x: np.ndarray, y: np.ndarray, gradient: InputGradient, epsilon: float) -> np.ndarray:
     """Fast gradient sign method: x + ε·sign(∇ₓ cross-entropy), clipped to [0, 1].
 
     It is one step of `pgd`, which crosses the ball and returns to its edge.
@@ -44,11 +44,11 @@ def fgsm(x: np.ndarray, y: np.ndarray, input_gradient: InputGradient, epsilon: f
     Source: Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples",
     ICLR 2015 (arXiv 1412.6572).
     """
-    return pgd(x, y, input_gradient, epsilon, steps=1)
+    return pgd(x, y, gradient, epsilon, steps=1)
 
 
 def pgd(
-    x: np.ndarray, y: np.ndarray, input_gradient: InputGradient, epsilon: float, steps: int = 40
+    x: np.ndarray, y: np.ndarray, gradient: InputGradient, epsilon: float, steps: int = 40
 ) -> np.ndarray:
     """Projected gradient descent: `steps` sign steps, each followed by a return to the ε ball.
 
@@ -63,18 +63,16 @@ def pgd(
     if steps < 1:
         raise GLRError(f"an attack needs at least one step, not {steps}")
     epsilon = _checked_size("epsilon", epsilon)
-    step = _checked_size("step size", 2.5 * epsilon / steps)
+    step = np.float32(2.5 * epsilon / steps)
     low, high = np.maximum(x - epsilon, 0), np.minimum(x + epsilon, 1)
     x_adv = x
     for _ in range(steps):
-        sign = np.sign(_checked_gradient(input_gradient(x_adv, y), x)).astype(np.float32)
+        sign = np.sign(_checked_gradient(gradient(x_adv, y), x)).astype(np.float32)
         x_adv = np.clip(x_adv + step * sign, low, high)
     return x_adv
 
 
-def lbfgs(
-    x: np.ndarray, targets: np.ndarray, loss_and_gradient: LossAndGradient, penalty: float
-) -> np.ndarray:
+def lbfgs(x: np.ndarray, targets: np.ndarray, model: LossAndGradient, penalty: float) -> np.ndarray:
     """Box-constrained L-BFGS: the x + r that brings each image close to its target class.
 
     r minimises penalty·‖r‖² + cross-entropy(x + r, target) with x + r in [0, 1]; see
@@ -88,13 +86,58 @@ def lbfgs(
     x, targets = _checked_batch(x, targets)
     penalty = float(_checked_size("penalty", penalty))
     x_adv = x.copy()
-    # The solver's work is inner products of microseconds: cores that share one mostly wait.
-    with threadpool_limits(1, user_api="blas"):
-        starts = range(0, len(x), LBFGS_GROUP)
-        for start in tqdm(starts, desc="lbfgs", unit="group", disable=None):
-            group = slice(start, start + LBFGS_GROUP)
-            x_adv[group] = _lbfgs_group(x[group], targets[group], loss_and_gradient, penalty)
+    starts = range(0, len(x), LBFGS_GROUP)
+    for start in tqdm(starts, desc="lbfgs", unit="group", disable=None):
+        group = slice(start, start + LBFGS_GROUP)
+        x_adv[group] = _lbfgs_group(x[group], targets[group], model, penalty)
     return x_adv
+
+
+def square_attack(
+    network: Network,
+    batch: tuple[np.ndarray, np.ndarray],
+    epsilon: float,
+    queries: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Andriushchenko et al. 2020: random squares of ±ε, kept when the margin shrinks.
+
+    batch : x (N × n_in) in [0, 1] with n_in a square number, labels y (N,)
+    queries : squares that are tried on each sample, at most; ART evaluates a sample three times
+        for each of them
+
+    Where the later squares lie is drawn for all samples at once: what is found for one depends on
+    how many they are.
+
+    Raises GLRError for images of fewer pixels than SMALLEST_SIDE².
+    """
+    from art.attacks.evasion import SquareAttack  # noqa: PLC0415  (seconds, for this attack only)
+    from art.estimators.classification import BlackBoxClassifierNeuralNetwork  # noqa: PLC0415
+
+    x, y = batch
+    images = as_images(x)[..., None]
+    if images.shape[1] < SMALLEST_SIDE:
+        raise GLRError(
+            f"ATTACK = square: needs images of {SMALLEST_SIDE} × {SMALLEST_SIDE} pixels or more; "
+            "use another attack"
+        )
+
+    def answers(asked: np.ndarray) -> np.ndarray:
+        return network.logits(np.asarray(asked, np.float32).reshape(len(asked), -1))
+
+    classifier = BlackBoxClassifierNeuralNetwork(
+        answers, images.shape[1:], network.sizes[-1], channels_first=False, clip_values=(0.0, 1.0)
+    )
+    attack = SquareAttack(
+        classifier, eps=epsilon, max_iter=queries, batch_size=len(x), verbose=sys.stderr.isatty()
+    )
+    before = np.random.get_state()  # noqa: NPY002  (ART draws from the global one: lend it a seed)
+    np.random.seed(int(rng.integers(2**32)))  # noqa: NPY002
+    try:
+        found = attack.generate(images, y=np.eye(network.sizes[-1], dtype=np.float32)[y])
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+    return np.clip(found.reshape(x.shape), x - epsilon, x + epsilon).clip(0, 1).astype(np.float32)
 
 
 def random_targets(y: np.ndarray, n_classes: int, rng: np.random.Generator) -> np.ndarray:
@@ -121,49 +164,49 @@ def zero_gradient_share(gradient: np.ndarray) -> float:
     return float(np.mean(~gradient.any(axis=1)))
 
 
-def keras_input_gradient(model: keras.Model) -> InputGradient:
-    """`input_gradient` of a Keras model that maps (N, n_in) to logits (N, n_classes)."""
-    loss_and_gradient = keras_loss_and_gradient(model)
-    return lambda x, y: loss_and_gradient(x, y)[1]
+def input_gradient(network: Network, slope: float = 1.0) -> InputGradient:
+    """The gradient alone of `loss_and_gradient`."""
+    both = loss_and_gradient(network, slope)
+    return lambda x, y: both(x, y)[1]
 
 
-def keras_loss_and_gradient(model: keras.Model) -> LossAndGradient:
-    """`loss_and_gradient` of a Keras model that maps (N, n_in) to logits (N, n_classes).
+def loss_and_gradient(network: Network, slope: float = 1.0) -> LossAndGradient:
+    """Each sample's cross-entropy and its gradient in the input, of the network as it is now.
 
-    A model that ends in softmax would be passed through a second one: end it before.
+    slope : of the sigmoid σ(slope·v) whose derivative stands for a threshold's, which is zero
+
+    Raises GLRError for an activation that TensorFlow has no gradient of. What it returns does, for
+    images of other sizes and labels that are no classes.
     """
-    import tensorflow as tf  # noqa: PLC0415 - takes seconds, and no other attack needs it
-
-    n_in, n_classes = model.input_shape[1], model.output_shape[1]
+    tf = import_tensorflow()
+    activation = differentiable(network.activation, slope)
+    n_in, n_classes = network.sizes[0], network.sizes[-1]
 
     @tf.function(
         input_signature=[tf.TensorSpec([None, n_in], tf.float32), tf.TensorSpec([None], tf.int64)]
     )
-    def batch_loss_and_gradient(x, y):
+    def of_batch(x, y):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(x, training=False))
+            z = tf_logits(network.layers, x, activation, {})
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, z)
         return loss, tape.gradient(loss, x)  # of the sum: row n is the gradient of loss n
 
-    def loss_and_gradient(x, y):
+    def of_all(x, y):
         if x.shape[1:] != (n_in,):
             raise GLRError(f"the model takes images of {n_in} pixels, not of shape {x.shape[1:]}")
         _check_labels(y, n_classes)
-        batches = [
-            batch_loss_and_gradient(
-                tf.constant(x[start : start + KERAS_BATCH], tf.float32),
-                tf.constant(y[start : start + KERAS_BATCH], tf.int64),
-            )
-            for start in range(0, len(x), KERAS_BATCH)
-        ]
+        x, y = x.astype(np.float32, copy=False), y.astype(np.int64, copy=False)
+        starts = range(0, len(x), GRADIENT_BATCH)
+        batches = [of_batch(x[i : i + GRADIENT_BATCH], y[i : i + GRADIENT_BATCH]) for i in starts]
         losses, gradients = zip(*batches, strict=True)
         return np.concatenate(losses), np.concatenate(gradients)
 
-    return loss_and_gradient
+    return of_all
 
 
 def _lbfgs_group(
-    x: np.ndarray, targets: np.ndarray, loss_and_gradient: LossAndGradient, penalty: float
+    x: np.ndarray, targets: np.ndarray, model: LossAndGradient, penalty: float
 ) -> np.ndarray:
     """`lbfgs` for images whose objectives are minimised as one sum.
 
@@ -173,7 +216,7 @@ def _lbfgs_group(
     """
 
     def objective_and_gradient(x_adv):
-        loss, gradient = loss_and_gradient(x_adv, targets)
+        loss, gradient = model(x_adv, targets)
         r = x_adv.astype(np.float64) - x
         gradient = _checked_gradient(gradient, x)
         return loss + penalty * np.sum(r * r, axis=1), gradient + 2 * penalty * r

@@ -57,7 +57,7 @@ def gaussian_noise(images: np.ndarray, severity: int, rng: np.random.Generator) 
     """The images plus independent normal noise of standard deviation GAUSSIAN_NOISE_STD."""
     images = _checked(images, severity)
     noise = rng.standard_normal(images.shape, dtype=np.float32)
-    return _clipped(images + GAUSSIAN_NOISE_STD[severity - 1] * noise)
+    return np.clip(images + GAUSSIAN_NOISE_STD[severity - 1] * noise, 0, 1)
 
 
 def impulse_noise(images: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
@@ -88,7 +88,7 @@ def glass_blur(images: np.ndarray, severity: int, rng: np.random.Generator) -> n
     pixels = np.ascontiguousarray(np.moveaxis(_blurred(images, std), 0, -1))
     for _ in range(passes):
         _shuffle_locally(pixels, reach, rng)
-    return _clipped(_blurred(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)), std))
+    return np.clip(_blurred(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)), std), 0, 1)
 
 
 def contrast(images: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
@@ -98,14 +98,12 @@ def contrast(images: np.ndarray, severity: int, rng: np.random.Generator) -> np.
     """
     images = _checked(images, severity)
     mean = images.mean(axis=(1, 2), keepdims=True)
-    return _clipped((images - mean) * CONTRAST_FACTOR[severity - 1] + mean)
+    return np.clip((images - mean) * CONTRAST_FACTOR[severity - 1] + mean, 0, 1)
 
 
 CORRUPTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
-    "gaussian_noise": gaussian_noise,
-    "impulse_noise": impulse_noise,
-    "glass_blur": glass_blur,
-    "contrast": contrast,
+    function.__name__: function
+    for function in (gaussian_noise, impulse_noise, glass_blur, contrast)
 }
 
 
@@ -119,11 +117,6 @@ def _checked(images: np.ndarray, severity: int) -> np.ndarray:
     if not isinstance(severity, (int, np.integer)) or severity not in SEVERITIES:
         raise GLRError(f"severity must be 1, 2, 3, 4 or 5, not {severity!r}")
     return images
-
-
-def _clipped(images: np.ndarray) -> np.ndarray:
-    """`images` cut off at 0 and 1, in place (every caller owns what it passes)."""
-    return np.clip(images, 0, 1, out=images)
 
 
 def _blurred(images: np.ndarray, std: float) -> np.ndarray:

@@ -15,28 +15,40 @@ from glr.errors import GLRError
 from glr.network import Network, accuracy, threshold
 from glr.robustness.attacks import (
     fgsm,
-    keras_input_gradient,
-    keras_loss_and_gradient,
+    input_gradient,
     lbfgs,
+    loss_and_gradient,
     pgd,
     random_targets,
+    square_attack,
     zero_gradient_share,
 )
-from glr.robustness.black_box import square_attack
 from glr.robustness.corruptions import CORRUPTIONS, SEVERITIES, as_images
-from glr.robustness.pictures import draw_attack, draw_corruptions
-from glr.robustness.rows import load_model_for
-from glr.robustness.samples import ATTACKS, Samples, sample_name, samples_path, save_samples
-from glr.scripts.backpropagation import keras_network
-from glr.scripts.constants import as_typed
-from glr.scripts.experiment import train_by_backpropagation
+from glr.robustness.evaluation import load_model_for
+from glr.robustness.samples import (
+    ATTACKS,
+    Samples,
+    has_epsilon,
+    sample_name,
+    samples_path,
+    save_samples,
+)
+from glr.scripts.backpropagation import GRADIENTS, TrainingNoise, backpropagation
+from glr.scripts.constants import as_typed, constants_of, functions_of
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.records import keep_other_model, recorded_constants, run_path, save_run
+from glr.scripts.plots import new_figure, save_figure
+from glr.scripts.records import keep_other_model, recorded_constants, run_path
+from glr.scripts.run import new_run
 from glr.storage.files import check_writable
 from glr.storage.models import Model
-from glr.study.runs import surrogate_constants
 
 PERTURBATIONS = 1  # beside the seed, what tells their generator from that of the seed's training
+SHOWN = 10  # images of an attack's picture
+# The surrogate, the published code's separate ReLU network: what it has other than BP.py; and what
+# is added to its seed. Of the seed of a network it would begin with that one's weights, and meet
+# the same minibatches: too near a relative.
+SURROGATE = "--hidden 50 --activation relu --steps 5000 --learning-rate 0.001"
+SURROGATE_SEED = 1000
 
 
 def perturbation_generator(seed: int) -> np.random.Generator:
@@ -46,6 +58,17 @@ def perturbation_generator(seed: int) -> np.random.Generator:
     neurons would else be that of the corruptions, word for word.
     """
     return np.random.Generator(np.random.SFC64([seed, PERTURBATIONS]))
+
+
+def surrogate_constants(constants: SimpleNamespace) -> SimpleNamespace:
+    """The constants of BP.py with which the surrogate of an attack is trained."""
+    own = {"--dataset": constants.DATASET, "--seed": SURROGATE_SEED + constants.SEED}
+    places = {"--data-dir": constants.DATA_DIR, "--models-dir": constants.MODELS_DIR}
+    words = [str(word) for flag in (own | places).items() for word in flag]
+    settings = constants_of("BP.py", [*SURROGATE.split(), *words])
+    settings.NAME = "surrogate"  # a name that no training script takes
+    settings.RESUME = None  # wherever there is something to resume
+    return settings
 
 
 def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
@@ -60,18 +83,37 @@ def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
     print(keep_other_model(path, recorded_constants(settings)), end="", file=sys.stderr)
     if not path.exists():
         print(f"No surrogate at {path}: training one", file=sys.stderr)
-        save_run(train_by_backpropagation(settings), settings)
+        train_by_backpropagation(settings)
     try:
         return load_model_for(path, data)
     except GLRError as error:
         raise GLRError(f"{error}. If deleted, a surrogate of these data is trained") from error
 
 
+def train_by_backpropagation(settings: SimpleNamespace) -> None:
+    """Train and save what the constants of BP.py describe, as BP.py does."""
+    run = new_run(settings)
+    noise = TrainingNoise(settings.NOISE, settings.SIGMA, settings.PERTURB)
+    gradient = backpropagation(run.network, settings.LOSS, noise)
+    for x, y in run.minibatches():
+        run.descend(gradient(x, y, run.rng))
+    run.save()
+
+
 def attacked_model(constants: SimpleNamespace, data: Dataset) -> tuple[Network, str]:
-    """The network whose gradient is followed, and what it is called in file names."""
+    """The network that is attacked, and what it is called in file names.
+
+    Raises GLRError if the attack needs a gradient of it, and there is none.
+    """
     if constants.TARGET == "surrogate":
         return surrogate(constants, data).network, "surrogate"
-    model = load_model_for(Path(constants.TARGET), data)
+    model = load_model_for(Path(constants.TARGET), data, functions_of(constants.FUNCTIONS))
+    activation = model.network.activation
+    if constants.ATTACK != "square" and activation not in GRADIENTS:
+        raise GLRError(
+            f"{constants.TARGET}: no gradient of its activation {activation.__name__} is known; "
+            "use --attack square, or the surrogate"
+        )
     return model.network, f"{model.name}-seed{model.seed}"
 
 
@@ -94,33 +136,32 @@ def check_square_images(data: Dataset) -> None:
 def write_attacks(constants: SimpleNamespace) -> None:
     """Attack the test set as the constants say, at each ε; write samples and pictures."""
     prepare_for_small_arrays()
+    if constants.ATTACK not in ATTACKS:
+        raise GLRError(f"ATTACK = {constants.ATTACK}: give one of {', '.join(ATTACKS)}")
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     check_image_range(data)
-    attack = ATTACKS[constants.ATTACK]
-    if attack.needs_square_images:
+    if constants.ATTACK == "square":
         check_square_images(data)
+    network, target = attacked_model(constants, data)
     n = constants.IMAGES or len(data.x_test)
     x, y = data.x_test[:n], data.y_test[:n]
-    network, target = attacked_model(constants, data)
-    epsilons = constants.EPSILON if attack.has_epsilon else (None,)
-    paths = [
-        samples_path(constants.DATA_DIR, data.name, sample_name(constants.ATTACK, target, epsilon))
-        for epsilon in epsilons
-    ]
-    for path in paths:
-        check_writable(path)
-    labels = attack_labels(constants, network, y)
-    zero_share = zero_share_of(network, x, labels) if attack.follows_gradient else 0.0
-    for epsilon, path in zip(epsilons, paths, strict=True):
-        x_adv = perturbed(constants, network, (x, y), epsilon)
+    paths = {}
+    for epsilon in constants.EPSILON if has_epsilon(constants.ATTACK) else (None,):
+        name = sample_name(constants.ATTACK, target, epsilon)
+        paths[epsilon] = samples_path(constants.DATA_DIR, data.name, name)
+        check_writable(paths[epsilon])
+    labels, follows_gradient = attack_labels(constants, network, y), constants.ATTACK != "square"
+    zero_share = zero_gradient_share(input_gradient(network)(x, labels)) if follows_gradient else 0
+    for epsilon, path in paths.items():
+        x_adv = perturbed(constants, network, (x, labels), epsilon)
         metadata = attack_metadata(constants, target, epsilon, zero_share)
         save_samples(path, Samples(x, x_adv, y, metadata))
         if has_square_images(data):
             draw_attack(path.with_suffix(".png"), x, x_adv, y)
-        before, after = (100 * accuracy(network.logits_of_rows(a), y) for a in (x, x_adv))
+        before, after = (100 * accuracy(network.logits(a), y) for a in (x, x_adv))
         print(f"{path.stem}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
-    for note in gradient_notes(network, zero_share) if attack.follows_gradient else ():
-        print(note, file=sys.stderr)
+    if follows_gradient:
+        print(gradient_note(network, zero_share), end="", file=sys.stderr)
 
 
 def table_samples(epsilons: Sequence[float]) -> list[str]:
@@ -132,16 +173,14 @@ def attack_metadata(
     constants: SimpleNamespace, target: str, epsilon: float | None, zero_share: float
 ) -> dict:
     """What is written beside the samples of an attack."""
-    own = ATTACKS[constants.ATTACK].own
+    own = ATTACKS[constants.ATTACK]
     return {
         "attack": constants.ATTACK,
         "dataset": dataset_label(constants.DATASET),
         "target": target,
         "epsilon": epsilon,
         "norm": "L-infinity" if epsilon is not None else "L2, penalised",
-        "penalty": constants.PENALTY if own == "PENALTY" else None,
-        "steps": constants.PGD_STEPS if own == "PGD_STEPS" else None,
-        "queries": constants.QUERIES if own == "QUERIES" else None,
+        **({own.lower(): getattr(constants, own)} if own else {}),
         "seed": constants.SEED,
         "zero_gradient_share": zero_share,
     }
@@ -153,48 +192,40 @@ def perturbed(
     batch: tuple[np.ndarray, np.ndarray],
     epsilon: float | None,
 ) -> np.ndarray:
-    """The batch's inputs after the attack that the constants name."""
-    x, y = batch
+    """The inputs of a batch (x, attack_labels) after the attack that the constants name."""
+    x, labels = batch
     if constants.ATTACK == "square":
         rng = perturbation_generator(constants.SEED)
         return square_attack(network, batch, epsilon, constants.QUERIES, rng)
-    model = keras_network(network)
     if constants.ATTACK == "fgsm":
-        return fgsm(x, y, keras_input_gradient(model), epsilon)
+        return fgsm(x, labels, input_gradient(network), epsilon)
     if constants.ATTACK == "pgd":
-        return pgd(x, y, keras_input_gradient(model), epsilon, steps=constants.PGD_STEPS)
-    targets = attack_labels(constants, network, y)
-    return lbfgs(x, targets, keras_loss_and_gradient(model), constants.PENALTY)
+        return pgd(x, labels, input_gradient(network), epsilon, steps=constants.PGD_STEPS)
+    return lbfgs(x, labels, loss_and_gradient(network), constants.PENALTY)
 
 
 def attack_labels(constants: SimpleNamespace, network: Network, y: np.ndarray) -> np.ndarray:
     """The labels that the attack leads away from, the true ones; or to, L-BFGS's random targets."""
-    if not ATTACKS[constants.ATTACK].is_targeted:
+    if constants.ATTACK != "lbfgs":
         return y
     return random_targets(y, network.sizes[-1], perturbation_generator(constants.SEED))
 
 
-def zero_share_of(network: Network, x: np.ndarray, labels: np.ndarray) -> float:
-    """The share of samples at which the cross-entropy's gradient is exactly zero."""
-    model = keras_network(network)
-    return zero_gradient_share(keras_input_gradient(model)(x, labels))
-
-
-def gradient_notes(network: Network, zero_share: float) -> list[str]:
+def gradient_note(network: Network, zero_share: float) -> str:
     """What must be known before the attack's success is read as the network's robustness."""
-    notes = []
+    note = ""
     if network.activation is threshold:
-        notes.append(
+        note += (
             "Note: a threshold network's true input gradient is zero everywhere; the attack "
             "follows that of a sigmoid network of the same weights. whitebox.py follows several, "
-            "and leaves far less."
+            "and leaves far less.\n"
         )
     if zero_share > 0:
-        notes.append(
+        note += (
             f"Note: {100 * zero_share:.2f} % of the followed gradients are exactly zero. There the "
-            "attack changes nothing, whatever the network: not robustness. Try --attack square."
+            "attack changes nothing, whatever the network: not robustness. Try --attack square.\n"
         )
-    return notes
+    return note
 
 
 def write_corruptions(constants: SimpleNamespace) -> None:
@@ -231,10 +262,44 @@ def corrupted(data: Dataset, name: str, seed: int) -> Samples:
     rng = perturbation_generator(seed).spawn(len(CORRUPTIONS))[[*CORRUPTIONS].index(name)]
     stack = np.stack([CORRUPTIONS[name](images, severity, rng) for severity in SEVERITIES])
     x_adv = stack.reshape(len(SEVERITIES), len(images), -1).astype(np.float16)
-    metadata = {
-        "attack": name,
-        "dataset": data.name,
-        "severities": list(SEVERITIES),
-        "seed": seed,
-    }
+    metadata = {"attack": name, "dataset": data.name, "severities": [*SEVERITIES], "seed": seed}
     return Samples(data.x_test, x_adv, data.y_test, metadata)
+
+
+def draw_attack(path: Path, x: np.ndarray, x_adv: np.ndarray, y: np.ndarray) -> None:
+    """Ten clean images, what the attack added, and the results, one below the other."""
+    clean, attacked = as_images(x[:SHOWN]), as_images(x_adv[:SHOWN])
+    change = attacked - clean
+    largest = max(float(np.abs(change).max()), 1e-6)
+    grey, coloured = ("gray", 0, 1), ("RdBu_r", -largest, largest)
+    names = ("clean", f"change (±{largest:.2g})", "attacked")
+    rows = zip(names, (clean, change, attacked), (grey, coloured, grey), strict=True)
+    draw_images(path, list(rows), [f"label {label}" for label in y[:SHOWN]])
+
+
+def draw_corruptions(path: Path, clean: np.ndarray, shown: dict[str, np.ndarray]) -> None:
+    """One image (side × side), clean, and under each corruption (5 × side × side) by severity."""
+    rows = [(k.replace("_", " "), [clean, *v], ("gray", 0, 1)) for k, v in shown.items()]
+    draw_images(path, rows, ["clean", *(f"severity {s}" for s in SEVERITIES)])
+
+
+def draw_images(
+    path: Path,
+    rows: Sequence[tuple[str, Sequence[np.ndarray], tuple[str, float, float]]],
+    titles: Sequence[str],
+) -> None:
+    """A grid of images with a title above each column.
+
+    rows : of each, its name, its images, and their colour map with the values at its two ends
+    """
+    figure = new_figure(1.2 * len(titles) + 1, 1.3 * len(rows) + 0.5)
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    for line, (name, images, (colours, low, high)) in zip(grid, rows, strict=True):
+        line[0].set_ylabel(name, fontsize=9)
+        for axes, image in zip(line, images, strict=True):
+            axes.imshow(image, colours, vmin=low, vmax=high, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=9)
+    figure.suptitle(path.stem, parse_math=False)
+    save_figure(path, figure)

@@ -24,22 +24,8 @@ LARGEST = 1e6  # number that the metadata may hold
 ROUNDING = 1e-6  # of float32 sums in [0, 1]: how far a perturbation may exceed its ε
 
 
-class Attack(NamedTuple):
-    """What must be known of an attack to run it, and to read its samples."""
-
-    own: str = ""  # the constant of generate_adv.py that it takes beside those of every attack
-    has_epsilon: bool = True  # one file of samples for each ε; else one, which a penalty keeps near
-    is_targeted: bool = False  # leads to random classes, not away from the labels
-    follows_gradient: bool = True
-    needs_square_images: bool = False
-
-
-ATTACKS = {  # run by glr.robustness.perturbation.perturbed
-    "fgsm": Attack(),
-    "pgd": Attack("PGD_STEPS"),
-    "lbfgs": Attack("PENALTY", has_epsilon=False, is_targeted=True),
-    "square": Attack("QUERIES", follows_gradient=False, needs_square_images=True),
-}
+# The attacks (see glr.robustness.perturbation.perturbed), with the constant that each alone takes.
+ATTACKS = {"fgsm": "", "pgd": "PGD_STEPS", "lbfgs": "PENALTY", "square": "QUERIES"}
 
 
 class Samples(NamedTuple):
@@ -52,6 +38,11 @@ class Samples(NamedTuple):
     x_adv: np.ndarray
     y: np.ndarray
     metadata: dict
+
+
+def has_epsilon(attack: str) -> bool:
+    """Whether it is an attack of samples for each ε; a penalty keeps those of L-BFGS near."""
+    return attack in ATTACKS and attack != "lbfgs"
 
 
 def samples_path(data_dir: Path, dataset: str, name: str) -> Path:
@@ -150,8 +141,8 @@ def arrays_fault(samples: Samples, data: Dataset) -> str:
     if len(severities_of(metadata)) != len(x_adv):
         return f"{len(x_adv)} severities, and the metadata name {len(severities_of(metadata))}"
     epsilon = metadata.get("epsilon")
-    if epsilon is not None and largest_change(samples) > epsilon + ROUNDING:
-        return f"a perturbation of {largest_change(samples):.4f} exceeds the claimed ε {epsilon}"
+    if epsilon is not None and (change := np.abs(x_adv - x).max()) > epsilon + ROUNDING:
+        return f"a perturbation of {change:.4f} exceeds the claimed ε {epsilon}"
     return ""
 
 
@@ -159,8 +150,3 @@ def severities_of(metadata: dict) -> list:
     """The severity of each stack of perturbations: 1…5, or the attack's ε, or 0 for neither."""
     severities = metadata.get("severities", [metadata.get("epsilon") or 0])
     return severities if isinstance(severities, list) else [severities]
-
-
-def largest_change(samples: Samples) -> float:
-    """The L∞ norm of the largest perturbation."""
-    return float(np.abs(samples.x_adv - samples.x).max())

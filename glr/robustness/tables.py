@@ -1,16 +1,18 @@
-"""Tables of measured accuracies beside the published ones, and what they say in a line."""
+"""Measured accuracies in rows, their tables beside the published ones, and what these say."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 import numpy as np
 
-from glr.robustness.rows import Row
-from glr.robustness.samples import ATTACKS
+from glr.robustness.samples import has_epsilon
 from glr.storage.models import Model
 
 GLR_ROWS = ("LRS", "LRT", "LRSZ", "LRTZ")
@@ -20,27 +22,62 @@ PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text(enco
 TABLE_EPSILON = 0.1  # whose accuracies stand in the tables; the published ε is not known
 
 
-def cell(rows: Iterable[Row], model: str, condition: str) -> list[float]:
-    """A table's cell, seed by seed, in percent: the mean over severities; [] if not measured."""
-    return list(cell_by_seed(rows, model, condition).values())
+class Row(NamedTuple):
+    """One measurement: the share in [0, 1] of n samples that a model classifies as labelled.
+
+    severity is 1…5 of a corruption, ε of an attack that has one, and 0 for `clean` and others.
+    """
+
+    model: str
+    seed: int
+    condition: str
+    severity: float
+    accuracy: float
+    n: int
 
 
-def cell_by_seed(rows: Iterable[Row], model: str, condition: str) -> dict[int, float]:
-    """A table's cell in percent, by seed in their order.
+def csv_text(rows: Iterable[Row]) -> str:
+    """The rows as CSV with the columns model, seed, condition, severity, accuracy, n."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    writer.writerows(rows)
+    return text.getvalue()
 
-    Of an attack that has an ε, the samples of TABLE_EPSILON count.
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows that csv_text wrote."""
+    types = (str, int, str, float, float, int)  # of Row's fields
+    with path.open(encoding="utf-8", newline="") as file:
+        _, *lines = csv.reader(file)
+    return [Row(*(read(text) for read, text in zip(types, line, strict=True))) for line in lines]
+
+
+def cell(
+    rows: Iterable[Row], model: str, condition: str, severity: float | None = None
+) -> list[float]:
+    """A table's cell, seed by seed, in percent; [] if not measured: see `cell_by_seed`."""
+    return list(cell_by_seed(rows, model, condition, severity).values())
+
+
+def cell_by_seed(
+    rows: Iterable[Row], model: str, condition: str, severity: float | None = None
+) -> dict[int, float]:
+    """A table's cell in percent, by seed in their order: of one severity, else the mean over all.
+
+    The mean over ε has no sense: of an attack that has an ε, the samples of TABLE_EPSILON count.
     """
     by_seed: dict[int, list[float]] = {}
     for row in rows:
-        if (row.model, row.condition) == (model, condition) and not has_other_epsilon(row):
+        counts = row.severity == severity if severity is not None else not has_other_epsilon(row)
+        if (row.model, row.condition) == (model, condition) and counts:
             by_seed.setdefault(row.seed, []).append(100 * row.accuracy)
     return {seed: fmean(values) for seed, values in sorted(by_seed.items())}
 
 
 def has_other_epsilon(row: Row) -> bool:
     """Whether the row is of an attack with an ε, and not that of the tables."""
-    attack = ATTACKS.get(row.condition)
-    return attack is not None and attack.has_epsilon and row.severity != TABLE_EPSILON
+    return has_epsilon(row.condition) and row.severity != TABLE_EPSILON
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
@@ -67,6 +104,27 @@ def glr_rows(rows: Iterable[Row]) -> list[str]:
     """The GLR networks that were measured, in the order of the published table."""
     names = {row.model for row in rows}
     return [name for name in GLR_ROWS if name in names]
+
+
+def tables_and_sayings(rows: list[Row], dataset: str) -> tuple[dict[str, list[list[str]]], str]:
+    """The tables of testAdv.py by title, those that have rows; and what they say, in paragraphs."""
+    main, controls = present(rows)
+    tables = {
+        f"Accuracy on {dataset} in percent, noise-free; corruptions: mean of five severities": (
+            table_lines(rows, dataset, main)
+        ),
+        "Controls": table_lines(rows, dataset, controls) if controls else [],
+        "Other attacks, targets and ε": other_conditions(rows),
+    }
+    sayings = (
+        smaller_samples(rows),
+        what_published_cells_say(rows, dataset),
+        what_epsilon_decides(rows, dataset),
+        what_controls_say(rows),
+        what_the_estimate_changes(rows),
+    )
+    tables = {title: lines for title, lines in tables.items() if lines}
+    return tables, "\n\n".join(filter(None, sayings))
 
 
 def training_lines(models: Iterable[Model]) -> list[list[str]]:
@@ -99,13 +157,13 @@ def variants_table(accuracies: Mapping[str, Sequence[float]], title: str) -> lis
     begin with.
     """
     first, *_ = accuracies.values()
-    if len(first) < 2:
-        return [["command", title], *([name, mean_and_spread(v)] for name, v in accuracies.items())]
     lines = [["command", title, "less the first", "p"]]
     for name, values in accuracies.items():
-        compared = [f"{fmean(values) - fmean(first):+.2f}", f"{paired_p(values, first):.2g}"]
-        lines.append([name, mean_and_spread(values), *(compared if len(lines) > 1 else ["", ""])])
-    return lines
+        compared = ["", ""]
+        if values is not first and len(first) > 1:
+            compared = [f"{fmean(values) - fmean(first):+.2f}", f"{paired_p(values, first):.2g}"]
+        lines.append([name, mean_and_spread(values), *compared])
+    return lines if len(first) > 1 else [line[:2] for line in lines]
 
 
 def plain_table(lines: list[list[str]]) -> str:
@@ -134,9 +192,7 @@ def other_conditions(rows: list[Row]) -> list[list[str]]:
     main, controls = present(rows)
     lines = [["model", *(f"{c} ε {s:g}" if s else c for c, s in kinds)]]
     for model in main + controls:
-        lines.append(
-            [model, *(mean_and_spread(accuracies_at(rows, model, kind)) for kind in kinds)]
-        )
+        lines.append([model, *(mean_and_spread(cell(rows, model, *kind)) for kind in kinds)])
     return lines
 
 
@@ -146,8 +202,8 @@ def what_epsilon_decides(rows: list[Row], dataset: str) -> str:
     goals = {name: float(goal) for name, goal in published.items() if goal}
     parts = []
     for epsilon in sorted({row.severity for row in rows if row.condition == "fgsm"}):
-        reached = {name: accuracies_at(rows, name, ("fgsm", epsilon)) for name in goals}
-        above = [name for name, goal in goals.items() if fmean(reached[name]) > goal]
+        reached = {name: fmean(cell(rows, name, "fgsm", epsilon)) for name in goals}
+        above = [name for name, goal in goals.items() if reached[name] > goal]
         parts.append(f"{epsilon:g}: {len(above)} of {len(goals)}")
     if not goals or len(parts) < 2:
         return ""
@@ -157,32 +213,22 @@ def what_epsilon_decides(rows: list[Row], dataset: str) -> str:
     )
 
 
-def accuracies_at(rows: Iterable[Row], model: str, kind: tuple[str, float]) -> list[float]:
-    """A model's accuracies under one condition and severity, seed by seed, in percent."""
-    return [
-        100 * row.accuracy
-        for row in rows
-        if row.model == model and (row.condition, row.severity) == kind
-    ]
-
-
 def smaller_samples(rows: list[Row]) -> str:
     """A note on the conditions that were measured on fewer samples than the clean accuracy."""
     n_clean = max(row.n for row in rows if row.condition == "clean")
-    fewer = sorted({(row.condition, row.n) for row in rows if row.n < n_clean})
-    listed = ", ".join(f"{condition} {n}" for condition, n in fewer)
-    return f"Of the first samples only, not of all {n_clean}: {listed}." if fewer else ""
+    fewer = ", ".join(sorted({f"{row.condition} {row.n}" for row in rows if row.n < n_clean}))
+    return f"Of the first samples only, not of all {n_clean}: {fewer}." if fewer else ""
 
 
 def what_controls_say(rows: list[Row]) -> str:
     """FGSM accuracies less that of BP, in points: those of the GLR rows, then of the controls."""
-    fgsm = {name: cell(rows, name, "fgsm") for name in {row.model for row in rows}}
-    if not fgsm.get("BP"):
+    base = cell(rows, "BP", "fgsm")
+    if not base:
         return ""
-    base = fmean(fgsm["BP"])
-    gains = {name: fmean(v) - base for name, v in fgsm.items() if v and name != "BP"}
-    glr = ", ".join(f"{n} {gains[n]:+.1f}" for n in glr_rows(rows) if n in gains)
-    own = ", ".join(f"{n} {gains[n]:+.1f}" for n in sorted(gains) if n.startswith(("BP", "ST")))
+    reached = {name: cell(rows, name, "fgsm") for name in sorted({row.model for row in rows})}
+    gains = {n: f"{n} {fmean(v) - fmean(base):+.1f}" for n, v in reached.items() if v}
+    glr = ", ".join(gains[name] for name in glr_rows(rows) if name in gains)
+    own = ", ".join(gains[n] for n in gains if n != "BP" and n.startswith(("BP", "ST")))
     return (
         f"FGSM accuracy against plain backpropagation, in points: {glr or 'no GLR row'}; "
         f"controls by backpropagation: {own or 'none trained'}."
@@ -196,15 +242,11 @@ def what_the_estimate_changes(rows: list[Row]) -> str:
     """
     found = []
     for name, control in MATCHED.items():
-        parts = [
-            compared
-            for condition in PUBLISHED["columns"]
-            if (compared := difference(rows, (name, control), condition))
-        ]
-        if parts:
+        compared = (difference(rows, (name, control), c) for c in PUBLISHED["columns"])
+        if parts := ", ".join(filter(None, compared)):
             found.append(
                 f"{name} less {control}, in points (p of a paired t-test over the seeds, each for "
-                f"itself): {', '.join(parts)}."
+                f"itself): {parts}."
             )
     return "\n\n".join(found)
 

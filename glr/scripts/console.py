@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NoReturn
 
 from glr.errors import GLRError
+from glr.scripts.constants import KINDS
 
 # A full disk, a quota, a file size limit, a terminal that is gone.
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -36,7 +36,7 @@ def one_line_errors() -> Iterator[None]:
     except MemoryError as error:
         end(f"not enough memory ({error}); make the network, the batch or the data set smaller")
     except KeyboardInterrupt as interrupt:
-        end(f"interrupted; {interrupt or 'start it again'}", 130)
+        end(f"interrupted; {str(interrupt) or 'start it again'}", 130)
     except BrokenPipeError:  # as `| head` does when it has read enough
         drop_output()
         end("its output was closed; stopped")
@@ -47,10 +47,10 @@ def one_line_errors() -> Iterator[None]:
             raise
         drop_output()
         end(f"its output cannot be written ({error.strerror})")
-    except AttributeError as error:
-        if not isinstance(error.obj, SimpleNamespace):
+    except (AttributeError, NameError) as error:
+        if error.name not in KINDS:
             raise
-        end(f"has no constant {error.name}; state it at the top, as the scripts it came with do")
+        end(f"has no constant {error.name}; state it at the top, as the scripts beside it do")
 
 
 def end(complaint: str, status: int = GLRError.status) -> NoReturn:

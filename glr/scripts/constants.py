@@ -114,6 +114,7 @@ KINDS: dict[str, Kind] = {
     "PENALTIES": POSITIVE._replace(many=True),
     "WEIGHT_SIGMAS": POSITIVE._replace(many=True),
     "QUERIES": _whole(1),
+    "FUNCTIONS": Kind(str, lambda v: isinstance(v, str), "the path of a .py file, or nothing"),
     "DATASETS": _text("names of data sets"),
     "NAMES": _text("names of networks"),
     "SEEDS": _whole(1),
@@ -201,6 +202,16 @@ def constants_of(script: str, flags: Sequence[str]) -> SimpleNamespace:
     if not path.is_file():
         raise GLRError(f"{path}: no such script; name one of that folder")
     return script_constants(runpy.run_path(str(path)), list(flags))
+
+
+def functions_of(path: str) -> dict[str, Callable]:
+    """What may be called in a .py file, by the names that models record; {} for no path ("")."""
+    if not path:
+        return {}
+    if not Path(path).is_file():
+        raise GLRError(f"FUNCTIONS = {path}: no such file; give the .py file that defines them")
+    found = {str(name_of(item)): item for item in runpy.run_path(path).values() if callable(item)}
+    return {name: item for name, item in found.items() if name not in NAMED["ACTIVATION"]}
 
 
 def constants_like(script: str, defaults: Mapping[str, object], words: list[str]) -> dict:

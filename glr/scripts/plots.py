@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from glr.scripts.training import Evaluation
+    from glr.storage.checkpoint import Evaluation
 
 
 def new_figure(width: float, height: float) -> Figure:

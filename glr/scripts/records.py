@@ -74,7 +74,8 @@ def save_run(run: Run) -> None:
     checkpoint.unlink(missing_ok=True)
     print(
         f"{constants.NAME}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
-        f"{where} accuracy {100 * last.test_accuracy:.2f} % (noise-free)  {last.seconds:.1f} s  {model}"
+        f"{where} accuracy {100 * last.test_accuracy:.2f} % (noise-free)  {last.seconds:.1f} s  "
+        f"{model}"
     )
 
 

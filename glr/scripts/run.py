@@ -64,7 +64,7 @@ def start(script: dict[str, object]) -> Run:
 def new_run(constants: SimpleNamespace) -> Run:
     """The run that the constants describe, as `start`."""
     prepare_for_small_arrays()
-    if constants.NOISE not in LAWS:
+    if getattr(constants, "NOISE", LAWS[0]) not in LAWS:  # a law of one's own
         check_law(constants.NOISE, run_generator(constants.SEED))
     run = Run(constants, load_data(constants))
     for path in run_files(constants):
@@ -116,7 +116,7 @@ class Run:
                         raise GLRError("call run.descend(…) once for each minibatch")
                     state.seconds += time.perf_counter() - begun
                     if state.step == c.STEPS or state.step % c.EVAL_EVERY == 0:
-                        self.evaluate(epoch=state.step * len(rows) / len(x))
+                        self.evaluate()
                         show(self, bar)
                     bar.update()
                     self.pause(signals)
@@ -159,14 +159,16 @@ class Run:
         else:
             return
         advice = "lower LEARNING_RATE, or raise SIGMA (the estimate's variance falls as 1/σ²)"
-        if step == 1:
+        if step == 1 and not math.isfinite(risk):  # no learning rate has had a part in it
             advice = "look at LOSS, ACTIVATION, NOISE, SIGMA"
         kept = f". An earlier state is in {checkpoint_path(self.constants)}"
         raise DivergenceError(f"step {step}: {what}; {advice}{kept if self._is_kept else ''}")
 
-    def evaluate(self, epoch: float) -> None:
+    def evaluate(self) -> None:
         """Add the network's figures on the test set, noise-free, to the history."""
         state, y = self.state, self.data.y_test
+        n = len(self.data.y_train)
+        epoch = state.step * min(self.constants.BATCH_SIZE, n) / n
         output = self.network.logits(self.data.x_test)
         test = mean_loss(self.constants.LOSS, output, y), accuracy(output, y)
         train_loss = float(np.mean(state.risks))
@@ -225,6 +227,8 @@ class Run:
 
     def save(self) -> None:
         """Write the model, its history and its learning curve, and say what was reached."""
+        if not self.state.history or self.state.history[-1].step != self.state.step:
+            self.evaluate()  # after a break out of the loop
         save_run(self)
 
 

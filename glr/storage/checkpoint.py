@@ -155,7 +155,7 @@ def check_arrays(path: Path, arrays: dict[str, np.ndarray], wanted: dict[str, np
     """Raise GLRError unless the arrays are those wanted, of their shapes and types, and finite."""
     unknown = arrays.keys() - wanted.keys() - {"metadata", "history", "risks"}
     if unknown:
-        raise GLRError(f"{path}: {min(unknown)} is of another optimizer or estimator; {ADVICE}")
+        raise GLRError(f"{path}: {min(unknown)} is of another optimizer; {ADVICE}")
     for name, like in wanted.items():
         found = arrays.get(name)
         if found is None or (found.shape, found.dtype) != (like.shape, like.dtype):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
@@ -23,54 +23,42 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     Raises GLRError if the folder cannot be written or the disk is full; an old file stays.
     """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with file_beside(path, delete=False) as file:
-            temporary = Path(file.name)
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+    with file_beside(path) as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile gives 0600
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def file_beside(path: Path, delete: bool) -> BinaryIO:
-    """A new temporary file in the folder of `path`, open for writing, with a name like its own."""
-    return tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=delete
-    )
+        os.chmod(file.name, 0o666 & ~umask)  # a temporary file has 0600
+        os.replace(file.name, path)
 
 
 def check_writable(path: Path) -> None:
     """Raise GLRError unless a file can be made at `path`: before long work, not after it."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with file_beside(path, delete=True):
-            pass
+    with file_beside(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder is in its place")
+
+
+@contextmanager
+def file_beside(path: Path) -> Iterator[BinaryIO]:
+    """A new file in the folder of `path`, which is made; deleted at the end unless it was renamed.
+
+    Raises GLRError for every OSError, within too.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = tempfile.NamedTemporaryFile(  # noqa: SIM115  (closed before it is deleted)
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+        )
+        try:
+            with file:
+                yield file
+        finally:
+            Path(file.name).unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
-
-
-def place_aside(path: Path) -> Path:
-    """Where a file goes when another run needs its name: the first of .old, .old2, … that is free.
-
-    So nothing that was put aside before is lost.
-    """
-    places = (path.with_name(f"{path.name}.old{n if n > 1 else ''}") for n in count(1))
-    return next(place for place in places if not place.exists())
 
 
 def set_aside(path: Path) -> Path:
@@ -82,6 +70,15 @@ def set_aside(path: Path) -> Path:
     except OSError as error:
         raise unwritable(place, error) from error
     return place
+
+
+def place_aside(path: Path) -> Path:
+    """Where a file goes when another run needs its name: the first of .old, .old2, … that is free.
+
+    So nothing that was put aside before is lost.
+    """
+    places = (path.with_name(f"{path.name}.old{n if n > 1 else ''}") for n in count(1))
+    return next(place for place in places if not place.exists())
 
 
 def unwritable(path: Path, error: OSError) -> GLRError:

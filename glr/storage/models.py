@@ -13,15 +13,20 @@ from typing import NamedTuple
 import numpy as np
 
 from glr.errors import GLRError, UnknownActivationError
-from glr.network import ACTIVATIONS, Activation, Layer, Network
+from glr.estimator import outputs_of
+from glr.network import ACTIVATIONS, Activation, Array, Layer, Network
 from glr.storage.files import write_whole
 from glr.storage.npz import json_object, npz_arrays
 
 MAX_BYTES = 2**30  # of a model's arrays together
+ADVICE = "train it again"
 
 
 class Model(NamedTuple):
-    """A trained network as it was saved."""
+    """A trained network as it was saved; it predicts without noise.
+
+    x : samples in rows (N, n_in), scaled as those that it was trained on. GLRError for others.
+    """
 
     network: Network
     metadata: dict
@@ -36,6 +41,33 @@ class Model(NamedTuple):
         """SEED of the script that trained it."""
         return self.metadata["constants"]["SEED"]
 
+    def predict(self, x: Array) -> np.ndarray:
+        """The class number of each sample, (N,) int64."""
+        return self.logits(x).argmax(axis=1)
+
+    def predict_proba(self, x: Array) -> Array:
+        """The softmax of each sample's logits, (N, classes)."""
+        z = self.logits(x)
+        exponentials = np.exp(z - z.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    def logits(self, x: Array) -> Array:
+        """The output logits of each sample, (N, classes)."""
+        return self.network.logits(checked_rows(x, self.network.sizes[0]))
+
+
+def checked_rows(x: Array, n_in: int) -> Array:
+    """Samples x (N, n_in) as float32; GLRError for what is not."""
+    try:
+        rows = np.asarray(x, np.float32)
+    except (TypeError, ValueError):
+        raise GLRError(
+            f"x holds what is no number, or rows of unequal length; give (N, {n_in})"
+        ) from None
+    if rows.ndim != 2 or rows.shape[1] != n_in:
+        raise GLRError(f"x has shape {rows.shape}; give (N, {n_in}), samples in rows")
+    return rows
+
 
 def save_model(path: Path, network: Network, metadata: dict) -> None:
     """Write the network's layers and the metadata to `path`, whole or not at all."""
@@ -46,47 +78,60 @@ def save_model(path: Path, network: Network, metadata: dict) -> None:
     write_whole(path, lambda file: np.savez(file, metadata=np.array(text), **arrays))
 
 
-def load_model(path: Path) -> Model:
-    """Read a model file. Raises GLRError, in one line, for any file that is not one."""
+def load_model(path: Path | str, activation: Activation | None = None) -> Model:
+    """Read a model file.
+
+    activation : the φ that it was trained with, if that is not one of glr's
+
+    Raises GLRError, in one line, for a file that is no model, or an activation that is not its.
+    """
+    path = Path(path)
     layers, metadata = layers_and_metadata(path)
     parameters = np.concatenate([part.ravel() for layer in layers for part in layer])
     sizes = [len(layers[0].W), *(layer.b.size for layer in layers)]
-    return Model(Network(parameters, sizes, named_activation(path, metadata)), metadata)
+    return Model(Network(parameters, sizes, activation_of(path, metadata, activation)), metadata)
 
 
 def layers_and_metadata(path: Path) -> tuple[list[Layer], dict]:
     """What a model file holds, whatever its activation; GLRError if it is none."""
-    arrays = npz_arrays(path, "model file", "metadata|[Wb][0-9]+", MAX_BYTES, "train it again")
+    arrays = npz_arrays(path, "model file", "metadata|[Wb][0-9]+", MAX_BYTES, ADVICE)
     try:
-        metadata = json_object(path, arrays["metadata"], "train it again")
+        metadata = json_object(path, arrays["metadata"], ADVICE)
         n_layers = sum(name.startswith("W") for name in arrays)
         layers = [Layer(arrays[f"W{t}"], arrays[f"b{t}"]) for t in range(n_layers)]
     except KeyError as error:
-        raise GLRError(f"{path}: not a model file (no array {error}); train it again") from error
-    check_layers(path, layers)
+        raise GLRError(f"{path}: not a model file (no array {error}); {ADVICE}") from error
+    wrong = fault(layers)
+    if wrong:
+        raise GLRError(f"{path}: {wrong}; {ADVICE}")
     return layers, metadata
 
 
-def check_layers(path: Path, layers: list[Layer]) -> None:
-    """Raise GLRError unless the layers are finite float32 and fit one another."""
+def fault(layers: list[Layer]) -> str:
+    """What is wrong with layers, in words; nothing if they are finite float32 and fit."""
     width = layers[0].W.shape[0] if layers and layers[0].W.ndim == 2 else 0
     for t, (W, b) in enumerate(layers):
-        if W.shape != (width, b.size) or b.ndim != 1 or W.size == 0:
-            raise GLRError(f"{path}: W{t} and b{t} do not fit the layer before; train it again")
+        if W.shape != (width, b.size) or b.ndim != 1:
+            return f"W{t} and b{t} do not fit the layer before"
         if not (W.dtype == b.dtype == np.float32 and np.isfinite(W).all() and np.isfinite(b).all()):
-            raise GLRError(f"{path}: W{t}, b{t} are not finite float32 numbers; train it again")
+            return f"W{t}, b{t} are not finite float32 numbers"
         width = b.size
-    if not layers:
-        raise GLRError(f"{path}: holds no layers; train it again")
+    return "" if layers else "holds no layers"
 
 
-def named_activation(path: Path, metadata: dict) -> Activation:
-    """The activation that the metadata name, one of glr.network's."""
+def activation_of(path: Path, metadata: dict, given: Activation | None) -> Activation:
+    """The activation that the metadata name, if it is one of glr's, else the given one."""
     known = {activation.__name__: activation for activation in ACTIVATIONS}
     name = str(metadata.get("activation"))  # foreign JSON may hold a list here
-    if name not in known:
+    found = known.get(name, given)
+    if found is None:
         raise UnknownActivationError(
-            f"{path}: its activation {name!r} is not in glr.network.ACTIVATIONS "
-            f"({', '.join(known)}); add it there"
+            f"{path}: its activation {name!r} is none of glr's ({', '.join(known)}); give "
+            "load(path, activation=f), or --functions FILE in the scripts of RobustnessTest"
         )
-    return known[name]
+    if given is not None and given is not found:
+        raise GLRError(f"{path}: was trained with glr.{name}; leave out activation, or give that")
+    if not callable(found):
+        raise GLRError(f"{path}: the activation is a {type(found).__name__}; give a function")
+    outputs_of(found, np.zeros((2, 3), np.float32))  # refuses what is not elementwise
+    return found

@@ -3,75 +3,72 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from glr.data.datasets import Dataset, n_classes
-from glr.estimator import glr_estimator, glr_gradient
+from glr.data.datasets import Dataset
+from glr.estimator import Method, gradient
 from glr.network import Network, new_network
-from glr.noise import laplace
 from glr.optimizers import adam, cosine
-from glr.passes import GLR, Batch, Streams
+from glr.robustness.tables import GLR_ROWS
+from glr.scripts.constants import constants_of
 from glr.scripts.plots import new_figure, plain_axes, save_figure
-from glr.scripts.training import Plan, Run, train
+from glr.scripts.run import Gradient, layer_sizes, minibatches
+from glr.study.published import published_gradient
 
 REPLICATES = (2, 5, 10, 20, 50, 100, 200)
 LEAST_DRAWS = 200  # gradients that a variance is estimated from
 PASSES = 10_000  # replicates of all of them together: at small R, where it is large, they are more
 BATCH = 128
 HALF_TRAINED_STEPS = 500
+Variances = dict[str, tuple[list[float], list[float]]]  # at REPLICATES, by name: ours, published
 
 
-def published_estimator(glr: GLR) -> GLR:
-    """The published estimator, by NumPy: Laplace noise of scale 1, no variance reduction."""
-    return replace(
-        glr,
-        noise=laplace,
-        sigma=(2**0.5,) * len(glr.sigma),
-        output_draws=1,
-        control_variate=False,
-        conditional_score=False,
-        standardised_loss=False,
-        local_differences=False,
-        layerwise=False,
-        gradient_of_group=None,
-    )
+def script_methods() -> dict[str, dict[str, object]]:
+    """The keyword arguments of `gradient` in each GLR script, but for rng, at its constants."""
+    return {name: method_of(vars(constants_of(f"{name}.py", []))) for name in GLR_ROWS}
+
+
+def method_of(constants: dict[str, object]) -> dict[str, object]:
+    """The keyword arguments of `gradient`, but for rng, that a script's constants are."""
+    return {argument.name: constants[argument.name.upper()] for argument in fields(Method)}
 
 
 def half_trained_network(
-    glr: GLR, data: Dataset, rng: np.random.Generator, hidden: Sequence[int] = (50,)
+    method: dict[str, object],
+    data: Dataset,
+    rng: np.random.Generator,
+    hidden: Sequence[int] = (50,),
 ) -> Network:
-    """A network after a few hundred steps with the estimator; `hidden` neurons in its layers."""
-    sizes = [data.x_train.shape[1], *hidden, n_classes(data)]
-    network = new_network(sizes, glr.activation, rng)
-    plan = Plan(
-        loss=glr.loss,
-        optimizer=adam,
-        steps=HALF_TRAINED_STEPS,
-        batch_size=BATCH,
-        learning_rate=0.005,
-        schedule=cosine,
-        weight_decay=1e-4,
-        centralised=False,
-        eval_every=HALF_TRAINED_STEPS,
-    )
-    for _ in train(Run(network, glr_estimator(glr, rng)), data, plan, rng):
-        pass
+    """A network after a few hundred steps of Adam along the estimate by the method.
+
+    method : keyword arguments of `gradient`, but for rng
+    hidden : neurons in the hidden layers
+    """
+    network = new_network(layer_sizes(data, hidden), method["activation"], rng)
+    batches = minibatches(len(data.x_train), BATCH, rng)
+    state = {}
+    for step, rows in enumerate(islice(batches, HALF_TRAINED_STEPS)):
+        x, y = data.x_train[rows], data.y_train[rows]
+        estimate = gradient(network.layers, x, y, **method, rng=rng)
+        slope = np.concatenate([part.ravel() for layer in estimate.layers for part in layer])
+        adam(network.parameters, slope, 0.005 * cosine(step, HALF_TRAINED_STEPS), state)
     return network
 
 
-def relative_variance(glr: GLR, network: Network, batch: Batch, streams: Streams) -> float:
-    """E‖g − E g‖² / ‖E g‖² of the first layer's weights, from many independent estimates g.
+def relative_variance(estimate: Callable[[], Gradient], draws: int) -> float:
+    """E‖g − E g‖² / ‖E g‖² of the first layer's weights, from so many independent estimates g.
 
     ‖E g‖² is that of their mean less the variance that the mean has left.
     """
-    draws = max(LEAST_DRAWS, PASSES // glr.replicates)
-    total, squares = np.zeros(network.layers[0].W.shape), 0.0
+    total, squares = 0.0, 0.0
     for _ in range(draws):
-        g = glr_gradient(glr, network.layers, batch, streams).layers[0].W.astype(np.float64)
+        g = estimate().layers[0].W.astype(np.float64)
         total += g
         squares += float(np.sum(g * g))
     mean_square = float(np.sum(total * total)) / draws**2
@@ -79,25 +76,27 @@ def relative_variance(glr: GLR, network: Network, batch: Batch, streams: Streams
     return variance / (mean_square - variance / draws)
 
 
-def variances_by_replicates(
-    methods: dict[str, GLR], data: Dataset, rng: np.random.Generator
-) -> dict[str, tuple[list[float], list[float]]]:
-    """By name of a method: relative variances at REPLICATES, of ours and of the published one."""
+def variances_by_replicates(data: Dataset, rng: np.random.Generator) -> Variances:
+    """Relative variances of each script's estimate, and of the published one of its network."""
     from tqdm import tqdm  # noqa: PLC0415  (after -h, which it would slow)
 
-    found, bar = {}, tqdm(total=2 * len(methods) * len(REPLICATES), desc="variance", unit="R")
-    for name, glr in methods.items():
-        network = half_trained_network(glr, data, rng)
+    found = {}
+    for name, method in tqdm(script_methods().items(), desc="variance", unit="script"):
+        layers = half_trained_network(method, data, rng).layers
         rows = rng.permutation(len(data.x_train))[:BATCH]
-        batch, streams = Batch(data.x_train[rows].T, data.y_train[rows]), rng.spawn(2)
-        found[name] = ([], [])
-        for kind, variances in zip((glr, published_estimator(glr)), found[name], strict=True):
-            for R in REPLICATES:
-                of_R = replace(kind, replicates=R)
-                variances.append(relative_variance(of_R, network, batch, streams))
-                bar.update()
-    bar.close()
+        batch = layers, data.x_train[rows], data.y_train[rows]
+        functions = {key: method[key] for key in ("activation", "loss")}
+        kinds = (
+            partial(gradient, *batch, **method, rng=rng),
+            partial(published_gradient, *batch, **functions, rng=rng),
+        )
+        found[name] = tuple([variance_at(R, kind) for R in REPLICATES] for kind in kinds)
     return found
+
+
+def variance_at(R: int, kind: Callable[..., Gradient]) -> float:
+    """The relative variance of a kind of estimate with R replicates."""
+    return relative_variance(partial(kind, replicates=R), max(LEAST_DRAWS, PASSES // R))
 
 
 def draw_variances(path: Path, found: dict[str, tuple[list[float], list[float]]]) -> None:

@@ -7,47 +7,46 @@ beside the results.
 
 from __future__ import annotations
 
+import itertools
 import re
-import runpy
-import statistics
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from glr.data.datasets import load_dataset
 from glr.errors import GLRError
-from glr.network import Network, accuracy
 from glr.robustness.evaluation import results_dir
-from glr.robustness.perturbation import attack_labels, perturbed, surrogate
-from glr.robustness.rows import Row, read_csv
 from glr.robustness.tables import (
     GLR_ROWS,
+    Row,
     cell,
     markdown_table,
     mean_and_spread,
-    other_conditions,
     plain_table,
     present,
     published_cell,
-    table_lines,
+    read_csv,
+    tables_and_sayings,
     variants_table,
-    what_controls_say,
-    what_epsilon_decides,
-    what_published_cells_say,
-    what_the_estimate_changes,
 )
-from glr.scripts.constants import ROOT, script_constants
-from glr.scripts.experiment import run_generator
+from glr.scripts.constants import ROOT, SCRIPTS
+from glr.scripts.plots import new_figure, plain_axes, save_figure
+from glr.scripts.run import run_generator
 from glr.storage.files import write_whole
-from glr.storage.models import layers_and_metadata, load_model
+from glr.storage.models import layers_and_metadata
 from glr.study.comparison import (
     REPLICATES,
     draw_accuracy_against_time,
     draw_variances,
     variances_by_replicates,
 )
-from glr.study.runs import SCRIPTS, Task, script_methods
+from glr.study.runs import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DESCRIBED = (*GLR_ROWS, "BP")  # the scripts that say their own accuracies
 README_ROWS = {  # the networks of README's table, and what it calls them
@@ -66,32 +65,43 @@ def is_for_docs(constants: SimpleNamespace, script: Mapping[str, object]) -> boo
     return all(getattr(constants, name) == script[name] for name in stated)
 
 
-def write_section_and_picture(
-    name: str, block: str, draw: Callable[[Path], object], whole: bool
+def write_page(
+    name: str, block: str, whole: bool, draw: Callable[[Path], object] | None = None
 ) -> None:
-    """Print the block, and write it and its picture: to docs/, or beside the results.
+    """Put the block in its section of docs/results.md; if not of a whole run, on its own page.
 
-    draw : draws the picture to the path that it is given
+    draw : draws its picture to the path that it is given, beside the page
     """
-    print(block)
-    draw((ROOT / "docs" if whole else results_dir()) / f"{name}.png")
-    write_page(name, block, whole)
-
-
-def write_page(name: str, block: str, whole: bool) -> None:
-    """Put the block in its section of docs/results.md; if not of a whole run, on its own page."""
+    folder = ROOT / "docs" if whole else results_dir()
+    if draw is not None:
+        draw(folder / f"{name}.png")
     if whole:
-        write_section(ROOT / "docs" / "results.md", name, block)
+        write_section(folder / "results.md", name, block)
         return
-    path = results_dir() / f"{name}.md"
-    write_whole(path, lambda file: file.write(f"{block}\n".encode()))
+    path = folder / f"{name}.md"
+    write_text(path, f"{block}\n")
     print(f"Written: {path}; docs/ takes --write-docs, the script's own constants and all data")
+
+
+def draw_panels(
+    path: Path, by_dataset: Mapping[str, object], draw: Callable[[Axes, object], object], title: str
+) -> None:
+    """A panel for each data set, which `draw` fills by what was measured on it."""
+    figure = new_figure(5.2 * len(by_dataset), 4.6)
+    panels = figure.subplots(1, len(by_dataset), squeeze=False)[0]
+    for axes, (dataset, measured) in zip(panels, by_dataset.items(), strict=True):
+        draw(axes, measured)
+        axes.set_title(dataset, parse_math=False)
+        plain_axes(axes)
+    panels[-1].legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    save_figure(path, figure)
 
 
 def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
     """Draw the variances of both estimators, and accuracy against time, to docs/."""
     data = load_dataset(dataset, constants.DATA_DIR)
-    variances = variances_by_replicates(script_methods(), data, run_generator(0))
+    variances = variances_by_replicates(data, run_generator(0))
     draw_variances(ROOT / "docs" / "variance.png", variances)
     names = (*GLR_ROWS, "BP", "LRS-published")
     histories = {name: constants.MODELS_DIR / f"{name}_{dataset}_seed0.csv" for name in names}
@@ -104,37 +114,6 @@ def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
     write_page("variance", block, whole=True)
 
 
-def write_penalties(constants: SimpleNamespace, whole: bool) -> None:
-    """Write the table of the networks' accuracies under L-BFGS against the attack's penalty."""
-    places = ("--data-dir", str(constants.DATA_DIR), "--models-dir", str(constants.MODELS_DIR))
-    words = ("--attack", "lbfgs", "--dataset", constants.DATASET, *places)
-    script = runpy.run_path(str(ROOT / "RobustnessTest" / "generate_adv.py"))
-    data = load_dataset(constants.DATASET, constants.DATA_DIR)
-    networks = {name: networks_of(name, data.name, constants) for name in constants.NAMES}
-    lines = [["penalty", "targets reached (%)", *networks]]
-    for penalty in constants.PENALTIES:
-        attack = script_constants(script, [*words, "--penalty", str(penalty)])
-        followed = surrogate(attack, data).network
-        x_adv = perturbed(attack, followed, (data.x_test, data.y_test), None)
-        targets = attack_labels(attack, followed, data.y_test)
-        hit = f"{100 * accuracy(followed.logits_of_rows(x_adv), targets):.2f}"
-        kept = (
-            [100 * accuracy(one.logits_of_rows(x_adv), data.y_test) for one in several]
-            for several in networks.values()
-        )
-        lines.append([f"{penalty:g}", hit, *map(mean_and_spread, kept)])
-    published = (published_cell(data.name, name, "lbfgs") or "–" for name in networks)
-    table = markdown_table([*lines, ["published", "–", *published]])
-    print(table)
-    write_page("penalties", table, whole)
-
-
-def networks_of(name: str, dataset: str, constants: SimpleNamespace) -> list[Network]:
-    """The networks of this name and of all SEEDS, in MODELS_DIR."""
-    paths = (f"{name}_{dataset}_seed{seed}.npz" for seed in range(constants.SEEDS))
-    return [load_model(constants.MODELS_DIR / path).network for path in paths]
-
-
 def write_ablation(runs: list[Task], where: str, whole: bool) -> None:
     """Print and write what the variants reached; with two seeds or more, less the first of them.
 
@@ -144,7 +123,8 @@ def write_ablation(runs: list[Task], where: str, whole: bool) -> None:
     for task in runs:
         _, metadata = layers_and_metadata(task.path)
         reached = metadata["metrics"][f"{where}_accuracy"]
-        accuracies.setdefault(" ".join([task.script, *task.extra]), []).append(100 * reached)
+        command = f"{task.script} {task.extra}".strip()
+        accuracies.setdefault(command, []).append(100 * reached)
     lines = variants_table(accuracies, f"{where} accuracy (%)")
     print(plain_table(lines))
     lines = [lines[0], *([f"`{command}`", *cells] for command, *cells in lines[1:])]
@@ -156,8 +136,9 @@ def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[st
     rows = {dataset: read_csv(results_dir() / f"{dataset}.csv") for dataset in datasets}
     seconds: dict[str, list[float]] = {}
     for task in runs:
-        run = load_model(task.path).metadata["metrics"]["seconds"]
-        seconds.setdefault(f"{task.name}_{task.dataset}", []).append(run)
+        _, metadata = layers_and_metadata(task.path)
+        taken = seconds.setdefault(f"{task.name}_{task.dataset}", [])
+        taken.append(metadata["metrics"]["seconds"])
     note = (
         f"Test accuracy in percent, noise-free, mean ± sd over {constants.SEEDS} seeds; "
         "published: Peng et al. (2022); FGSM transferred from a ReLU network, ε = 0.1 (the "
@@ -181,7 +162,7 @@ def readme_lines(rows: dict[str, list[Row]], seconds: dict[str, list[float]]) ->
             for condition in ("clean", "fgsm"):
                 line.append(mean_and_spread(cell(measured_rows, model, condition)))
                 line.append(published_cell(dataset, model, condition) or "–")
-            lines.append([*line, f"{statistics.fmean(seconds[f'{model}_{dataset}']):.0f}"])
+            lines.append([*line, f"{fmean(seconds[f'{model}_{dataset}']):.0f}"])
     return lines
 
 
@@ -192,26 +173,15 @@ def results_block(datasets: Sequence[str]) -> str:
 
 
 def dataset_page(dataset: str, rows: list[Row]) -> str:
-    """The data set's tables as Markdown: published rows, controls, worst seeds."""
-    main, controls = present(rows)
-    worst = [["model", "worst seed, clean"]] + [
-        [model, f"{min(cell(rows, model, 'clean')):.2f}"] for model in main + controls
-    ]
-    parts = [
-        f"### {dataset}",
-        markdown_table(table_lines(rows, dataset, main)),
-        what_published_cells_say(rows, dataset),
-        what_epsilon_decides(rows, dataset),
-        "Controls, and the published estimator with its constants:",
-        markdown_table(table_lines(rows, dataset, controls)),
-        what_controls_say(rows),
-        what_the_estimate_changes(rows),
-        markdown_table(worst),
-    ]
-    others = other_conditions(rows)
-    if others:
-        parts += ["Other attacks, targets and ε:", markdown_table(others)]
-    return "\n\n".join(filter(None, parts))
+    """The data set's tables as Markdown, what they say, and each network's worst seed."""
+    tables, says = tables_and_sayings(rows, dataset)
+    worst = [["model", "worst seed, clean"]]
+    for model in itertools.chain(*present(rows)):
+        worst.append([model, f"{min(cell(rows, model, 'clean')):.2f}"])
+    parts = [f"### {dataset}"]
+    for title, lines in tables.items():
+        parts += [f"{title}:", markdown_table(lines)]
+    return "\n\n".join(filter(None, [*parts, says, markdown_table(worst)]))
 
 
 def measured(
@@ -220,7 +190,7 @@ def measured(
     """What a script's docstring says of its accuracy and time, in lines as long as code may be."""
     parts = [
         f"{dataset} {mean_and_spread(cell(measured_rows, name, 'clean'))} % in "
-        f"{statistics.fmean(seconds[f'{name}_{dataset}']):.0f} s"
+        f"{fmean(seconds[f'{name}_{dataset}']):.0f} s"
         for dataset, measured_rows in rows.items()
     ]
     return textwrap.fill(f"Measured over {seeds} seeds: {', '.join(parts)}.", 100)
@@ -230,7 +200,7 @@ def write_measured(script: Path, paragraph: str) -> None:
     """Replace the paragraph of a script's docstring that begins with "Measured"."""
     earlier = re.compile(r"^Measured.*(?:\n(?!\"\"\").+)*", re.MULTILINE)
     text = earlier.sub(paragraph, script.read_text(encoding="utf-8"), count=1)
-    write_whole(script, lambda file: file.write(text.encode()))
+    write_text(script, text)
 
 
 def write_section(path: Path, name: str, block: str) -> None:
@@ -246,4 +216,9 @@ def write_section(path: Path, name: str, block: str) -> None:
             f"{path}: {found} sections {name}; restore the lines <!-- {name}: … --> and "
             f"<!-- end of {name} -->"
         )
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
     write_whole(path, lambda file: file.write(text.encode()))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
+from itertools import groupby
+from operator import gt
 from statistics import fmean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,21 +13,21 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm import tqdm
 
 from glr.data.datasets import Dataset, load_dataset
+from glr.robustness.evaluation import accuracy_by_class, load_model_for, rows_of
 from glr.robustness.perturbation import table_samples
-from glr.robustness.rows import Row, accuracy_by_class, load_model_for, rows_of
 from glr.robustness.samples import load_samples, samples_path
 from glr.robustness.tables import (
     PUBLISHED,
     TABLE_EPSILON,
+    Row,
     cell,
     markdown_table,
     mean_and_spread,
     published_cell,
 )
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.plots import new_figure, plain_axes, save_figure
 from glr.storage.models import Model
-from glr.study.pages import write_section_and_picture
+from glr.study.pages import draw_panels, write_page
 from glr.study.runs import Task
 
 if TYPE_CHECKING:
@@ -60,6 +62,15 @@ class Measured(NamedTuple):
     def reached(self, name: str, setting: Setting, condition: str) -> list[float]:
         """A network's accuracies at a setting, in percent, seed by seed."""
         return cell(self.rows, name_at(name, setting), condition)
+
+    def means(self, name: str, setting: Setting, conditions: Sequence[str]) -> list[float]:
+        """A network's mean accuracies at a setting, in percent, by condition."""
+        return [fmean(self.reached(name, setting, condition)) for condition in conditions]
+
+    def published(self, name: str, conditions: Sequence[str]) -> list[float]:
+        """The published accuracies of a network in percent, by condition; none if it has none."""
+        cells = [published_cell(self.dataset, name, condition) for condition in conditions]
+        return [float(accuracy) for accuracy in cells if accuracy]
 
 
 def networks_at(
@@ -98,12 +109,6 @@ def worst_class_row(model: Model, data: Dataset) -> Row:
     return Row(model.name, model.seed, WORST_CLASS, 0, lowest, len(data.y_test))
 
 
-def published(dataset: str, name: str, conditions: Sequence[str]) -> list[float]:
-    """The published accuracies of a network in percent; none if it has none."""
-    cells = [published_cell(dataset, name, condition) for condition in conditions]
-    return [*map(float, cells)] if all(cells) else []
-
-
 def tradeoff_lines(measured: Measured) -> list[list[str]]:
     """A row per setting, with cells "clean / FGSM"; the published accuracies last."""
     lines = [["", *measured.networks]]
@@ -113,7 +118,7 @@ def tradeoff_lines(measured: Measured) -> list[list[str]]:
             for name in measured.networks
         ]
         lines.append([str(setting), *cells])
-    known = [published(measured.dataset, name, DRAWN) for name in measured.networks]
+    known = [measured.published(name, DRAWN) for name in measured.networks]
     return [*lines, ["published", *(" / ".join(f"{a:.2f}" for a in p) or "–" for p in known)]]
 
 
@@ -124,18 +129,11 @@ def what_surpasses(measured: Measured, conditions: Sequence[str]) -> str:
     """
     parts = []
     for name in measured.networks:
-        goal = published(measured.dataset, name, conditions)
-        if not goal:
-            continue
-        above = [
-            setting
-            for setting in measured.settings
-            if all(
-                fmean(measured.reached(name, setting, condition)) > least
-                for condition, least in zip(conditions, goal, strict=True)
-            )
-        ]
-        parts.append(f"{name} at {listed(above) or 'none of these'}")
+        goal = measured.published(name, conditions)
+        if goal:
+            reached = {s: measured.means(name, s, conditions) for s in measured.settings}
+            above = [setting for setting in reached if all(map(gt, reached[setting], goal))]
+            parts.append(f"{name} at {listed(above) or 'none of these'}")
     return "; ".join(parts)
 
 
@@ -150,72 +148,48 @@ def what_lost_a_class(measured: Measured) -> str:
 
 
 def listed(settings: Sequence[Setting]) -> str:
-    """The settings in words: penalty 0.001, 0.01, step size 0.03 and weight noise 0.5."""
-    values: dict[str, list[str]] = {}
-    for setting in settings:
-        values.setdefault(setting.what, []).append(f"{setting.value:g}")
-    *most, last = [f"{what} {', '.join(found)}" for what, found in values.items()] or [""]
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def draw_tradeoffs(path: Path, by_dataset: Sequence[Measured]) -> None:
-    """FGSM accuracy against clean accuracy, a panel per data set; the published ones as stars."""
-    figure = new_figure(5.6 * len(by_dataset), 4.8)
-    panels = figure.subplots(1, len(by_dataset), squeeze=False)[0]
-    for axes, measured in zip(panels, by_dataset, strict=True):
-        draw_tradeoff(axes, measured)
-    panels[0].legend(fontsize=8, frameon=False)
-    figure.suptitle(
-        "More penalty, step size, or noise on the weights; stars: published", fontsize=10
-    )
-    save_figure(path, figure)
+    """The settings in words: penalty 0.001, 0.01, step size 0.03, weight noise 0.5."""
+    by_what = groupby(settings, key=lambda setting: setting.what)
+    return ", ".join(f"{what} {', '.join(f'{s.value:g}' for s in some)}" for what, some in by_what)
 
 
 def draw_tradeoff(axes: Axes, measured: Measured) -> None:
-    """A line for each network, and for each thing that the settings make larger."""
+    """A line for each network, and for each thing that is made larger; stars: published."""
     whats = dict.fromkeys(setting.what for setting in measured.settings)
     for i, name in enumerate(measured.networks):
-        star = published(measured.dataset, name, DRAWN)
+        star = measured.published(name, DRAWN)
         colour = f"C{i}" if star else "black"
         axes.plot([], [], color=colour, label=name)
         for what in whats:
-            points = [
-                [fmean(measured.reached(name, setting, condition)) for condition in DRAWN]
-                for setting in measured.settings
-                if setting.what == what
-            ]
-            axes.plot(*zip(*points, strict=True), STYLES[what], color=colour, ms=3)
+            some = [setting for setting in measured.settings if setting.what == what]
+            points = zip(*(measured.means(name, setting, DRAWN) for setting in some), strict=True)
+            axes.plot(*points, STYLES[what], color=colour, ms=3)
         if star:
             axes.plot(*star, "*", color=colour, ms=11)
     for what in whats:
         axes.plot([], [], STYLES[what], color="grey", ms=3, label=what)
-    axes.set(
-        title=measured.dataset,
-        xlabel="clean accuracy (%)",
-        ylabel=f"FGSM accuracy, ε {TABLE_EPSILON:g} (%)",
-    )
-    plain_axes(axes)
+    axes.set(xlabel="clean accuracy (%)", ylabel=f"FGSM accuracy, ε {TABLE_EPSILON:g} (%)")
 
 
 def write_tradeoffs(by_dataset: Sequence[Measured], whole: bool) -> None:
-    """Write the tables and the picture, to docs/ if they are of a whole run."""
-    block = tradeoff_block(by_dataset)
-    write_section_and_picture(
-        "tradeoff", block, lambda path: draw_tradeoffs(path, by_dataset), whole
-    )
+    """Print and write the tables, and draw the picture: to docs/ if they are of a whole run."""
+    block = "\n\n".join(map(tradeoff_block, by_dataset))
+    print(block)
+    panels = {measured.dataset: measured for measured in by_dataset}
+    title = "More penalty, step size, or noise on the weights; stars: published"
+    draw = partial(draw_panels, by_dataset=panels, draw=draw_tradeoff, title=title)
+    write_page("tradeoff", block, whole, draw)
 
 
-def tradeoff_block(by_dataset: Sequence[Measured]) -> str:
-    """The tables and what they say, as Markdown."""
-    parts = []
-    for measured in by_dataset:
-        parts += [f"On {measured.dataset}:", markdown_table(tradeoff_lines(measured))]
-        for what, conditions in (
-            ("clean and FGSM accuracies", DRAWN),
-            ("accuracies in all seven columns", PUBLISHED["columns"]),
-        ):
-            says = what_surpasses(measured, conditions)
-            parts.append(f"Above the published {what} at once: {says}." if says else "")
-        lost = what_lost_a_class(measured)
-        parts.append(f"Runs with a class of which no test sample is right: {lost}.")
+def tradeoff_block(measured: Measured) -> str:
+    """A data set's table and what it says, as Markdown."""
+    parts = [f"On {measured.dataset}:", markdown_table(tradeoff_lines(measured))]
+    for what, conditions in (
+        ("clean and FGSM accuracies", DRAWN),
+        ("accuracies in all seven columns", PUBLISHED["columns"]),
+    ):
+        says = what_surpasses(measured, conditions)
+        parts.append(f"Above the published {what} at once: {says}." if says else "")
+    lost = what_lost_a_class(measured)
+    parts.append(f"Runs with a class of which no test sample is right: {lost}.")
     return "\n\n".join(filter(None, parts))

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from statistics import fmean
+from functools import partial
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -23,11 +23,11 @@ from glr.network import Network, is_right, threshold
 from glr.robustness.attacks import (
     InputGradient,
     fgsm,
-    keras_input_gradient,
+    input_gradient,
     pgd,
+    square_attack,
     zero_gradient_share,
 )
-from glr.robustness.black_box import square_attack
 from glr.robustness.evaluation import epsilon_curve, known_models
 from glr.robustness.perturbation import (
     check_image_range,
@@ -35,20 +35,28 @@ from glr.robustness.perturbation import (
     perturbation_generator,
     surrogate,
 )
-from glr.robustness.rows import Row
-from glr.robustness.tables import GLR_ROWS, TABLE_EPSILON, cell, markdown_table, mean_and_spread
-from glr.scripts.backpropagation import GRADIENTS, keras_network
+from glr.robustness.tables import (
+    GLR_ROWS,
+    TABLE_EPSILON,
+    Row,
+    cell,
+    markdown_table,
+    mean_and_spread,
+)
+from glr.scripts.backpropagation import GRADIENTS
 from glr.scripts.constants import as_typed
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.plots import new_figure, plain_axes, save_figure
 from glr.storage.models import Model
-from glr.study.pages import write_section_and_picture
+from glr.study.pages import draw_panels, write_page
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TRANSFERRED = "fgsm, transferred"  # from the surrogate, as in the published table
 ATTACKS = ("fgsm", "pgd", "square")  # on the network itself
 WORST = "under all"  # right is what is right clean and under every attack, the transferred one too
-COLUMNS = ("clean", TRANSFERRED, *ATTACKS, WORST)
 ZERO_GRADIENT = "zero gradient"  # samples at which the gradient that is followed is exactly zero
+COLUMNS = ("clean", TRANSFERRED, *ATTACKS, WORST, ZERO_GRADIENT)
 
 LabelledRows = tuple[np.ndarray, np.ndarray]  # inputs (N × n_in) in [0, 1], labels (N,)
 
@@ -59,12 +67,11 @@ def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     chosen = []
     for name in constants.NAMES:
         own = [model for model in models if model.name == name and model.seed < constants.SEEDS]
-        if not own:
-            print(f"Left out: {name}, of which there is no model of {data.name}", file=sys.stderr)
-        elif own[0].network.activation not in GRADIENTS:
-            print(f"Left out: {name}, whose activation Keras has no gradient of", file=sys.stderr)
-        else:
+        if own and own[0].network.activation in GRADIENTS:
             chosen += own
+        else:
+            why = "whose activation has no known gradient" if own else "of which there is no model"
+            print(f"Left out on {data.name}: {name}, {why}", file=sys.stderr)
     if not chosen:
         raise GLRError(
             f"NAMES = {as_typed(constants.NAMES)}: none can be attacked; there are "
@@ -84,8 +91,7 @@ def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
     batch = data.x_test[:n], data.y_test[:n]
     own = SimpleNamespace(**vars(constants), DATASET=dataset)
     models = chosen_models(own, data)
-    gradient = keras_input_gradient(keras_network(surrogate(own, data).network))
-    transferred = fgsm(*batch, gradient, TABLE_EPSILON)
+    transferred = fgsm(*batch, input_gradient(surrogate(own, data).network), TABLE_EPSILON)
     bar = tqdm(models, desc=f"attacks on {dataset}", unit="network", disable=None)
     return [row for model in bar for row in model_rows(constants, model, batch, transferred)]
 
@@ -102,7 +108,7 @@ def model_rows(
     inputs = {("clean", 0.0): [x], (TRANSFERRED, TABLE_EPSILON): [transferred]}
     inputs |= attacked(constants, network, batch, gradients)
     right = {
-        kind: np.logical_and.reduce([is_right(network.logits_of_rows(x), y) for x in several])
+        kind: np.logical_and.reduce([is_right(network.logits(x), y) for x in several])
         for kind, several in inputs.items()
     }
     compared = [r for (_, epsilon), r in right.items() if epsilon in (0, TABLE_EPSILON)]
@@ -118,7 +124,7 @@ def input_gradients(network: Network, slopes: Sequence[float]) -> list[InputGrad
     No slope of the sigmoid in a threshold's place is the right one: the attacks follow each.
     """
     used = slopes if network.activation is threshold else slopes[:1]
-    return [keras_input_gradient(keras_network(network, slope=slope)) for slope in used]
+    return [input_gradient(network, slope) for slope in used]
 
 
 def attacked(
@@ -130,16 +136,13 @@ def attacked(
     """The batch's inputs after every attack, along each gradient if it needs one, by kind and ε."""
     x, y = batch
     rng = perturbation_generator(constants.SEED)
+    square = square_attack(network, batch, TABLE_EPSILON, constants.QUERIES, rng)
     found = {
         ("fgsm", TABLE_EPSILON): [fgsm(x, y, g, TABLE_EPSILON) for g in gradients],
-        ("square", TABLE_EPSILON): [
-            square_attack(network, batch, TABLE_EPSILON, constants.QUERIES, rng)
-        ],
+        ("square", TABLE_EPSILON): [square],
     }
     for epsilon in {*constants.EPSILON, TABLE_EPSILON}:
-        found["pgd", epsilon] = [
-            pgd(x, y, g, epsilon, steps=constants.PGD_STEPS) for g in gradients
-        ]
+        found["pgd", epsilon] = [pgd(x, y, g, epsilon, constants.PGD_STEPS) for g in gradients]
     return found
 
 
@@ -156,54 +159,31 @@ def whitebox_lines(rows: Sequence[Row]) -> list[list[str]]:
     return lines
 
 
-def what_gradients_hide(rows: Sequence[Row]) -> str:
-    """Where the gradient that FGSM and PGD follow misleads: square, which has none, does more."""
-    means = {
-        (name, condition): fmean(cell(rows, name, condition))
-        for name in names_in(rows)
-        for condition in (*ATTACKS, ZERO_GRADIENT)
-    }
-    zero = [
-        f"{name} {means[name, ZERO_GRADIENT]:.2f} %"
-        for name in names_in(rows)
-        if means[name, ZERO_GRADIENT] > 0
-    ]
-    misled = [name for name in names_in(rows) if means[name, "square"] < means[name, "pgd"]]
-    return (
-        f"Images whose gradient is exactly zero: {', '.join(zero) or 'none'}. Networks that keep "
-        "less under square, which follows no gradient, than under PGD: "
-        f"{', '.join(misled) or 'none'}."
-    )
-
-
 def whitebox_block(by_dataset: Mapping[str, Sequence[Row]]) -> str:
-    """The tables and what they say, as Markdown."""
+    """The tables, and how they are read, as Markdown."""
     parts = []
     for dataset, rows in by_dataset.items():
-        parts += [
-            f"On {dataset}, the first {rows[0].n} test images:",
-            markdown_table(whitebox_lines(rows)),
-            what_gradients_hide(rows),
-        ]
-    return "\n\n".join(parts)
+        parts.append(f"On {dataset}, the first {rows[0].n} test images:")
+        parts.append(markdown_table(whitebox_lines(rows)))
+    reading = (
+        "Zero gradient: images of which FGSM and PGD change nothing. If a network keeps less under "
+        "square, which follows no gradient, than under PGD, its gradient misleads."
+    )
+    return "\n\n".join([*parts, reading])
 
 
-def draw_pgd(path: Path, by_dataset: Mapping[str, Sequence[Row]]) -> None:
-    """Accuracy under PGD on the network itself against ε, a panel per data set."""
-    figure = new_figure(4.4 * len(by_dataset), 4)
-    panels = figure.subplots(1, len(by_dataset), squeeze=False, sharey=True)[0]
-    for axes, (dataset, rows) in zip(panels, by_dataset.items(), strict=True):
-        for i, name in enumerate(names_in(rows)):
-            style = "s:" if name not in GLR_ROWS else "o-"
-            axes.plot(*epsilon_curve(rows, name, "pgd"), style, ms=3, color=f"C{i}", label=name)
-        axes.set(title=dataset, xlabel="ε of PGD on the network itself", ylim=(0, 100))
-        plain_axes(axes)
-    panels[0].set_ylabel("accuracy (%)")
-    panels[-1].legend(fontsize=8, frameon=False)
-    save_figure(path, figure)
+def draw_pgd(axes: Axes, rows: Sequence[Row]) -> None:
+    """Accuracy under PGD on the network itself against ε, a line for each network."""
+    for i, name in enumerate(names_in(rows)):
+        style = "s:" if name not in GLR_ROWS else "o-"
+        axes.plot(*epsilon_curve(rows, name, "pgd"), style, ms=3, color=f"C{i}", label=name)
+    axes.set(xlabel="ε of PGD", ylabel="accuracy (%)", ylim=(0, 100))
 
 
 def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], whole: bool) -> None:
-    """Write the tables and the picture, to docs/ if they are of a whole run."""
+    """Print and write the tables, and draw the picture: to docs/ if they are of a whole run."""
     block = whitebox_block(by_dataset)
-    write_section_and_picture("whitebox", block, lambda path: draw_pgd(path, by_dataset), whole)
+    print(block)
+    title = "PGD on the network itself"
+    draw = partial(draw_panels, by_dataset=by_dataset, draw=draw_pgd, title=title)
+    write_page("whitebox", block, whole, draw)
