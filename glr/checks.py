@@ -22,8 +22,10 @@ CHECKED_LOGITS = (-30.0, -2.0, -1.0, -0.3, 0.3, 1.0, 2.0, 30.0)
 
 def checked_layers(layers: Sequence[Layer]) -> list[Layer]:
     """The layers as float32, each with as many inputs as the one before has neurons."""
-    if not isinstance(layers, (list, tuple)) or isinstance(layers, Layer) or not layers:
+    if not isinstance(layers, (list, tuple)) or isinstance(layers, Layer):
         raise GLRError(f"layers is {_said(layers)}; give a list of glr.Layer(W, b)")
+    if not layers:
+        raise GLRError("layers is empty; give a list of glr.Layer(W, b)")
     found = []
     for t, layer in enumerate(layers):
         if not isinstance(layer, Layer):
@@ -52,7 +54,13 @@ def checked_batch(
 
     The losses of glr take class labels; y of any shape (B, …) is left to a loss of one's own.
     """
-    x, y = _floats("x", x), np.asarray(y)
+    x = _floats("x", x)
+    try:
+        y = np.asarray(y)
+    except ValueError:
+        raise GLRError(
+            f"y is {_said(y)} that is no array; give one target for each sample"
+        ) from None
     n_in = len(layers[0].W)
     if x.ndim != 2 or x.shape[1] != n_in or len(x) == 0:
         raise GLRError(f"x has shape {x.shape}; give (B, {n_in}), samples in rows")
@@ -60,23 +68,23 @@ def checked_batch(
         raise GLRError(f"y has shape {y.shape} for {len(x)} samples; give one target for each")
     if loss in (cross_entropy, zero_one):
         classes = layers[-1].b.size
-        if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes:
-            raise GLRError(
-                f"y is {y.dtype} of shape {y.shape}; {loss.__name__} takes whole class labels "
-                f"0 … {classes - 1}, shape (B,)"
-            )
+        wanted = f"{loss.__name__} takes whole class labels 0 … {classes - 1}, shape (B,)"
+        if y.ndim != 1 or y.dtype.kind not in "iu":
+            raise GLRError(f"y is {y.dtype} of shape {y.shape}; {wanted}")
+        if y.min() < 0 or y.max() >= classes:
+            raise GLRError(f"y has labels {y.min()} … {y.max()}; {wanted}")
     return x.T, y
 
 
 def checked_sigma(sigma: float | Sequence[float], n_layers: int) -> tuple[float, ...]:
     """One positive σ for each layer; see sigma_by_layer."""
-    try:
-        given = tuple(float(s) for s in np.atleast_1d(sigma))
-    except (TypeError, ValueError):
-        raise GLRError(f"sigma is {_said(sigma)}; give one number, or one for each layer") from None
-    if not all(0 < s < np.inf for s in given):
+    with np.errstate(over="ignore"):  # refused below
+        given = _floats("sigma", sigma)
+    if given.ndim > 1:
+        raise GLRError(f"sigma is {_said(sigma)}; give one number, or a list of one for each layer")
+    if not np.all((given > 0) & (given < np.inf)):
         raise GLRError(f"sigma = {sigma}: every layer needs noise; give finite numbers > 0")
-    return sigma_by_layer(given, n_layers)
+    return sigma_by_layer(tuple(np.atleast_1d(given).tolist()), n_layers)
 
 
 def sigma_by_layer(sigma: Sequence[float], n_layers: int) -> tuple[float, ...]:
@@ -91,18 +99,18 @@ def sigma_by_layer(sigma: Sequence[float], n_layers: int) -> tuple[float, ...]:
 
 def check_method(method: Method, rng: np.random.Generator) -> None:
     """Raise GLRError unless every choice is one there is, and none contradicts another."""
-    for name in ("activation", "loss"):
+    for name, example in (("activation", "glr.sigmoid"), ("loss", "glr.cross_entropy")):
         if not callable(getattr(method, name)):
             given = _said(getattr(method, name))
-            raise GLRError(
-                f"{name} is {given}; give a function, as glr.sigmoid or glr.cross_entropy"
-            )
+            raise GLRError(f"{name} is {given}; give a function, as {example}")
     if not isinstance(method.noise, NoiseLaw):
         raise GLRError(f"noise is {_said(method.noise)}; give a glr.NoiseLaw, as glr.logistic")
+    if (method.noise.cdf is None) != (method.noise.pdf is None):
+        raise GLRError(f"noise {method.noise.name} has one of cdf and pdf; give both, or neither")
     if method.perturb not in ("logits", "weights"):
         raise GLRError(f'perturb is {_said(method.perturb)}; give "logits" or "weights"')
-    if not any(method.local_differences is value for value in (True, False)) and (
-        method.local_differences != "output"
+    if not isinstance(method.local_differences, (bool, str)) or (
+        method.local_differences not in (True, False, "output")
     ):
         raise GLRError(
             f'local_differences is {_said(method.local_differences)}; give True, "output" or False'
@@ -120,11 +128,14 @@ def check_method(method: Method, rng: np.random.Generator) -> None:
 
 
 def _floats(name: str, value: object) -> Array:
-    """An array of numbers as float32."""
+    """An array of real numbers as float32."""
     try:
-        return np.asarray(value, np.float32)
-    except (TypeError, ValueError):
-        raise GLRError(f"{name} is {_said(value)}; give an array of numbers") from None
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal lengths
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiub":
+        raise GLRError(f"{name} is {_said(value)}; give an array of numbers")
+    return array.astype(np.float32, copy=False)
 
 
 def _said(value: object) -> str:

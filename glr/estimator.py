@@ -15,25 +15,23 @@ one matrix (n, R·B), and a reduction over classes adds whole rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
 from glr.checks import check_method, checked_batch, checked_layers, checked_sigma
+from glr.differences import Output, by_class, columns, loss_differences, noise_growth
 from glr.errors import GLRError
-from glr.losses import Loss, label_logits, losses_of, zero_one
-from glr.network import Activation, Array, Layer, threshold
+from glr.losses import Loss, losses_of
+from glr.network import Activation, Array, Layer, identity, threshold
+from glr.neurons import Bits, Neurons, NoisyNeurons
 from glr.noise import NoiseLaw, logistic, noise_and_score, random_words
 
 PASSES_AT_ONCE = 16  # at the least, and more while a layer's arrays have fewer than …
 FLOATS_AT_ONCE = 2**20  # … so many numbers: memory stays bounded at any R
-MOVED_FLOATS = 2**17  # changed logits evaluated at a time, 512 kB: they stay in the cache
-MORE_THAN_ROUNDING = np.float32(1.001)  # so that no logit is rounded past the label's
-TINY = np.finfo(np.float32).tiny
-WORDS = np.float32(2**32)
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,15 @@ class Estimate:
     layers: list[Layer]
     risk: float
     _first_weights: Array
-    _first_delta: Array
+    _first_deltas: Array
 
     @property
     def inputs(self) -> Array:
-        """∂E[L]/∂x of each sample's own loss, (B, n_in): v is linear in x, so it is W·δ."""
-        return (self._first_weights @ self._first_delta).T
+        """∂E[L]/∂x of each sample's own loss, (B, n_in): v is linear in x, so it is W·δ.
+
+        With noise on the weights, that is at a fixed deviation of the noise, which grows with x.
+        """
+        return (self._first_weights @ self._first_deltas).T
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def gradient(
         layer, which alone is unbiased at any depth
     control_variate : where (1) is used, subtract the mean loss of the sample's other passes (2)
     standardised_loss : divide each sample's 0-1 loss by √(q(1 − q)) + q: another risk's (7)
-    rng : all randomness; the same state gives the same bits
+    rng : all randomness; the same state gives the same bits, on one thread of BLAS
 
     Raises GLRError, in one line, for what does not fit.
 
@@ -130,10 +131,10 @@ def gradient(
     check_method(method, rng)
     groups = groups_of_passes(replicates, max(b.size for _, b in layers) * batch.x.shape[1])
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        parts = [
+        parts = (
             estimate_of_passes(replace(method, replicates=R), layers, batch, rng) for R in groups
-        ]
-    return parts[0] if len(parts) == 1 else mean_estimate(parts, groups)
+        )
+        return next(parts) if len(groups) == 1 else mean_estimate(parts, groups)
 
 
 def groups_of_passes(R: int, floats: int) -> list[int]:
@@ -145,81 +146,19 @@ def groups_of_passes(R: int, floats: int) -> list[int]:
     return [(R + group) // n_groups for group in range(n_groups)]
 
 
-def mean_estimate(parts: list[Estimate], sizes: list[int]) -> Estimate:
-    """The mean of estimates from groups of passes of these sizes."""
-    shares = [np.float32(size / sum(sizes)) for size in sizes]
-
-    def mean(arrays: Sequence[Array]) -> Array:
-        return sum(share * array for share, array in zip(shares, arrays, strict=True))
-
-    layers = [
-        Layer(*map(mean, zip(*of_layer, strict=True)))
-        for of_layer in zip(*(part.layers for part in parts), strict=True)
-    ]
-    risk = float(mean([part.risk for part in parts]))
-    return Estimate(
-        layers, risk, parts[0]._first_weights, mean([part._first_delta for part in parts])
-    )
-
-
-class NoisyNeurons:
-    """Neurons φ(v + noise) in R passes; arrays are (n, R, B), v perhaps (n, 1, B).
-
-    outputs : x
-    noise : what the noisy logits gain in proportion to the noise's deviation
-    score : s, of the noise at deviation 1
-    """
-
-    def __init__(self, activation: Activation, v: Array, noise: Array, score: Array) -> None:
-        self.activation, self.v, self.noise, self.score = activation, v, noise, score
-        self.outputs = outputs_of(activation, v + noise)
-
-    def reversal(self) -> tuple[Array, Array]:
-        """What reversed noise changes in the outputs, x⁻ − x; and the score times P.
-
-        P is the probability of x, given that it is x or x⁻: ½, since the laws are symmetric.
-        """
-        change = outputs_of(self.activation, self.v - self.noise) - self.outputs
-        return change, np.float32(0.5) * self.score
-
-
-class Bits:
-    """Threshold neurons, as NoisyNeurons: bits x, which are 1 with probability p = F(v/σ).
-
-    The loss depends on the noise by the bit alone. So its score may be the mean given the bit,
-
-        E[s | x = 1] = f/p,    E[s | x = 0] = −f/(1 − p)        (Rao-Blackwell)           (3)
-    """
-
-    def __init__(self, law: NoiseLaw, v: Array, scale: Array, words: np.ndarray) -> None:
-        self.law, self.v = law, v / scale
-        level = np.minimum(law.cdf(self.v) * WORDS, WORDS - 2**8).astype(np.uint32)
-        self.outputs = np.less(words, level).astype(np.float32)
-
-    @property
-    def score(self) -> Array:
-        """The mean score given the bit (3). 1 − p is F(−v), so no digits are lost as p nears 1."""
-        f, p, q = self.law.pdf(self.v), self.law.cdf(self.v), self.law.cdf(-self.v)
-        up, down = f / np.maximum(p, TINY), f / np.maximum(q, TINY)
-        return self.outputs * (up + down) - down
-
-    def reversal(self) -> tuple[Array, Array]:
-        """What the other bits change, 1 − 2x; and the score times the probability of x, ±f."""
-        change = 1 - 2 * self.outputs
-        return change, change * -self.law.pdf(self.v)
-
-
-def outputs_of(activation: Activation, v: Array) -> Array:
-    """φ(v) as float32; GLRError if the activation gives another shape."""
-    x = np.asarray(activation(v), np.float32)
-    if x.shape != v.shape:
-        raise GLRError(
-            f"the activation gave shape {x.shape} for logits {v.shape}: it must be elementwise"
+def mean_estimate(parts: Iterable[Estimate], sizes: list[int]) -> Estimate:
+    """The mean of estimates from groups of passes of these sizes, added up one by one."""
+    total, risk = [], 0.0
+    for part, size in zip(parts, sizes, strict=True):
+        share = np.float32(size / sum(sizes))
+        arrays = [share * array for array in (*chain(*part.layers), part._first_deltas)]
+        total = (
+            [np.add(a, b, out=a) for a, b in zip(total, arrays, strict=True)] if total else arrays
         )
-    return x
-
-
-Neurons = NoisyNeurons | Bits
+        risk += float(share) * part.risk
+    *arrays, first_deltas = total
+    layers = [Layer(W, b) for W, b in zip(arrays[::2], arrays[1::2], strict=True)]
+    return Estimate(layers, risk, part._first_weights, first_deltas)
 
 
 class Passes(NamedTuple):
@@ -231,25 +170,6 @@ class Passes(NamedTuple):
     inputs: list[Array]
     scales: list[Array]
     neurons: list[Neurons]
-
-
-@dataclass(frozen=True)
-class Output:
-    """Output logits z (classes, R, B), the part of them that is noise, and their losses (R, B)."""
-
-    z: Array
-    noise: Array
-    losses: Array
-    loss: Loss
-    y: np.ndarray
-
-    @cached_property
-    def lead(self) -> Array:
-        """How far the label's logit is from the largest other, (R, B)."""
-        others = by_class(self.z).copy()
-        label = label_logits(others, self.y)
-        others[..., self.y, np.arange(len(self.y))] = -np.inf
-        return np.abs(label - others.max(axis=-2))
 
 
 def estimate_of_passes(
@@ -283,7 +203,7 @@ def noisy_passes(method: Method, layers: list[Layer], x: Array, rng: np.random.G
         v = np.add(v, b[:, None], order="C").reshape(b.size, *x.shape[1:])
         scale = noise_scale(method, t, x)
         shape = (b.size, method.replicates, x.shape[-1])
-        activation = method.activation if t < len(layers) - 1 else _identity
+        activation = method.activation if t < len(layers) - 1 else identity
         if activation is threshold and method.noise.cdf is not None:
             neurons = Bits(method.noise, v, scale, random_words(rng, shape))
         else:
@@ -296,16 +216,6 @@ def noisy_passes(method: Method, layers: list[Layer], x: Array, rng: np.random.G
     return passes
 
 
-def columns(x: Array) -> Array:
-    """A layer (n, …, B) as one matrix with a column for each pass and sample."""
-    return x.reshape(len(x), -1)
-
-
-def by_class(z: Array) -> Array:
-    """Logits (classes, …, B) as a loss takes them, (…, classes, B): a view."""
-    return z.transpose(*range(1, z.ndim - 1), 0, z.ndim - 1)
-
-
 def noise_scale(method: Method, t: int, x: Array) -> Array:
     """The deviation of layer t's noise: σ; of noise on the weights σ√(1 + ‖x‖²), (R, B).
 
@@ -314,10 +224,6 @@ def noise_scale(method: Method, t: int, x: Array) -> Array:
     """
     sigma = np.float32(method.sigma[t])
     return sigma if method.perturb == "logits" else sigma * np.sqrt(1 + np.square(x).sum(axis=0))
-
-
-def _identity(v: Array) -> Array:
-    return v
 
 
 def deltas(method: Method, layers: list[Layer], passes: Passes, output: Output) -> list[Array]:
@@ -358,10 +264,9 @@ def local_scores(method: Method, W: Array, neurons: list[Neurons], output: Outpu
     effect = np.concatenate([W, np.eye(len(output.z), dtype=np.float32)][-len(neurons) :])
     changes, scores = zip(*(layer.reversal() for layer in neurons), strict=True)
     growth = None
-    if method.perturb == "weights":  # output noise grows with what the last hidden layer gives
-        no_growth = np.zeros_like(changes[-1])
-        of_hidden = [noise_growth(neurons[0].outputs, changes[0])] if len(neurons) > 1 else []
-        growth = np.concatenate([*of_hidden, no_growth])
+    if method.perturb == "weights" and len(neurons) == 2:  # the output noise grows with x
+        hidden = noise_growth(neurons[0].outputs, changes[0])
+        growth = np.concatenate([hidden, np.zeros_like(changes[1])])
     differences = loss_differences(output, effect, np.concatenate(changes), growth)
     parts = np.split(differences, [len(differences) - len(output.z)])[-len(neurons) :]
     return [score * part for score, part in zip(scores, parts, strict=True)]
@@ -371,69 +276,14 @@ def carried_back(neurons: Neurons, W: Array, delta: Array) -> Array:
     """½·s·(x − x⁻)·Σ_k W_k δ_k (8): the next layer's local differences, through its weights W.
 
     To the first order in W, the sum is what a unit of x does to the loss; x and x⁻ weighed evenly
-    make that the trapezoid rule, so the relative bias is of the second order. Noise on the weights
-    grows with x: that is left out.
+    make that the trapezoid rule, so the relative bias is of the second order. Left out: noise on
+    the weights of the next layer grows with x.
 
     delta : of the next layer, (n_next, R, B)
     """
     change, _ = neurons.reversal()
     carried = change * (W @ columns(delta)).reshape(change.shape)
     return np.float32(-0.5) * neurons.score * carried
-
-
-def noise_growth(x: Array, change: Array) -> Array:
-    """By what part of it the next layer's weight noise grows with each neuron's change alone.
-
-    √(1 + ‖x′‖²)/√(1 + ‖x‖²) − 1, where x′ is x (n, R, B) but for the change of one neuron.
-    """
-    square = 1 + np.square(x).sum(axis=0)
-    return np.sqrt(1 + change * (2 * x + change) / square) - 1
-
-
-def loss_differences(output: Output, effect: Array, change: Array, growth: Array | None) -> Array:
-    """L − L⁻ of each neuron (n, R, B): what its change alone does to the loss."""
-    if output.loss is zero_one and growth is None:
-        return zero_one_differences(output, effect, change)
-    return evaluated_differences(output, effect, change, growth)
-
-
-def evaluated_differences(
-    output: Output, effect: Array, change: Array, growth: Array | None
-) -> Array:
-    """loss_differences by one evaluation of the loss for each neuron, pass and sample."""
-    found = np.empty(change.shape, np.float32)
-    at_once = max(1, MOVED_FLOATS // max(1, output.z.size))
-    for first in range(0, len(change), at_once):
-        i = slice(first, first + at_once)
-        moved = effect[i].T[:, :, None, None] * change[i]  # (classes, neurons, R, B)
-        moved += output.z[:, None]
-        if growth is not None:
-            moved += growth[i] * output.noise[:, None]
-        found[i] = output.losses - losses_of(output.loss, by_class(moved), output.y)
-    return found
-
-
-def zero_one_differences(output: Output, effect: Array, change: Array) -> Array:
-    """loss_differences of the 0-1 loss, evaluated where a neuron can turn it: elsewhere they are 0.
-
-    The label's lead over another class j moves by change·(effect_y − effect_j). Once the network
-    has begun to learn, few neurons can make up for it, in few passes.
-    """
-    classes, R, B = output.z.shape
-    labels = np.tile(output.y, R)
-    most = np.maximum(effect.max(axis=1)[:, None] - effect, effect - effect.min(axis=1)[:, None])
-    reach = np.abs(change)
-    reach *= MORE_THAN_ROUNDING * most.take(output.y, axis=1)[:, None]
-    turns = np.flatnonzero(~(output.lead > reach))  # of neurons and passes; a NaN is evaluated
-    found = np.zeros(change.size, np.float32)
-    at_once = max(1, MOVED_FLOATS // classes)
-    for first in range(0, len(turns), at_once):
-        some = turns[first : first + at_once]
-        neuron, column = np.divmod(some, R * B)
-        moved = effect.T.take(neuron, axis=1) * change.take(some)
-        moved += columns(output.z).take(column, axis=1)
-        found[some] = output.losses.take(column) - zero_one(moved, labels.take(column))
-    return found.reshape(change.shape)
 
 
 def deviation_and_share_right(losses: Array) -> Array:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from glr.errors import GLRError
+
 Array = NDArray[np.float32]
 Activation = Callable[[Array], Array]
 
@@ -43,6 +45,21 @@ def tanh(v: Array) -> Array:
 def relu(v: Array) -> Array:
     """max(v, 0)."""
     return np.maximum(v, 0)
+
+
+def identity(v: Array) -> Array:
+    """v: the output layer's."""
+    return v
+
+
+def outputs_of(activation: Activation, v: Array) -> Array:
+    """φ(v) as float32; GLRError if the activation gives another shape."""
+    x = np.asarray(activation(v), np.float32)
+    if x.shape != v.shape:
+        raise GLRError(
+            f"the activation gave shape {x.shape} for logits {v.shape}: it must be elementwise"
+        )
+    return x
 
 
 ACTIVATIONS = (sigmoid, threshold, tanh, relu)

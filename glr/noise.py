@@ -19,6 +19,7 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], tuple[Array, Array]]
 
 LOGISTIC_SCALE = math.sqrt(3.0) / math.pi  # β of the logistic law with standard deviation 1
 LAPLACE_SCALE = 1.0 / math.sqrt(2.0)  # β of the Laplace law with standard deviation 1
+WORDS = np.float32(2**32)  # there are of 32 bits
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,12 @@ def noise_and_score(
             f"the noise {law.name} drew shapes {', '.join(map(str, shapes))}, not {shape} twice: "
             "its draw must return the noise and its score"
         )
-    return drawn
+    r, score = drawn
+    return np.asarray(r, np.float32), np.asarray(score, np.float32)
 
 
 def random_words(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Independent uniform uint32 of the shape: halves of 64-bit words, in half of rng.random's time.
+    """Independent uniform uint32: halves of 64-bit words, in half of the time of rng.random.
 
     Random numbers are a quarter of a training step.
     """

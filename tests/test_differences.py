@@ -15,7 +15,7 @@ from problems import (
     samples_of,
 )
 
-from glr import estimator
+from glr import differences, estimator
 from glr.estimator import gradient
 from glr.losses import cross_entropy, zero_one
 from glr.network import new_network, sigmoid, tanh, threshold
@@ -172,7 +172,7 @@ def test_logits_that_are_no_number_are_evaluated(value, class_):
 def test_zero_one_loss_is_evaluated_where_a_neuron_can_turn_it(activation, monkeypatch):
     """Of leads that are large against the weights: in a tenth of the passes, or fewer."""
     loss = Counted(zero_one)
-    monkeypatch.setattr(estimator, "zero_one", loss)
+    monkeypatch.setattr(differences, "zero_one", loss)
     network = new_network([4, 20, 5], activation, np.random.default_rng(0))
     network.layers[1].b[:] = np.arange(5)
     x, y = np.random.default_rng(1).random((200, 4), dtype=np.float32), np.arange(200) % 5

@@ -274,13 +274,6 @@ INPUT_PROBLEMS = {
     "threshold, forward, deep": (DEEP_BITS, exact_inputs, FORWARD),
     "threshold, zero-one": (Problem((3, 4, 3), "threshold", "zero_one"), exact_inputs, LOCAL),
     "no hidden layer": (Problem((3, 3), sigma=(0.6,)), exact_inputs, LOCAL),
-    "weights": (Problem((3, 4, 3), perturb="weights"), pathwise_inputs, LOCAL),
-    "weights, forward": (Problem((3, 4, 3), perturb="weights"), pathwise_inputs, FORWARD),
-    "weights, threshold": (
-        Problem((3, 4, 3), "threshold", perturb="weights"),
-        exact_inputs,
-        LOCAL,
-    ),
 }
 
 

@@ -384,7 +384,7 @@ WRONG = {  # arguments, what was given, what is wanted
     "σ too small for float32": ({"sigma": 1e-50}, "1e-50", "numbers > 0"),
     "σ too large for float32": ({"sigma": 1e300}, "1e+300", "finite"),
     "σ in a table": ({"sigma": [[1, 2]]}, "sigma is a list", "one number"),
-    "σ a word": ({"sigma": "one"}, "sigma is 'one'", "one number"),
+    "σ a word": ({"sigma": "one"}, "sigma is 'one'", "an array of numbers"),
     "place": ({"perturb": "inputs"}, "perturb is 'inputs'", '"logits" or "weights"'),
     "differences by 1": ({"local_differences": 1}, "is 1", 'True, "output" or False'),
     "differences by word": ({"local_differences": "all"}, "is 'all'", 'True, "output" or False'),

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from glr.errors import GLRError, UnknownActivationError
-from glr.estimator import outputs_of
-from glr.network import ACTIVATIONS, Activation, Array, Layer, Network
+from glr.network import ACTIVATIONS, Activation, Array, Layer, Network, outputs_of
 from glr.storage.files import write_whole
 from glr.storage.npz import json_object, npz_arrays
 
