@@ -1,258 +1,190 @@
-"""What our step is timed against: the published algorithm and backpropagation.
+"""Training steps: a script's, the published algorithm's, and those of backpropagation.
 
-Every function here returns a step without arguments for a network of the given sizes, on random
-data: the time of a step does not depend on the values, as long as none is denormal (step_loops.py).
+Each function takes a script's name, more of its flags and the data, and returns a step: a call
+without arguments that draws a minibatch, finds a gradient and updates the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
-from glr.passes import GLR, Batch
-from measures import COMPILED, AtOnce
-from threadpoolctl import ThreadpoolController
 
-from glr.estimator import glr_gradient
-from glr.losses import cross_entropy
-from glr.network import Activation, Layer, Network, new_network, sigmoid, threshold
-from glr.noise import logistic
-from glr.scripts.backpropagation import import_keras
-
-try:
-    from glr import compiled
-except ImportError:  # Numba is no requirement
-    compiled = None
+from glr.data.datasets import Dataset
+from glr.estimator import gradient
+from glr.losses import losses_of
+from glr.network import Array, Layer, accuracy, logits, sigmoid
+from glr.scripts.backpropagation import Backpropagated, silent_stderr
+from glr.scripts.constants import as_typed, constants_of
+from glr.scripts.run import Gradient, Run, layer_sizes, minibatches, run_generator
+from glr.study.comparison import method_of
+from glr.study.published import PublishedEstimate, published_gradient
 
 Step = Callable[[], object]
-WAYS = {"": None}  # what computes our step, by how the names of its cases end
-if compiled is not None:
-    WAYS[COMPILED] = compiled.gradient
-PAPER = [784, 50, 10]  # neurons of the published network
-RATE, DECAY = np.float32(0.01), np.float32(1e-4)
+PUBLISHED_R = "10"  # replicates of the published step
 
 
-def random_batch(sizes: list[int], B: int) -> Batch:
-    """Random inputs and labels."""
-    rng = np.random.default_rng(1)
-    x = rng.random((B, sizes[0]), dtype=np.float32)
-    return Batch(x.T, rng.integers(0, sizes[-1], B))
+def numpy_step(script: str, flags: Sequence[str], data: Dataset, **changed: object) -> Step:
+    """The script's own step; some arguments of `gradient` may be changed."""
+    run = Run(constants_of(f"{script}.py", flags), data)
+    return step_of(run, partial(gradient, **method_of(vars(run.constants)) | changed))
 
 
-def sgd(layers: list[Layer], gradient: list[Layer]) -> None:
-    """One step of SGD with an L2 penalty, in place, by NumPy."""
-    for layer, estimate in zip(layers, gradient, strict=True):
-        np.multiply(estimate.W, RATE, out=estimate.W)
-        np.multiply(layer.W, 1 - RATE * DECAY, out=layer.W)
-        np.subtract(layer.W, estimate.W, out=layer.W)
-        np.subtract(layer.b, RATE * estimate.b, out=layer.b)
+def step_of(run: Run, estimate: Callable[..., Gradient]) -> Step:
+    """A step of the run along what `estimate(layers, x, y, rng=…)` returns."""
+    batches = minibatches(len(run.data.x_train), run.constants.BATCH_SIZE, run_generator(0))
+
+    def step() -> None:
+        rows = next(batches)
+        x, y = run.data.x_train[rows], run.data.y_train[rows]
+        run.descend(estimate(run.layers, x, y, rng=run.rng))
+
+    return step
 
 
-def plain_glr(activation: Activation, n_layers: int, R: int) -> GLR:
-    """Our estimator pass by pass: one output draw, and no local differences, which need fewer."""
-    return GLR(
-        activation,
-        cross_entropy,
-        (1.0,) * n_layers,
-        logistic,
-        replicates=R,
-        control_variate=R > 1,
-        conditional_score=activation is threshold,
-    )
+def published_step(
+    script: str, flags: Sequence[str], data: Dataset, estimate: Callable = published_gradient
+) -> Step:
+    """The published algorithm, R 10 and SGD, with the script's activation and loss."""
+    ours = constants_of(f"{script}.py", flags)
+    functions = {name: getattr(ours, name.upper()) for name in ("activation", "loss")}
+    words = [word for name, f in functions.items() for word in (f"--{name}", as_typed(f))]
+    words += ["--replicates", PUBLISHED_R, *flags]
+    run = Run(constants_of("published.py", words), data)
+    return step_of(run, partial(estimate, replicates=run.constants.REPLICATES, **functions))
 
 
-def redrawn_glr(activation: Activation, n_layers: int) -> GLR:
-    """Our estimator by differences, those of layers before the last hidden one by redraws.
+def released_gradient(  # noqa: PLR0913  (those of published_gradient)
+    layers: Sequence[Layer],
+    x: Array,
+    y: np.ndarray,
+    *,
+    activation: Callable,
+    loss: Callable,
+    replicates: int,
+    rng: np.random.Generator,
+) -> PublishedEstimate:
+    """published_gradient as the released code forms it: every outer product, then their mean.
 
-    A pass and nine redraws: ten losses of ten noisy networks for a layer, as many as at R 10.
+    (Train&Test/LRS.py of github.com/LX-doctorAI1/GLR_ADV.) They are (R·B, n_in, n_out) floats: 2 GB
+    in 784-500-500-10.
     """
-    plain = plain_glr(activation, n_layers, 1)
-    return replace(plain, local_differences=True, redraws=9)
-
-
-def glr_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step:
-    """Ours, in NumPy."""
-    return glr_steps(sizes, activation, R, B)[""]
-
-
-def glr_steps(sizes: list[int], activation: Activation, R: int, B: int) -> dict[str, Step]:
-    """Ours, by what computes it: NumPy, and Numba where that is installed."""
-    return new_steps(plain_glr(activation, len(sizes) - 1, R), sizes, B)
-
-
-def new_steps(glr: GLR, sizes: list[int], B: int) -> dict[str, Step]:
-    """Our estimator's steps for a new network and a random batch, one for each of WAYS."""
-    network = new_network(sizes, glr.activation, np.random.default_rng(0))
-    return steps_of(glr, network, random_batch(sizes, B))
-
-
-def steps_of(glr: GLR, network: Network, batch: Batch) -> dict[str, Step]:
-    """Our estimator's steps for a network and a batch, one for each of WAYS."""
-    return {
-        name: step_of(replace(glr, gradient_of_group=way), network, batch)
-        for name, way in WAYS.items()
-    }
-
-
-def step_of(glr: GLR, network: Network, batch: Batch) -> Step:
-    """Our estimator's step for a network and a batch; compiled, it is many steps in one call."""
-    layers = network.layers
-    streams = np.random.Generator(np.random.SFC64(0)).spawn(len(layers))
-    if glr.gradient_of_group is None:
-        return lambda: sgd(layers, glr_gradient(glr, layers, batch, streams).layers)
-    import step_loops  # noqa: PLC0415  (Numba is no requirement)
-
-    step = compiled.step_of(glr, layers, batch, streams)
-    steps = step_loops.steps_of(step, streams, float(RATE), float(DECAY))
-    return AtOnce(steps, step_loops.AT_ONCE)
-
-
-def published_gradient(
-    layers: list[Layer], activation: Activation, batch: Batch, R: int, rng: np.random.Generator
-) -> list[Layer]:
-    """The published algorithm in NumPy, its operations in the order of the released code.
-
-    (Train&Test/LRS.py of github.com/LX-doctorAI1/GLR_ADV.) The batch is copied R times, Laplace
-    noise of scale σ = 1 is drawn in float64 and added to the logits of every layer, the layer's
-    input is multiplied by the loss, its outer products with the noise's sign (R·B × n_in × n_out)
-    are formed, divided by σ, and averaged. No control variate.
-    """
-    x, y = np.concatenate([batch.x.T] * R), np.concatenate([batch.y] * R)
-    inputs, signs, sigma = [], [], np.float32(1)
+    x, y = np.concatenate([x] * replicates), np.concatenate([y] * replicates)
+    inputs, signs = [], []
     for t, (W, b) in enumerate(layers):
+        r = rng.laplace(size=(len(x), b.size)).astype(np.float32)
         inputs.append(x)
-        r = rng.laplace(0.0, sigma, (len(x), b.size)).astype(np.float32)
         signs.append(np.sign(r))
         v = x @ W + b + r
-        x = v if t == len(layers) - 1 else activation(v)
-    losses = cross_entropy(x.T, y)[:, None]
-    gradient = []
-    for layer_input, sign in zip(inputs, signs, strict=True):
-        outer = (layer_input * losses)[:, :, None] * sign[:, None, :]
-        outer /= sigma
-        gradient.append(Layer(outer.mean(axis=0), (losses * sign / sigma).mean(axis=0)))
-    return gradient
+        x = activation(v) if t < len(layers) - 1 else v
+    losses = losses_of(loss, x.T, y)[:, None]
+    found = []
+    for x, sign in zip(inputs, signs, strict=True):
+        outer = (x * losses)[:, :, None] * sign[:, None, :]
+        found.append(Layer(outer.mean(axis=0), (losses * sign).mean(axis=0)))
+    return PublishedEstimate(found, float(losses.mean()))
 
 
-def published_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step:
-    """The published algorithm's step."""
-    rng = np.random.default_rng(0)
-    network, batch = new_network(sizes, activation, rng), random_batch(sizes, B)
-    layers = network.layers
-    return lambda: sgd(layers, published_gradient(layers, activation, batch, R, rng))
+released_step = partial(published_step, estimate=released_gradient)
 
 
-def pytorch_weights(layers: list[Layer]) -> list:
-    """The weights of every layer as PyTorch tensors, the first one's with its biases below."""
+def backpropagated(
+    layers: Sequence[Layer], x: Array, y: np.ndarray, *, rng: np.random.Generator | None = None
+) -> Backpropagated:
+    """The gradient of the mean cross-entropy of sigmoid neurons; nothing here is random."""
+    inputs = [x]
+    for W, b in layers[:-1]:
+        inputs.append(sigmoid(inputs[-1] @ W + b))
+    z = inputs[-1] @ layers[-1].W + layers[-1].b
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    own = np.arange(len(y)), y
+    risk = -float(np.log(p[own]).mean())
+    p[own] -= 1
+    delta, found = p / np.float32(len(y)), []
+    for t in reversed(range(len(layers))):
+        found.insert(0, Layer(inputs[t].T @ delta, delta.sum(axis=0)))
+        if t > 0:
+            delta = (delta @ layers[t].W.T) * inputs[t] * (1 - inputs[t])
+    return Backpropagated(found, risk)
+
+
+def backpropagation_step(_script: str, flags: Sequence[str], data: Dataset) -> Step:
+    """BP.py's step, but that NumPy finds the gradient."""
+    return step_of(Run(constants_of("BP.py", flags), data), backpropagated)
+
+
+def import_keras() -> ModuleType:
+    """Keras without TensorFlow's start-up notices."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silent_stderr():
+        import keras  # noqa: PLC0415  (seconds, which -h does without)
+    return keras
+
+
+def keras_model(flags: Sequence[str], data: Dataset) -> object:
+    """A compiled Keras model with BP.py's network and step size, by Adam."""
+    keras, c = import_keras(), constants_of("BP.py", flags)
+    n_in, *hidden, classes = layer_sizes(data, c.HIDDEN)
+    neurons = [keras.layers.Dense(n, activation="sigmoid") for n in hidden]
+    model = keras.Sequential([keras.Input((n_in,)), *neurons, keras.layers.Dense(classes)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(c.LEARNING_RATE), loss=loss)
+    return model
+
+
+def keras_step(_script: str, flags: Sequence[str], data: Dataset) -> Step:
+    """Backpropagation by Keras's train_on_batch."""
+    model, size = keras_model(flags, data), constants_of("BP.py", flags).BATCH_SIZE
+    batches = minibatches(len(data.x_train), size, run_generator(0))
+
+    def step() -> None:
+        rows = next(batches)
+        model.train_on_batch(data.x_train[rows], data.y_train[rows])
+
+    return step
+
+
+def keras_curve(data: Dataset, every: int, goal: float) -> list[tuple[float, float]]:
+    """Seconds in Keras's fit, and test accuracy in percent, every so many steps up to the goal.
+
+    Before the clock starts, one minibatch is fitted, which compiles the step.
+    """
+    model, size = keras_model([], data), constants_of("BP.py", []).BATCH_SIZE
+    model.fit(data.x_train[:size], data.y_train[:size], batch_size=size, verbose=0)
+    batches, curve, seconds = minibatches(len(data.x_train), size * every, run_generator(0)), [], 0
+    while not curve or curve[-1][1] < goal:
+        rows = next(batches)
+        begun = time.perf_counter()
+        model.fit(data.x_train[rows], data.y_train[rows], batch_size=size, verbose=0)
+        seconds += time.perf_counter() - begun
+        weights = iter(model.get_weights())
+        output = logits([*map(Layer, weights, weights)], sigmoid, data.x_test)
+        curve.append((seconds, 100 * accuracy(output, data.y_test)))
+    return curve
+
+
+def pytorch_step(_script: str, flags: Sequence[str], data: Dataset) -> Step:
+    """Backpropagation by PyTorch, with BP.py's network and step size, by Adam."""
     import torch  # noqa: PLC0415  (no requirement)
 
-    (W, b), *others = layers
-    return [torch.from_numpy(W) for W in (np.vstack([W, b]), *(W.copy() for W, _ in others))]
-
-
-def published_pytorch_step(sizes: list[int], activation: Activation, R: int, B: int) -> Step | None:
-    """The published algorithm's step in PyTorch, which it was written in; None where that is not.
-
-    As published_gradient, and as the released code has it: NumPy's Laplace noise, a one-hot
-    cross-entropy of the softmax, and a constant 1 as the input of the first layer's biases (the
-    other layers have none).
-    """
-    try:
-        import torch  # noqa: PLC0415  (no requirement)
-    except ImportError:
-        return None
-    rng, sigma = np.random.default_rng(0), 1.0
-    network, batch = new_network(sizes, activation, rng), random_batch(sizes, B)
-    weights = pytorch_weights(network.layers)
-    samples = torch.from_numpy(np.ascontiguousarray(batch.x.T))
-    labels = torch.nn.functional.one_hot(torch.from_numpy(batch.y), sizes[-1]).float()
-    phi = torch.sigmoid if activation is sigmoid else lambda v: (v > 0).float()
-
-    def step() -> None:
-        copies, y = torch.cat([samples] * R), torch.cat([labels] * R)
-        x, inputs, signs = torch.cat([copies, torch.ones(len(copies), 1)], dim=1), [], []
-        for t, W in enumerate(weights):
-            inputs.append(x)
-            noise = rng.laplace(0.0, sigma, (len(x), W.shape[1]))
-            r = torch.from_numpy(noise).to(torch.float32)
-            signs.append(torch.sign(r))
-            v = x @ W + r
-            x = torch.softmax(v, dim=1) if t == len(weights) - 1 else phi(v)
-        losses = -(y * torch.log(x)).sum(dim=1, keepdim=True)
-        for W, layer_input, sign in zip(weights, inputs, signs, strict=True):
-            outer = torch.einsum("ni,nj->nij", layer_input * losses, sign)
-            outer /= sigma
-            W.sub_(float(RATE) * (outer.mean(dim=0) + float(DECAY) * W))
-
-    return step
-
-
-def numpy_backpropagation_step(sizes: list[int], B: int) -> Step:
-    """Backpropagation through sigmoids and cross-entropy, in plain NumPy; samples are rows."""
-    layers = new_network(sizes, sigmoid, np.random.default_rng(0)).layers
-    batch = random_batch(sizes, B)
-
-    def step() -> None:
-        xs = [batch.x.T]
-        for W, b in layers:
-            v = xs[-1] @ W + b
-            xs.append(sigmoid(v))
-        delta = np.exp(v - v.max(axis=1, keepdims=True))
-        delta /= delta.sum(axis=1, keepdims=True)
-        delta[np.arange(B), batch.y] -= 1
-        delta /= B
-        gradient = []
-        for t in reversed(range(len(layers))):
-            gradient.append(Layer(xs[t].T @ delta, delta.sum(axis=0)))
-            if t > 0:
-                delta = (delta @ layers[t].W.T) * (xs[t] * (1 - xs[t]))
-        sgd(layers, gradient[::-1])
-
-    return step
-
-
-def numpy_backpropagation_step_on_two_cores(sizes: list[int], B: int) -> Step:
-    """The same with each product shared out to two cores by BLAS."""
-    step, blas = numpy_backpropagation_step(sizes, B), ThreadpoolController()
-
-    def step_on_two_cores() -> None:
-        with blas.limit(limits=2):
-            step()
-
-    return step_on_two_cores
-
-
-def keras_step(sizes: list[int], B: int) -> Step:
-    """Backpropagation by Keras: train_on_batch with SGD."""
-    keras, _ = import_keras()
-    hidden = [keras.layers.Dense(n, activation="sigmoid") for n in sizes[1:-1]]
-    model = keras.Sequential([keras.Input((sizes[0],)), *hidden, keras.layers.Dense(sizes[-1])])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=keras.optimizers.SGD(float(RATE)), loss=loss)
-    batch = random_batch(sizes, B)
-    x = np.ascontiguousarray(batch.x.T)
-    return lambda: model.train_on_batch(x, batch.y)
-
-
-def pytorch_step(sizes: list[int], B: int) -> Step | None:
-    """Backpropagation by PyTorch with SGD; None where it is not installed."""
-    try:
-        import torch  # noqa: PLC0415  (no requirement)
-    except ImportError:
-        return None
-    parts = []
-    for n_in, n_out in pairwise(sizes):
-        parts += [torch.nn.Linear(n_in, n_out), torch.nn.Sigmoid()]
+    c = constants_of("BP.py", flags)
+    sizes = layer_sizes(data, c.HIDDEN)
+    parts = [part(*pair) for pair in pairwise(sizes) for part in (torch.nn.Linear, _sigmoid)]
     model, loss = torch.nn.Sequential(*parts[:-1]), torch.nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), float(RATE), weight_decay=float(DECAY))
-    batch = random_batch(sizes, B)
-    x, y = torch.from_numpy(np.ascontiguousarray(batch.x.T)), torch.from_numpy(batch.y)
+    optimizer = torch.optim.Adam(model.parameters(), c.LEARNING_RATE)
+    x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+    batches = minibatches(len(x), c.BATCH_SIZE, run_generator(0))
 
     def step() -> None:
+        rows = torch.from_numpy(next(batches))
         optimizer.zero_grad()
-        loss(model(x), y).backward()
+        loss(model(x[rows]), y[rows]).backward()
         optimizer.step()
 
     return step
