@@ -9,8 +9,8 @@ Measured over 5 seeds: digits 96.78 ± 0.46 % in 9 s, mnist 96.89 ± 0.12 % in 1
     python LRTZ.py -h                                every constant below, as a flag
 
 Threshold neurons give 1 or 0, the 0-1 loss 1 for an error: both derivatives are zero wherever
-they exist. Each sample's loss is divided by √(q(1 − q)) + q, q being its chance to be right
-(docs/method.md, 9).
+they exist. Each sample's loss is divided by √(q(1 − q)) + q, q being its probability to be right
+(docs/method.md, section 9).
 """
 
 import sys
@@ -31,16 +31,16 @@ NAME = "LRTZ"  # first part of the written files' names
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
 SEED = 0  # of the initial weights, minibatches and noise; the same seed gives the same weights
 HIDDEN = (50,)  # neurons of each hidden layer
-INITIAL_SCALE = 1.0  # standard deviation of the initial weights, times √(inputs of their layer)
+INITIAL_SCALE = 1.0  # standard deviation of the initial weights, in units of 1/√(inputs of a layer)
 ACTIVATION = threshold  # of the hidden neurons: any elementwise function
 LOSS = zero_one  # of output logits and labels: any function that gives a number per sample
 NOISE = logistic  # law of the noise in every neuron: "gaussian", "laplace" or "logistic"
 SIGMA = (1.0, 0.5)  # its standard deviation: one for all, two (hidden, output), or one a layer
 PERTURB = "logits"  # where the noise goes: "logits" (the paper) or "weights"
 REPLICATES = 13  # R, noisy forward passes per sample
-CONTROL_VARIATE = True  # in layers that are not local: subtract the mean loss of other passes
+CONTROL_VARIATE = True  # without local differences: subtract the mean loss of the other passes
 STANDARDISED_LOSS = True  # of the 0-1 loss: divide each sample's by √(q(1 − q)) + q
-LOCAL_DIFFERENCES = True  # multiply each score by what the neuron's own noise did to the loss
+LOCAL_DIFFERENCES = True  # by what each neuron's own noise did to the loss; "output"; or False
 OPTIMIZER = adam  # "sgd", "adagrad" or "adam"
 BATCH_SIZE = 128  # samples per step
 STEPS = 10000  # minibatch steps
