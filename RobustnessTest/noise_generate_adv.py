@@ -19,7 +19,6 @@ from glr.scripts.constants import script_constants
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file of square images
 SEED = 0  # of the noise
-CORRUPTIONS = ("gaussian_noise", "impulse_noise", "glass_blur", "contrast")  # which, of these four
 # --------------------------------------------------------------------------------------------
 
 

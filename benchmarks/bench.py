@@ -1,364 +1,414 @@
-"""Time one training step, side by side with the published algorithm, backpropagation and a floor.
+"""Time training by GLR beside the published algorithm and backpropagation.
 
-    python benchmarks/bench.py                      everything; some 40 minutes
-    python benchmarks/bench.py --parts 1 2 --repeats 5
-    GLR_DATA_DIR=data python benchmarks/bench.py    with real MNIST, for part 5
+    python benchmarks/bench.py                      everything; some ten minutes
+    python benchmarks/bench.py --parts 1 3          two parts, printed but not kept
+    python benchmarks/bench.py --turns 5            fewer turns: quicker, and less sure
+    GLR_DATA_DIR=data python benchmarks/bench.py    with real MNIST, which part 3 needs
 
-Parts: 1 the published algorithm, 2 backpropagation, 3 the floor, 4 precision per second,
-5 time to the published accuracy, 6 growth, 7 what each choice made for speed saves. Both sides
-take turns in one run: a ratio is that of a turn, and the median of all turns; but for part 5, which
-is one training run each. In parts 1 to 5 ours is also timed compiled, if Numba is installed: a step
-of many in one call, descent too, as training takes them.
+Parts: 1 a training step, 2 precision per second, 3 seconds to the published accuracy, 4 growth and
+memory, 5 choices that cost clarity. All that a table compares takes turns in one run, on one core
+(on Linux), and a ratio is that of a turn: the median of all turns, with the quartiles behind it.
+bench.csv, bench.md and bench.png in benchmarks/results are written after every part.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import inspect
+import io
+import os
+import platform
 import sys
+import time
 import tracemalloc
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import pairwise
+from importlib.metadata import version
+from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
 import numpy as np
-from accuracies import benchmark_data, time_to_published_accuracy
-from choices import choices
-from floor import floor_of, floor_steps
-from glr.passes import GLR, Batch
-from measures import Comparison, Times, by_turn, medians, own_process_ms, turns, write_results
-from rivals import (
-    PAPER,
-    WAYS,
-    Step,
-    compiled,
-    glr_step,
-    glr_steps,
-    keras_step,
-    new_steps,
-    numpy_backpropagation_step,
-    numpy_backpropagation_step_on_two_cores,
-    plain_glr,
-    pytorch_step,
-    random_batch,
-    redrawn_glr,
-    step_of,
-    steps_of,
-)
+import rivals
+from rivals import Step
+from threadpoolctl import threadpool_info, threadpool_limits
+from tqdm import tqdm
 
-from glr.network import Activation, new_network, sigmoid, threshold
+from glr.data.datasets import Dataset, load_dataset
+from glr.errors import GLRError
+from glr.estimator import gradient
+from glr.losses import zero_one
+from glr.network import sigmoid
+from glr.noise import random_words
+from glr.robustness.tables import GLR_ROWS, PUBLISHED, markdown_table
 from glr.scripts.console import one_line_errors
-from glr.scripts.constants import OneLineParser
+from glr.scripts.constants import ROOT, OneLineParser
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.storage.files import check_writable
-from glr.study.comparison import half_trained_network, published_estimator, relative_variance
-from glr.study.runs import script_methods
+from glr.scripts.plots import new_figure, plain_axes, save_figure
+from glr.scripts.run import run_generator
+from glr.storage.files import check_writable, write_whole
+from glr.study.comparison import half_trained_network, script_methods, variance_at
+from glr.study.published import published_gradient
 
 # --------------------------------------------------------------------------------------------
-WIDE = [784, 500, 500, 10]
-COMPARED_SIZES = ((10, 128), (100, 32), (100, 128))  # R and B; LRS has the first, LRSZ the last
-PUBLISHED_R = 10  # of the estimator whose precision per second is compared
+PATHS = {"NumPy": rivals.numpy_step}  # what takes a script's step …
+PATH_FLAGS = {"NumPy": ()}  # … and the flags by which the script takes it
+RIVALS = {
+    "published": rivals.published_step,
+    "NumPy backprop.": rivals.backpropagation_step,
+    "Keras": rivals.keras_step,
+} | ({"PyTorch": rivals.pytorch_step} if find_spec("torch") else {})  # no requirement
+HIDDEN = ("50", "500 500")  # neurons of the networks' hidden layers
+GROWTH = {  # flags of a size, and the sizes that are doubled
+    "R": (lambda n: f"--replicates {n}", (2, 256)),
+    "width": (lambda n: f"--hidden {n}", (50, 500)),
+    "depth": (lambda n: "--hidden" + n * " 50", (1, 8)),
+    "batch": (lambda n: f"--batch-size {n}", (128, 1024)),
+}
+MANY_REPLICATES = 10_000  # at which peak memory is measured
+EVAL_EVERY = 20  # steps between evaluations in part 3
+WARM_STEPS = 500  # of training before its steps are timed
+TURN_SECONDS = 0.05  # of a step in a turn, at least
+PROCESS_TURNS = 5  # at most, where a turn starts processes
+TURNS = 15
 RESULTS = Path(__file__).resolve().parent / "results"
-REPEATS = 15  # turns of each step, of 50 ms or two calls; the median call of a turn counts
-GROWTH_REPEATS = 5  # turns at most where a step takes up to a second
-PUBLISHED_STEPS = {"NumPy": "published_step", "PyTorch": "published_pytorch_step"}
-PROCESSES = 5  # in which each published step is timed, ours before and after each
-Published = tuple[list[int], Activation, int, int]  # a network's sizes and φ, R and B
+TIMED = ("numpy", "jax", "tensorflow", "keras", "torch")  # whose versions are stated
 # --------------------------------------------------------------------------------------------
 
 
-def name_of(sizes: list[int]) -> str:
-    """784-50-10."""
-    return "-".join(map(str, sizes))
+class Row(NamedTuple):
+    """One ratio of a table: how many times ours the other is, turn by turn.
 
-
-def against_published(repeats: int) -> list[Comparison]:
-    """Part 1: the published algorithm's step at three sizes of R and B, in NumPy and PyTorch.
-
-    Ours, here and in parts 2 and 3, is the same estimate pass by pass, with one output draw and no
-    local differences: the scripts need fewer passes, and part 4 times those. Compiled, it is one of
-    twenty in a call, as training takes them, and the floor is measured so; all others are calls of
-    their own, as their users have them. The published step runs in processes of its own, without
-    our settings of memory and BLAS; they and ours take turns, so that a slow moment of the machine
-    meets both. All have the CPU: the released code asks for a GPU ("cuda:1"), on which it has not
-    been timed. In the wide network the published step forms 2 GB at R 10, and would form 5 and 20
-    GB at the larger sizes.
+    case, column : the table's line and column; unit : of both sides' values, one for each turn
     """
-    found = []
-    for activation in (sigmoid, threshold):
-        for R, B in COMPARED_SIZES:
-            case = f"{name_of(PAPER)} {activation.__name__}, R {R}, B {B}"
-            cases = {case: glr_steps(PAPER, activation, R, B)}
-            found += cases_beside_published(cases, (PAPER, activation, R, B), repeats)
-    for activation in (sigmoid, threshold):
-        cases = wide_cases(activation)
-        found += cases_beside_published(cases, (WIDE, activation, *COMPARED_SIZES[0]), repeats)
+
+    part: int
+    case: str
+    column: str
+    unit: str
+    ours: Sequence[float]
+    others: Sequence[float]
+
+    @property
+    def ratio(self) -> np.ndarray:
+        """The median of the turns' ratios, the lower and the upper quartile."""
+        return np.quantile(np.divide(self.others, self.ours), (0.5, 0.25, 0.75))
+
+    @property
+    def says(self) -> str:
+        """The ratio and, where there were several turns, its quartiles."""
+        middle, low, high = map(short, self.ratio)
+        return middle if len(self.ours) == 1 else f"{middle} ({low}–{high})"
+
+
+progress = partial(tqdm, disable=None, leave=False)  # a bar, on a terminal only
+
+
+def short(value: float) -> str:
+    """Three digits, which is more than two runs agree in: 0.704, 1.30, 130,000."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:#.3g}"
+
+
+def cpu_ms(step: Step) -> float:
+    """CPU milliseconds of a step, by all threads: the mean of TURN_SECONDS of calls."""
+    step()  # brings its arrays into the cache
+    calls, seconds, begun = 0, 0.0, time.process_time()
+    while calls == 0 or seconds < TURN_SECONDS:
+        step()
+        calls, seconds = calls + 1, time.process_time() - begun
+    return 1e3 * seconds / calls
+
+
+def cpu_turns(steps: Mapping[str, Step], turns: int) -> dict[str, list[float]]:
+    """CPU milliseconds of each step in every turn; a turn is of all steps."""
+    for step in progress(steps.values(), "first steps"):
+        step()  # some are compiled now
+    found = {name: [] for name in steps}
+    for _ in progress(range(turns), "turns"):
+        for name, step in steps.items():
+            found[name].append(cpu_ms(step))
     return found
 
 
-def wide_cases(activation: Activation) -> dict[str, dict[str, Step]]:
-    """Our steps of the wide network: pass by pass, and by as many losses of redraws."""
-    name, (R, B) = f"{name_of(WIDE)} {activation.__name__}", COMPARED_SIZES[0]
-    redrawn = redrawn_glr(activation, len(WIDE) - 1)
-    return {
-        f"{name}, R {R}, B {B}": glr_steps(WIDE, activation, R, B),
-        f"{name}, a pass and {redrawn.redraws} redraws, B {B}": new_steps(redrawn, WIDE, B),
-    }
+def in_training(step: Step) -> Step:
+    """The step, after WARM_STEPS of it: in a network that has learned, the 0-1 loss is cheaper."""
+    for _ in progress(range(WARM_STEPS), "training"):
+        step()
+    return step
 
 
-def cases_beside_published(
-    cases: dict[str, dict[str, Step]], published: Published, repeats: int
-) -> list[Comparison]:
-    """Our steps of each case beside the published one."""
-    ours = {case + way: step for case, steps in cases.items() for way, step in steps.items()}
-    times, others = beside_published(ours, published, repeats)
-    found = []
-    for case in cases:
-        found += comparisons(1, case, {way: times[case + way] for way in WAYS}, others)
-    return found
+def training_steps(data: Dataset, turns: int) -> Iterator[Row]:
+    """A training step
 
-
-def beside_published(
-    steps: dict[str, Step], published: Published, repeats: int
-) -> tuple[dict[str, Times], dict[str, Times]]:
-    """Milliseconds of our steps, and of the published one, each in its libraries.
-
-    A turn is ours, the published one's in all of its libraries, and ours again.
+    CPU time of a whole step, from the minibatch to the optimizer. Ours is at the scripts' constants
+    after 500 steps; `published` is the published estimator at R 10, one matrix product for the mean
+    of its outer products, and SGD; the others are backpropagation of sigmoids and cross-entropy by
+    Adam, in the same network. Batch 128; all with our settings of memory and BLAS.
     """
-    sizes, activation, R, B = published
-    call = f"({sizes}, {activation.__name__}, {R}, {B})"
-    ours: list[dict[str, float]] = []
-    others: list[dict[str, float]] = []
-    before = medians(steps, repeats)
-    for _ in range(PROCESSES):
-        theirs = {library: own_process_ms(of + call) for library, of in PUBLISHED_STEPS.items()}
-        after = medians(steps, repeats)
-        ours.append({name: (ms + after[name]) / 2 for name, ms in before.items()})
-        others.append({f"published algorithm, {name}": ms for name, ms in theirs.items()})
-        before = after
-    return by_turn(ours), {name: ms for name, ms in by_turn(others).items() if ms.all()}
+    for hidden in HIDDEN:
+        flags = ["--hidden", *hidden.split()]
+        network = "-".join(["784", *hidden.split(), "10"])
+        for script in GLR_ROWS:
+            ours = {name: in_training(of(script, flags, data)) for name, of in PATHS.items()}
+            others = {name: of(script, flags, data) for name, of in RIVALS.items()}
+            ms = cpu_turns(ours | others, turns)
+            for path in PATHS:
+                case = f"{network} {script}, {path}"
+                for rival in RIVALS:
+                    yield Row(1, case, rival, "ms", ms[path], ms[rival])
 
 
-def comparisons(
-    part: int, case: str, ours: dict[str, Times], others: dict[str, Times]
-) -> list[Comparison]:
-    """The times of each of our steps, named as in WAYS, beside each of the others'."""
-    return [
-        Comparison(part, case + name, other, ours[name], theirs)
-        for other, theirs in others.items()
-        for name in WAYS
-    ]
+def precision(data: Dataset, turns: int) -> Iterator[Row]:
+    """Precision per second
 
-
-def against_backpropagation(repeats: int) -> list[Comparison]:
-    """Part 2: a backpropagation step of the same network, by NumPy, Keras and PyTorch.
-
-    Keras and PyTorch take the cores that they like; ours takes two, but one by NumPy for the
-    narrow network. Nothing is propagated through a threshold: those rows, too, have the
-    backpropagation of sigmoids. Pass by pass, our products between hidden layers have R times as
-    many columns as backpropagation's: in the wide network they are nearly all of the step, and of
-    its floor (part 3), which no such step can be faster than. By redraws (docs/method.md, section
-    8) the ten losses of a pass and nine redraws take two such columns; part 4 has the variances.
+    CPU time to a gradient of relative variance 1, which is relative variance × step time: of the
+    first layer of 784-50-10 after 500 steps, the published estimator's at R 10. Each has its own
+    noise, and with the 0-1 loss its own risk. `as released`, the published algorithm forms every
+    outer product.
     """
-    found = []
-    for sizes in (PAPER, WIDE):
-        for activation in (sigmoid, threshold):
-            rivals = {
-                "NumPy backpropagation": numpy_backpropagation_step(sizes, 128),
-                "NumPy backpropagation on two cores": numpy_backpropagation_step_on_two_cores(
-                    sizes, 128
-                ),
-                "Keras backpropagation": keras_step(sizes, 128),
-                "PyTorch backpropagation": pytorch_step(sizes, 128),
-            }
-            rivals = {name: step for name, step in rivals.items() if step is not None}
-            case = f"{name_of(PAPER)} {activation.__name__}, R 10, B 128"
-            narrow = {case: glr_steps(PAPER, activation, 10, 128)}
-            cases = wide_cases(activation) if sizes is WIDE else narrow
-            ours = {case + way: step for case, of in cases.items() for way, step in of.items()}
-            times = turns(ours | rivals, repeats)
-            for case in cases:
-                of_case = {way: times[case + way] for way in WAYS}
-                found += comparisons(2, case, of_case, {other: times[other] for other in rivals})
-    return found
+    others = {"published": rivals.published_step, "as released": rivals.released_step}
+    for script, method in progress(script_methods().items(), "precision"):
+        rng = run_generator(0)
+        layers = half_trained_network(method, data, rng).layers
+        batch = layers, data.x_train[:128], data.y_train[:128]
+        functions = {name: method[name] for name in ("activation", "loss")}
+        published = partial(published_gradient, *batch, **functions, rng=rng)
+        theirs = variance_at(int(rivals.PUBLISHED_R), published)
+        ours = variance_at(method["replicates"], partial(gradient, *batch, **method, rng=rng))
+        steps = {name: in_training(of(script, [], data)) for name, of in PATHS.items()}
+        steps |= {name: of(script, [], data) for name, of in others.items()}
+        ms = cpu_turns(steps, turns)
+        for path in PATHS:
+            for other in others:
+                sides = np.multiply(ours, ms[path]), np.multiply(theirs, ms[other])
+                yield Row(2, f"{script} to variance 1, {path}", other, "ms", *sides)
 
 
-def against_floor(repeats: int) -> list[Comparison]:
-    """Part 3: random numbers + activations + matrix products, each alone at its best.
+def time_to_accuracy(data: Dataset, _turns: int) -> Iterator[Row]:
+    """Time to the published accuracy
 
-    The best is whichever way is fastest here: by NumPy, in one or in halves on two cores; or, where
-    Numba is installed, compiled on two cores.
+    Seconds of training to the published clean accuracy on MNIST: one run each at the default
+    constants, seed 0, evaluated every 20 steps. Wall time on one core, without the start, since
+    Keras compiles: all steps at the pace of those after the first 20. Keras trains by
+    backpropagation (fit, Adam, the step size of BP.py) to the same accuracy.
     """
-    found = []
-    for sizes in (PAPER, WIDE):
-        for activation in (sigmoid, threshold):
-            for R in (10, 100) if sizes is PAPER else (10,):
-                steps = glr_steps(sizes, activation, R, 128)
-                times = turns(steps | floor_steps(sizes, activation, R, 128), repeats)
-                parts = floor_of(times)
-                floor = sum(parts.values())
-                elements = np.median(parts["noise and activations"] / floor)
-                other = f"floor (noise and activations {elements:.0%}, the rest products)"
-                case = f"{name_of(sizes)} {activation.__name__}, R {R}, B 128"
-                found += comparisons(3, case, times, {other: floor})
-    return found
+    if data.name != "mnist":
+        tqdm.write("3  left out: needs MNIST; set GLR_DATA_DIR to a folder that has mnist/")
+        return
+    goals = {script: PUBLISHED["mnist"][script][0] for script in GLR_ROWS}
+    keras = rivals.keras_curve(data, EVAL_EVERY, max(goals.values()))
+    words = ["--dataset", "mnist", "--eval-every", str(EVAL_EVERY)]
+    for script, goal in progress(goals.items(), "accuracy"):
+        for path, flags in PATH_FLAGS.items():
+            ours = rivals.script_curve(script, [*words, *flags])
+            seconds = [[seconds_to(goal, *curve)] for curve in (ours, keras)]
+            yield Row(3, f"{script} to {goal} %, {path}", "Keras", "s", *seconds)
 
 
-def precision_per_second(repeats: int) -> list[Comparison]:
-    """Part 4: step time × relative variance: the time to a gradient of relative variance 1.
+def seconds_to(goal: float, step: np.ndarray, seconds: np.ndarray, percent: np.ndarray) -> float:
+    """What the steps to the goal take, at the pace of all after the first evaluation."""
+    if percent.max() < goal:
+        raise GLRError(f"{goal} % was never reached, in {step[-1]:.0f} steps")
+    return float(step[percent >= goal][0] * np.ptp(seconds) / np.ptp(step))
 
-    Ours is at the scripts' constants, the published estimator at R 10, on the same network. Each
-    has its own noise, and with the 0-1 loss its own risk, whose gradient the variance is relative
-    to. The last rows are of ours alone, in part 2's wide network.
+
+def growth(data: Dataset, turns: int) -> Iterator[Row]:
+    """Growth
+
+    How many times the CPU time of a step of LRS grows where one of its constants is doubled: 2 is
+    linear growth. Then the peak memory of a step's arrays, NumPy's alone.
     """
-    found, data = [], benchmark_data()
-    for name, glr in script_methods().items():
-        rng = np.random.Generator(np.random.SFC64(0))
-        network = half_trained_network(glr, data, rng)
-        batch = Batch(data.x_train[:128].T, data.y_train[:128])
-        ours = relative_variance(glr, network, batch, rng.spawn(2))
-        published = replace(published_estimator(glr), replicates=PUBLISHED_R)
-        theirs = relative_variance(published, network, batch, rng.spawn(2))
-        steps = steps_of(glr, network, batch)
-        their_step = (PAPER, glr.activation, PUBLISHED_R, 128)
-        times, others = beside_published(steps, their_step, repeats)
-        case = f"{name} on {data.name}: variance {ours:.3g}, published {theirs:.3g}"
-        found += comparisons(
-            4,
-            case,
-            {way: ours * ms for way, ms in times.items()},
-            {other: theirs * ms for other, ms in others.items()},
-        )
-    return found + precision_of_redraws(repeats)
+    for what, (flags_of, sizes) in GROWTH.items():
+        for size in sizes:
+            flags = {n: flags_of(n).split() for n in (size, 2 * size)}
+            for path, of in PATHS.items():
+                steps = {str(n): of("LRS", words, data) for n, words in flags.items()}
+                ours, others = cpu_turns(steps, turns).values()
+                yield Row(4, f"{what} {size:,}, {path}", "time, doubled", "ms", ours, others)
+    for script in progress(GLR_ROWS, "memory"):
+        many, few = ([peak_megabytes(script, R, data)] for R in (MANY_REPLICATES, 10))
+        yield Row(4, f"{script}, R {MANY_REPLICATES:,}", "memory, R 10", "MB", many, few)
 
 
-def precision_of_redraws(repeats: int) -> list[Comparison]:
-    """Step time × relative variance in a wide network, by redraws and pass by pass at R 10."""
-    found, data = [], benchmark_data()
-    for activation in (sigmoid, threshold):
-        methods = [redrawn_glr(activation, len(WIDE) - 1), plain_glr(activation, len(WIDE) - 1, 10)]
-        fastest = [replace(glr, gradient_of_group=list(WAYS.values())[-1]) for glr in methods]
-        rng = np.random.Generator(np.random.SFC64(0))
-        network = half_trained_network(fastest[0], data, rng, WIDE[1:-1])
-        batch = Batch(data.x_train[:128].T, data.y_train[:128])
-        ours, theirs = (relative_variance(glr, network, batch, rng.spawn(3)) for glr in fastest)
-        steps = [steps_of(glr, network, batch) for glr in methods]
-        case = (
-            f"{name_of(network.sizes)} {activation.__name__}, a pass and 9 redraws, on "
-            f"{data.name}: variance {ours:.3g}, pass by pass {theirs:.3g}"
-        )
-        for way in WAYS:
-            times = turns({"ours": steps[0][way], "other": steps[1][way]}, repeats)
-            ms = ours * times["ours"], theirs * times["other"]
-            found.append(Comparison(4, case + way, "ours pass by pass, R 10", *ms))
-    return found
-
-
-def growth(repeats: int) -> list[Comparison]:
-    """Part 6: a step of ours at one size (`ours_ms`) and at a larger one (`other_ms`).
-
-    The ratio is how much the step grew; linear growth in R would give R's own ratio. The last rows
-    are the peak memory of a step in MB: of ours as in part 1, and of the scripts' at their default
-    constants but R.
-    """
-    found = []
-    for what, sizes_of, values in (
-        ("R", lambda R: (PAPER, R, 128), (1, 10, 100, 1000, 10000)),
-        ("width", lambda n: ([784, n, 10], 10, 128), (50, 100, 200, 500, 1000, 2000)),
-        ("depth", lambda d: ([784, *[50] * d, 10], 10, 128), (1, 2, 4, 8)),
-        ("batch", lambda B: (PAPER, 10, B), (32, 64, 128, 256, 512)),
-    ):
-        steps = {}
-        for value in values:
-            sizes, R, B = sizes_of(value)
-            steps[value] = glr_step(sizes, sigmoid, R, B)
-        times = turns(steps, min(repeats, GROWTH_REPEATS))
-        found += [
-            Comparison(
-                6, f"{what} {low} → {high} (× {high / low:g})", "grows", times[low], times[high]
-            )
-            for low, high in pairwise(values)
-        ]
-    return found + memory_growth()
-
-
-def memory_growth() -> list[Comparison]:
-    """Peak memory of steps in MB, in the place of ms, against R; the ratio is how much it grew."""
-    methods = {"ours": plain_glr(sigmoid, 2, 10), **script_methods()}
-    found = []
-    for name, glr in methods.items():
-        peaks = {R: peak_megabytes(replace(glr, replicates=R)) for R in (10, 100, 1000, 10000)}
-        found += [
-            Comparison(6, f"peak MB of {name}, R {low} → {high}", "grows", peaks[low], peaks[high])
-            for low, high in pairwise(peaks)
-        ]
-    return found
-
-
-def peak_megabytes(glr: GLR) -> float:
-    """Peak memory of a step of 784-50-10 with 128 samples, in MB of 2²⁰ bytes."""
-    network = new_network(PAPER, glr.activation, np.random.default_rng(0))
-    step = step_of(glr, network, random_batch(PAPER, 128))
+def peak_megabytes(script: str, replicates: int, data: Dataset) -> float:
+    """Peak memory of the arrays of a step, beside the network's, in MB of 10⁶ bytes."""
+    step = rivals.numpy_step(script, ["--replicates", str(replicates)], data)
     tracemalloc.start()
     step()
-    peak = tracemalloc.get_traced_memory()[1] / 2**20
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
     return peak
 
 
-def savings(repeats: int) -> list[Comparison]:
-    """Part 7: the choices that glr/ made for speed, each beside the plain way.
+def choices(data: Dataset, turns: int) -> Iterator[Row]:
+    """Choices that cost clarity
 
-    The first is glr/scripts/machine.py's settings, by a whole step in processes with and without them.
+    How many times ours the CPU time of the plain way is, each alone. The random numbers and
+    sigmoids are those of a step of LRSZ, (50, 14, 128).
     """
-    found = []
-    for R in (10, 100):
-        step = f"glr_step({PAPER}, sigmoid, {R}, 128)"
-        with_settings = f"prepare_for_small_arrays() or {step}"
-        case = f"a step at R {R} with memory reused and one core (glr/scripts/machine.py)"
-        times = [(own_process_ms(with_settings), own_process_ms(step)) for _ in range(PROCESSES)]
-        found.append(Comparison(7, case, "as Python starts", *np.transpose(times)))
-    found += [] if compiled is None else [at_once()]
-    for choice in choices():
-        times = turns({"ours": choice.ours, "other": choice.theirs}, repeats)
-        found.append(Comparison(7, choice.what, choice.other, times["ours"], times["other"]))
-    return found
+    rng, shape = run_generator(0), (50, 14, 128)
+    v = rng.standard_normal(shape, dtype=np.float32)
+    pairs: dict[str, tuple[Step, Step]] = {
+        "step of LRTZ: 0-1 loss where a neuron can turn it": (
+            in_training(rivals.numpy_step("LRTZ", [], data)),
+            in_training(rivals.numpy_step("LRTZ", [], data, loss=partial(zero_one))),  # not known
+        ),
+        "random 32-bit words: halves of 64-bit ones": (
+            lambda: random_words(rng, shape),
+            lambda: rng.random(shape, np.float32),
+        ),
+        "sigmoid: (1 + tanh(v/2))/2": (lambda: sigmoid(v), lambda: 1 / (1 + np.exp(-v))),
+    }
+    for case, (ours, plain) in pairs.items():
+        ms = cpu_turns({"ours": ours, "plain": plain}, turns)
+        yield Row(5, case, "the plain way", "ms", *ms.values())
+    settings = prepare_for_small_arrays, partial(threadpool_limits, 1)
+    times = [
+        [own_process_ms(setting) for setting in settings]
+        for _ in progress(range(min(turns, PROCESS_TURNS)), "processes")
+    ]
+    case = "step of LRS: memory that is kept (scripts/machine.py)"
+    yield Row(5, case, "the plain way", "ms", *np.transpose(times))
 
 
-def at_once() -> Comparison:
-    """A compiled step while another run does the same, on the same two cores."""
-    step = f"prepare_for_small_arrays() or glr_steps({PAPER}, sigmoid, 10, 128)[COMPILED]"
-
-    def milliseconds(spin_count: str) -> float:
-        measure = partial(own_process_ms, step, GOMP_SPINCOUNT=spin_count)
-        with ThreadPoolExecutor(2) as processes:
-            both = [processes.submit(measure) for _ in range(2)]
-        return sum(one.result() for one in both) / 2
-
-    times = [(milliseconds(compiled.SPIN_COUNT), milliseconds("300000")) for _ in range(PROCESSES)]
-    case = "a compiled step beside another run, at R 10 (compiled.SPIN_COUNT)"
-    return Comparison(7, case, "waiting as OpenMP does", *np.transpose(times))
+def own_process_ms(setting: Callable[[], object]) -> float:
+    """CPU milliseconds of a step of LRS in a new process with this setting of memory and BLAS."""
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=setting) as process:
+        return process.submit(new_step_ms).result()
 
 
-PARTS: dict[int, Callable[[int], list[Comparison]]] = {
-    1: against_published,
-    2: against_backpropagation,
-    3: against_floor,
-    4: precision_per_second,
-    5: time_to_published_accuracy,
-    6: growth,
-    7: savings,
-}
+def new_step_ms() -> float:
+    """CPU milliseconds of a step of LRS on random data."""
+    return cpu_ms(in_training(rivals.numpy_step("LRS", [], random_data())))
 
 
-def notes() -> dict[int, str]:
-    """What each part is, in the words of the function that measures it."""
-    return {part: str(inspect.getdoc(measured)) for part, measured in PARTS.items()}
+PARTS = dict(enumerate((training_steps, precision, time_to_accuracy, growth, choices), start=1))
+
+
+def benchmark_data() -> Dataset:
+    """MNIST where it is in the data folder, else random data of its shape, a sixth as many."""
+    folder = Path(os.environ.get("GLR_DATA_DIR") or ROOT / "data")
+    return load_dataset("mnist", folder) if (folder / "mnist").is_dir() else random_data()
+
+
+def random_data() -> Dataset:
+    """10,000 samples of MNIST's shape."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((10_000, 784), np.float32), rng.integers(0, 10, 10_000)
+    return Dataset("random data of MNIST's shape", x, y, x, y)
+
+
+def run_parts(parts: Sequence[int], turns: int, folder: Path | None) -> bool:
+    """Run the parts; print what they find and, after each, write it. Whether none failed."""
+    data, found, failures = benchmark_data(), [], {}
+    for part in progress(parts, "parts"):
+        try:
+            for row in PARTS[part](data, turns):
+                found.append(row)
+                tqdm.write(f"{part}  {row.case}: {row.column} {row.says}")
+        except Exception as error:  # the other parts' rows are not to be lost by it
+            failures[part] = f"{type(error).__name__}: {error}".splitlines()[0]
+            tqdm.write(f"part {part} failed: {failures[part]}", file=sys.stderr)
+        if folder is not None and found:
+            write_results(folder, found, failures, f"Data: {data.name}; {turns} turns.")
+    return not failures
+
+
+def write_results(folder: Path, found: list[Row], failures: dict[int, str], how: str) -> None:
+    """Write bench.csv, bench.md and bench.png to the folder, each whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["part", "case", "column", "unit", "ours", "other", "ratio", "low", "high"])
+    for row in found:
+        figures = (np.median(row.ours), np.median(row.others), *row.ratio)
+        writer.writerow([*row[:4], *(f"{figure:.4g}" for figure in figures)])
+    write_whole(folder / "bench.csv", lambda file: file.write(text.getvalue().encode()))
+    page = page_of(found, failures, how)
+    write_whole(folder / "bench.md", lambda file: file.write(page.encode()))
+    if any(row.part <= 3 for row in found):
+        draw(folder / "bench.png", found)
+
+
+def page_of(found: list[Row], failures: dict[int, str], how: str) -> str:
+    """bench.md: what is measured and on what, and a table for each part."""
+    sections = [
+        "# The benchmark",
+        "Written by `make bench`. A figure in a table is the other's time over ours in the same "
+        "turn, so above 1 ours is faster: the median of the turns, and in brackets the quartiles.",
+        f"{how} {machine()}",
+        "![the ratios](bench.png)",
+    ]
+    for part, measured in PARTS.items():
+        rows = [row for row in found if row.part == part]
+        title, text = str(inspect.getdoc(measured)).split("\n\n")
+        note = [f"This part failed: {failures[part]}"] if part in failures else []
+        if rows or note:
+            sections += [f"## {part}. {title}", text, *note, *([table(rows)] if rows else [])]
+    return "\n\n".join(sections) + "\n"
+
+
+def table(rows: list[Row]) -> str:
+    """A line for each case: ours, and the ratio of each column."""
+    columns = list(dict.fromkeys(row.column for row in rows))
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        ours = f"{short(np.median(row.ours))} {row.unit}"
+        line = lines.setdefault(row.case, [row.case, ours, *[""] * len(columns)])
+        line[2 + columns.index(row.column)] = row.says
+    return markdown_table([["case", "ours", *columns], *lines.values()])
+
+
+def machine() -> str:
+    """What was measured on: processor, cores, BLAS, and the versions of what was timed."""
+    listed = Path("/proc/cpuinfo")  # of Linux; elsewhere Python knows the processor's name
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    libraries = [lib for lib in threadpool_info() if lib["user_api"] == "blas"]  # NumPy's first
+    blas = [f"{lib['internal_api']} for {lib.get('architecture')}" for lib in libraries]
+    versions = [f"{name} {version(name)}" for name in TIMED if find_spec(name)]
+    without = "" if "PyTorch" in RIVALS else " PyTorch is not installed: no column of it."
+    return (
+        f"Machine: one of {os.cpu_count()} cores, {names[0] if names else platform.processor()}; "
+        f"Python {platform.python_version()}, {', '.join([*versions, *blas[:1]])}.{without}"
+    )
+
+
+def draw(path: Path, found: list[Row]) -> None:
+    """Bars of ratios: of a step of the small network above; below it, of what training takes."""
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415  (0.5 s, and only now needed)
+
+    small = f"784-{HIDDEN[0]}-10 "
+    panels = {
+        f"a training step of {small}": [row for row in found if row.case.startswith(small)],
+        "to the same precision, and accuracy": [row for row in found if row.part in (2, 3)],
+    }
+    panels = {title: rows for title, rows in panels.items() if rows}
+    columns = list(dict.fromkeys(row.column for row in found))
+    figure = new_figure(7.5, 0.3 + 0.16 * sum(len(rows) + 3 for rows in panels.values()))
+    figure.suptitle("The other's time / ours: right of 1, ours is faster", fontsize=9)
+    for n, (title, rows) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(len(panels), 1, n)
+        labels = [f"{row.case.removeprefix(small)}: {row.column}" for row in rows]
+        colors = [f"C{columns.index(row.column)}" for row in rows]
+        ratios = np.array([row.ratio[0] for row in rows])
+        bars = axes.barh(labels, ratios - 1, left=1, color=colors)
+        axes.bar_label(bars, [short(ratio) for ratio in ratios], padding=3, fontsize=7)
+        ends = np.array([min(1, *ratios), max(1, *ratios)])
+        room = (ends[1] / ends[0]) ** 0.12  # for the figures beside the bars
+        axes.set(xscale="log", xlim=ends * [1 / room, room], ylim=(len(rows) - 0.4, -0.6))
+        axes.set_title(title, fontsize=8, loc="left")
+        axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ends[1] < 50 * ends[0] else (1,)))
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_minor_formatter("")
+        plain_axes(axes, lines_of="x")
+    save_figure(path, figure)
 
 
 def main() -> None:
@@ -367,34 +417,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--parts", type=int, nargs="+", choices=PARTS, default=list(PARTS), help="(default: all)"
+        "--parts", type=int, nargs="+", choices=PARTS, default=[*PARTS], help="(default: all)"
     )
     parser.add_argument(
-        "--repeats", type=int, default=REPEATS, help=f"turns of each step (default: {REPEATS})"
+        "--turns", type=int, default=TURNS, help=f"of each comparison (default: {TURNS})"
     )
     parser.add_argument(
         "--results-dir",
         type=Path,
         metavar="DIR",
-        help="for bench.csv, .md and .png (default: benchmarks/results if all parts are run)",
+        help="where bench.csv, .md and .png go (default: benchmarks/results, of all parts alone)",
     )
     given = parser.parse_args()
-    if given.repeats < 1:
-        parser.error("--repeats: give 1 or more")
+    if given.turns < 1:
+        parser.error("--turns: give 1 or more")
     folder = given.results_dir or (RESULTS if set(given.parts) == set(PARTS) else None)
     if folder is not None:
         check_writable(folder / "bench.csv")
+    if hasattr(os, "sched_setaffinity"):  # Linux's: before Keras and PyTorch start their threads
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     prepare_for_small_arrays()
-    found = []
-    for part in given.parts:
-        rows = PARTS[part](given.repeats)
-        for row in rows:
-            print(row, flush=True)
-        found += rows
-    if folder is None:
-        print(f"Not written: {RESULTS} keeps its whole run; --results-dir DIR writes this one")
-        return
-    write_results(folder, found, notes())
+    if not run_parts(given.parts, given.turns, folder):
+        sys.exit(1)
+    print(f"Written: {folder}/bench.csv, .md, .png" if folder else "Not written: no --results-dir")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,14 @@ without arguments that draws a minibatch, finds a gradient and updates the weigh
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -20,7 +24,7 @@ from glr.estimator import gradient
 from glr.losses import losses_of
 from glr.network import Array, Layer, accuracy, logits, sigmoid
 from glr.scripts.backpropagation import Backpropagated, silent_stderr
-from glr.scripts.constants import as_typed, constants_of
+from glr.scripts.constants import SCRIPTS, as_typed, constants_of
 from glr.scripts.run import Gradient, Run, layer_sizes, minibatches, run_generator
 from glr.study.comparison import method_of
 from glr.study.published import PublishedEstimate, published_gradient
@@ -54,8 +58,7 @@ def published_step(
     ours = constants_of(f"{script}.py", flags)
     functions = {name: getattr(ours, name.upper()) for name in ("activation", "loss")}
     words = [word for name, f in functions.items() for word in (f"--{name}", as_typed(f))]
-    words += ["--replicates", PUBLISHED_R, *flags]
-    run = Run(constants_of("published.py", words), data)
+    run = Run(constants_of("published.py", ["--replicates", PUBLISHED_R, *words, *flags]), data)
     return step_of(run, partial(estimate, replicates=run.constants.REPLICATES, **functions))
 
 
@@ -130,6 +133,7 @@ def import_keras() -> ModuleType:
 def keras_model(flags: Sequence[str], data: Dataset) -> object:
     """A compiled Keras model with BP.py's network and step size, by Adam."""
     keras, c = import_keras(), constants_of("BP.py", flags)
+    keras.utils.set_random_seed(0)
     n_in, *hidden, classes = layer_sizes(data, c.HIDDEN)
     neurons = [keras.layers.Dense(n, activation="sigmoid") for n in hidden]
     model = keras.Sequential([keras.Input((n_in,)), *neurons, keras.layers.Dense(classes)])
@@ -150,23 +154,36 @@ def keras_step(_script: str, flags: Sequence[str], data: Dataset) -> Step:
     return step
 
 
-def keras_curve(data: Dataset, every: int, goal: float) -> list[tuple[float, float]]:
-    """Seconds in Keras's fit, and test accuracy in percent, every so many steps up to the goal.
+def keras_curve(data: Dataset, every: int, goal: float) -> np.ndarray:
+    """Keras's fit up to `goal` percent: rows step, seconds, test accuracy in percent, (3, n)."""
+    model, curve, begun = keras_model([], data), [], [0.0]
 
-    Before the clock starts, one minibatch is fitted, which compiles the step.
-    """
-    model, size = keras_model([], data), constants_of("BP.py", []).BATCH_SIZE
-    model.fit(data.x_train[:size], data.y_train[:size], batch_size=size, verbose=0)
-    batches, curve, seconds = minibatches(len(data.x_train), size * every, run_generator(0)), [], 0
-    while not curve or curve[-1][1] < goal:
-        rows = next(batches)
-        begun = time.perf_counter()
-        model.fit(data.x_train[rows], data.y_train[rows], batch_size=size, verbose=0)
-        seconds += time.perf_counter() - begun
+    def begin(*_: object) -> None:
+        begun[0] = time.perf_counter()
+
+    def end(*_: object) -> None:
+        seconds = time.perf_counter() - begun[0] + (curve[-1][1] if curve else 0)
         weights = iter(model.get_weights())
         output = logits([*map(Layer, weights, weights)], sigmoid, data.x_test)
-        curve.append((seconds, 100 * accuracy(output, data.y_test)))
-    return curve
+        curve.append((len(curve) * every + every, seconds, 100 * accuracy(output, data.y_test)))
+        model.stop_training = len(curve) > 1 and curve[-1][2] >= goal
+
+    c = constants_of("BP.py", [])
+    clock = import_keras().callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
+    often = {"steps_per_epoch": every, "epochs": c.STEPS // every, "callbacks": [clock]}
+    n = len(data.x_train) // (c.BATCH_SIZE * every) * c.BATCH_SIZE * every  # else Keras warns
+    model.fit(data.x_train[:n], data.y_train[:n], batch_size=c.BATCH_SIZE, verbose=0, **often)
+    return np.transpose(curve)
+
+
+def script_curve(script: str, flags: Sequence[str]) -> np.ndarray:
+    """keras_curve's rows of a run of the script, from the history that it writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [str(SCRIPTS / f"{script}.py"), "--models-dir", folder]
+        subprocess.run([sys.executable, *words, *flags], check=True, stdout=subprocess.DEVNULL)
+        (path,) = Path(folder).glob("*.csv")
+        rows = np.genfromtxt(path, delimiter=",", names=True)
+    return np.array([rows["step"], rows["seconds"], 100 * rows["test_accuracy"]])
 
 
 def pytorch_step(_script: str, flags: Sequence[str], data: Dataset) -> Step:
@@ -175,7 +192,7 @@ def pytorch_step(_script: str, flags: Sequence[str], data: Dataset) -> Step:
 
     c = constants_of("BP.py", flags)
     sizes = layer_sizes(data, c.HIDDEN)
-    parts = [part(*pair) for pair in pairwise(sizes) for part in (torch.nn.Linear, _sigmoid)]
+    parts = [part for n in pairwise(sizes) for part in (torch.nn.Linear(*n), torch.nn.Sigmoid())]
     model, loss = torch.nn.Sequential(*parts[:-1]), torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), c.LEARNING_RATE)
     x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)

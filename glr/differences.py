@@ -77,7 +77,8 @@ def zero_one_differences(output: Output, effect: Array, change: Array) -> Array:
     for first in range(0, len(turns), at_once):
         some = turns[first : first + at_once]
         neuron, column = np.divmod(some, R * B)
-        moved = effect.T.take(neuron, axis=1) * change.take(some)
+        counts = np.bincount(neuron, minlength=len(effect))  # `turns` go from neuron to neuron
+        moved = np.repeat(effect.T, counts, axis=1) * change.take(some)
         moved += columns(output.z).take(column, axis=1)
         found[some] = output.losses.take(column) - zero_one(moved, labels.take(column))
     return found.reshape(change.shape)

@@ -66,6 +66,7 @@ class Method:
     sigma: tuple[float, ...]
     perturb: str
     replicates: int
+    output_draws: int
     local_differences: bool | str
     control_variate: bool
     standardised_loss: bool
@@ -89,6 +90,7 @@ def gradient(
     sigma: float | Sequence[float] = 1.0,
     perturb: str = "logits",
     replicates: int = 2,
+    output_draws: int = 1,
     local_differences: bool | str = True,
     control_variate: bool = True,
     standardised_loss: bool = False,
@@ -104,6 +106,7 @@ def gradient(
     noise, sigma : law and standard deviation; one σ, two (hidden, output), or one a layer
     perturb : "logits"; or "weights", where the noise of a logit has deviation σ√(1 + ‖x‖²)
     replicates : R, noisy forward passes of each sample
+    output_draws : K, draws of the output layer's noise in each of them
     local_differences : True: (4), (5) in the last two layers, (8) before them; "output": (4) in the
         output layer, (8) before it, with n_out + 1 loss values a pass; False: (1) with (2) in every
         layer, which alone is unbiased at any depth
@@ -124,12 +127,15 @@ def gradient(
         checked_sigma(sigma, len(layers)),
         perturb,
         replicates,
+        output_draws,
         local_differences,
         control_variate,
         standardised_loss,
     )
     check_method(method, rng)
-    groups = groups_of_passes(replicates, max(b.size for _, b in layers) * batch.x.shape[1])
+    *hidden, n_classes = (b.size for _, b in layers)
+    floats = max(*hidden, output_draws * n_classes, 1) * batch.x.shape[1]
+    groups = groups_of_passes(replicates, floats)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         parts = (
             estimate_of_passes(replace(method, replicates=R), layers, batch, rng) for R in groups
@@ -165,6 +171,7 @@ class Passes(NamedTuple):
     """R noisy forward passes: each layer's inputs, its noise's deviation, and its neurons.
 
     An input is (n_in, R, B), or (n_in, 1, B) where the passes share it; a deviation fits (R, B).
+    The output layer's neurons are (classes, K·R, B): the passes follow each other in every draw.
     """
 
     inputs: list[Array]
@@ -179,7 +186,7 @@ def estimate_of_passes(
     passes = noisy_passes(method, layers, batch.x, rng)
     z, noise = passes.neurons[-1].outputs, passes.neurons[-1].noise
     losses = losses_of(method.loss, by_class(z), batch.y)
-    weight = np.float32(1 / losses.size)  # of a pass and sample in the mean
+    weight = np.float32(1 / losses.size)  # of a draw, pass and sample in the mean
     if method.standardised_loss:
         weight = weight / deviation_and_share_right(losses)
     output = Output(z, noise, losses, method.loss, batch.y)
@@ -202,13 +209,17 @@ def noisy_passes(method: Method, layers: list[Layer], x: Array, rng: np.random.G
         v = (columns(x).T @ W).T if t == 0 else W.T @ columns(x)  # by how x lies in memory
         v = np.add(v, b[:, None], order="C").reshape(b.size, *x.shape[1:])
         scale = noise_scale(method, t, x)
-        shape = (b.size, method.replicates, x.shape[-1])
-        activation = method.activation if t < len(layers) - 1 else identity
+        is_output = t == len(layers) - 1
+        draws = method.output_draws if is_output else 1
+        shape = (b.size, draws * method.replicates, x.shape[-1])
+        activation = identity if is_output else method.activation
         if activation is threshold and method.noise.cdf is not None:
             neurons = Bits(method.noise, v, scale, random_words(rng, shape))
         else:
             r, score = noise_and_score(method.noise, rng, shape)
-            neurons = NoisyNeurons(activation, v, scale * r, score)
+            neurons = NoisyNeurons(
+                activation, in_draws(v, draws), in_draws(scale, draws) * r, score
+            )
         passes.inputs.append(x)
         passes.scales.append(scale)
         passes.neurons.append(neurons)
@@ -226,11 +237,28 @@ def noise_scale(method: Method, t: int, x: Array) -> Array:
     return sigma if method.perturb == "logits" else sigma * np.sqrt(1 + np.square(x).sum(axis=0))
 
 
+def in_draws(a: Array, draws: int) -> Array:
+    """An array (…, R, B) of passes, repeated for every output draw: (…, K·R, B)."""
+    is_shared = np.ndim(a) < 2 or a.shape[-2] == 1
+    return a if draws == 1 or is_shared else np.concatenate([a] * draws, axis=-2)
+
+
+def over_draws(a: Array, R: int) -> Array:
+    """The sum of (n, K·R, B) over the output draws, (n, R, B)."""
+    return a if a.shape[1] == R else a.reshape(len(a), -1, R, a.shape[-1]).sum(axis=1)
+
+
 def deltas(method: Method, layers: list[Layer], passes: Passes, output: Output) -> list[Array]:
-    """δ of every layer, (n, R, B): in each pass an estimate of ∂E[L]/∂v, in units of 1/σ."""
+    """δ of every layer, (n, R, B): in each pass an estimate of ∂E[L]/∂v, in units of 1/σ.
+
+    It is the sum over the output draws.
+    """
+    R = method.replicates
     if not method.local_differences:
-        losses = centred(method, output.losses)
-        return [neurons.score * losses for neurons in passes.neurons]
+        of_hidden = centred(method, over_draws(output.losses[None], R)[0])
+        *hidden, last = [neurons.score for neurons in passes.neurons]
+        of_last = over_draws(last * centred(method, output.losses), R)
+        return [*(score * of_hidden for score in hidden), of_last]
     n_local = 1 if method.local_differences == "output" else 2
     found = local_scores(method, layers[-1].W, passes.neurons[-n_local:], output)
     for t in reversed(range(len(layers) - n_local)):
@@ -261,15 +289,18 @@ def local_scores(method: Method, W: Array, neurons: list[Neurons], output: Outpu
     neurons : of the output layer, whose outputs are the logits; and perhaps of the last hidden one,
         whose effect on the logits is W (n, classes)
     """
+    R, draws = method.replicates, method.output_draws
     effect = np.concatenate([W, np.eye(len(output.z), dtype=np.float32)][-len(neurons) :])
-    changes, scores = zip(*(layer.reversal() for layer in neurons), strict=True)
+    (*hidden, last), scores = zip(*(layer.reversal() for layer in neurons), strict=True)
+    changes = np.concatenate([*(in_draws(change, draws) for change in hidden), last])
     growth = None
-    if method.perturb == "weights" and len(neurons) == 2:  # the output noise grows with x
-        hidden = noise_growth(neurons[0].outputs, changes[0])
-        growth = np.concatenate([hidden, np.zeros_like(changes[1])])
-    differences = loss_differences(output, effect, np.concatenate(changes), growth)
-    parts = np.split(differences, [len(differences) - len(output.z)])[-len(neurons) :]
-    return [score * part for score, part in zip(scores, parts, strict=True)]
+    if method.perturb == "weights" and hidden:  # the output noise grows with x
+        of_hidden = in_draws(noise_growth(neurons[0].outputs, hidden[0]), draws)
+        growth = np.concatenate([of_hidden, np.zeros_like(last)])
+    differences = loss_differences(output, effect, changes, growth)
+    of_hidden, of_last = np.split(differences, [len(changes) - len(last)])
+    of_last = over_draws(scores[-1] * of_last, R)
+    return [scores[0] * over_draws(of_hidden, R), of_last] if hidden else [of_last]
 
 
 def carried_back(neurons: Neurons, W: Array, delta: Array) -> Array:

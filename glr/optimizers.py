@@ -22,7 +22,6 @@ State = dict[str, np.ndarray]  # what an optimizer keeps, to be stored and resto
 Optimizer = Callable[[Array, Array, float, State], None]
 Schedule = Callable[[int, int], float]
 BETA_1, BETA_2 = 0.9, 0.999  # of Adam
-BLOCK = 2**16  # parameters that Adam changes at a time: their arrays stay in the cache
 
 
 def sgd(parameters: Array, gradient: Array, rate: float, state: State) -> None:
@@ -47,26 +46,13 @@ def adam(parameters: Array, gradient: Array, rate: float, state: State) -> None:
     if not state:
         state["mean"], state["square"] = np.zeros_like(parameters), np.zeros_like(parameters)
         state["step"] = np.zeros((), np.int64)
+    m, v = state["mean"], state["square"]
     state["step"] += 1
     root = math.sqrt(1 - BETA_2 ** int(state["step"]))
     factor = np.float32(rate * root / (1 - BETA_1 ** int(state["step"])))
-    change = np.empty(min(BLOCK, parameters.size), np.float32)
-    for start in range(0, parameters.size, BLOCK):
-        block = slice(start, start + BLOCK)
-        g, m, v = gradient[block], state["mean"][block], state["square"][block]
-        c = change[: g.size]
-        np.subtract(g, m, out=c)
-        c *= np.float32(1 - BETA_1)
-        m += c
-        np.multiply(g, g, out=c)
-        c -= v
-        c *= np.float32(1 - BETA_2)
-        v += c
-        np.sqrt(v, out=c)
-        c += np.float32(1e-8 * root)
-        np.divide(m, c, out=c)
-        c *= factor
-        parameters[block] -= c
+    m += np.float32(1 - BETA_1) * (gradient - m)
+    v += np.float32(1 - BETA_2) * (gradient * gradient - v)
+    parameters -= factor * (m / (np.sqrt(v) + np.float32(1e-8 * root)))
 
 
 def cosine(step: int, steps: int) -> float:

@@ -20,7 +20,6 @@ import keras
 
 from glr.errors import GLRError
 from glr.network import Network, new_network, relu, sigmoid, tanh, threshold
-from glr.robustness import attacks
 from glr.robustness.attacks import (
     SMALLEST_SIDE,
     fgsm,
@@ -148,24 +147,15 @@ def test_gradients_of_deep_networks_are_the_numerical_ones(batch, activation):
     assert np.median(np.abs(error) / np.linalg.norm(gradient, axis=1)) < 1e-2
 
 
-def test_batches_join_to_the_whole(batch, network, monkeypatch):
-    whole = loss_and_gradient(network)(*batch)
-    monkeypatch.setattr(attacks, "GRADIENT_BATCH", 40)  # the last of 150 is a short one
-    for part, expected in zip(loss_and_gradient(network)(*batch), whole, strict=True):
-        np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_gradients_refuse_other_images_and_labels(batch, network):
-    x, y = batch
-    gradient = input_gradient(network)
-    for bad_x, bad_y in [(x[:, 1:], y), (x, y + N_CLASSES), (x, y - N_CLASSES)]:
-        with pytest.raises(GLRError):
-            gradient(bad_x, bad_y)
-
-
 def test_an_activation_without_a_gradient_is_refused(network):
     with pytest.raises(GLRError, match="sin: TensorFlow has no gradient of it"):
         loss_and_gradient(network._replace(activation=np.sin))
+
+
+def test_a_gradient_that_overflows_is_refused(batch, network):
+    network = network._replace(parameters=np.float32(1e30) * network.parameters)
+    with pytest.raises(GLRError, match="an input gradient overflows"):
+        input_gradient(network)(*batch)
 
 
 def test_fgsm_agrees_with_art(batch, network, art_classifier):
@@ -236,11 +226,6 @@ def test_zero_gradients_are_counted_and_change_nothing(batch):
     gradient[3, 1:] = 0  # one entry is left
     assert zero_gradient_share(gradient) == 3 / 8
     assert zero_gradient_share(np.zeros((2, 5))) == 1
-
-
-def test_zero_gradient_share_of_nothing_is_an_error():
-    with pytest.raises(GLRError):
-        zero_gradient_share(np.zeros((0, 5)))
 
 
 def test_random_targets_are_uniform_over_the_other_classes():
@@ -388,50 +373,3 @@ def test_square_attack_on_images_too_small_for_it_is_refused():
     x, y = np.zeros((2, 16), np.float32), np.zeros(2, np.int64)
     with pytest.raises(GLRError, match="needs images of 5 × 5 pixels or more"):
         square_attack(network, (x, y), 0.3, 10, np.random.default_rng(0))
-
-
-GOOD_X, GOOD_Y = np.full((3, N_IN), 0.5), np.zeros(3, dtype=int)
-
-
-@pytest.mark.parametrize(
-    ("x", "y"),
-    [
-        (GOOD_X * 255, GOOD_Y),
-        (GOOD_X - 1, GOOD_Y),
-        (GOOD_X * np.nan, GOOD_Y),
-        (GOOD_X.reshape(3, 6, 6), GOOD_Y),
-        (GOOD_X, GOOD_Y[:2]),
-        (GOOD_X, GOOD_Y.astype(float)),
-        (GOOD_X, np.eye(3, dtype=int)),
-        (GOOD_X[:0], GOOD_Y[:0]),
-    ],
-)
-def test_bad_batches_are_one_line(x, y):
-    for attack in (
-        lambda: fgsm(x, y, no_gradient, EPSILON),
-        lambda: pgd(x, y, no_gradient, EPSILON),
-        lambda: lbfgs(x, y, lambda x, y: (np.zeros(len(x)), np.zeros_like(x)), 1.0),
-    ):
-        with pytest.raises(GLRError) as error:
-            attack()
-        assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "attack",
-    [
-        lambda: fgsm(GOOD_X, GOOD_Y, no_gradient, -0.1),
-        lambda: fgsm(GOOD_X, GOOD_Y, no_gradient, np.nan),
-        lambda: fgsm(GOOD_X, GOOD_Y, lambda x, y: x[:, 1:], EPSILON),
-        lambda: fgsm(GOOD_X, GOOD_Y, lambda x, y: x * np.inf, EPSILON),
-        lambda: pgd(GOOD_X, GOOD_Y, no_gradient, EPSILON, steps=0),
-        lambda: lbfgs(GOOD_X, GOOD_Y, lambda x, y: (x[:, 0], x), -1.0),
-        lambda: lbfgs(GOOD_X, GOOD_Y, lambda x, y: (x[:, 0], x * np.nan), 1.0),
-        lambda: random_targets(GOOD_Y, 1, np.random.default_rng(0)),
-        lambda: random_targets(GOOD_Y + 5, 5, np.random.default_rng(0)),
-    ],
-)
-def test_bad_settings_are_one_line(attack):
-    with pytest.raises(GLRError) as error:
-        attack()
-    assert "\n" not in str(error.value)

@@ -229,6 +229,22 @@ def test_local_differences_have_the_gradient(name):
     assert_gradient(problem, reference, **(LOCAL | settings))
 
 
+@pytest.mark.parametrize("settings", [FORWARD, LOCAL], ids=["(2)", "local"])
+@pytest.mark.parametrize(
+    ("problem", "reference"),
+    [
+        (Problem((3, 4, 3)), pathwise_mean),
+        (Problem((3, 4, 3), "threshold", "zero_one"), exact_mean),
+        (Problem((3, 3), sigma=(0.6,)), exact_mean),
+    ],
+    ids=["sigmoid", "threshold, zero-one", "no hidden layer"],
+)
+@each_place
+def test_output_draws_have_the_gradient(problem, reference, perturb, settings):
+    problem = problem._replace(perturb=perturb)
+    assert_gradient(problem, reference, **settings, output_draws=3)
+
+
 def last_layers(mean, sizes, n):
     """The mean of the last n layers' parameters and the risk."""
     start = parameter_slices(sizes)[f"W{len(sizes) - 1 - n}"].start
@@ -249,7 +265,8 @@ def last_layers(mean, sizes, n):
 def test_last_layers_of_a_deep_network_have_their_gradient(problem, reference, perturb, local, n):
     """(8) is for the layers before these alone: test_depth.py."""
     problem = problem._replace(perturb=perturb)
-    mean = mean_of(estimates(problem, **(LOCAL | {"local_differences": local})))
+    settings = LOCAL | {"local_differences": local, "output_draws": n}
+    mean = mean_of(estimates(problem, **settings))
     assert_powerful(mean, problem.sizes)
     found, wanted = (last_layers(m, problem.sizes, n) for m in (mean, reference(problem)))
     assert_equal_means(found, wanted)

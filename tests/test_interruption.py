@@ -317,7 +317,7 @@ def test_a_checkpoint_holds_all_that_training_changes(checkpoint):
     new = small_state(1)
     restore_checkpoint(path, new, ORIGIN, adam)
     np.testing.assert_array_equal(new.parameters, old.parameters)
-    assert new.optimizer.keys() == old.optimizer.keys() == {"sum", "squares", "weights"}
+    assert new.optimizer.keys() == old.optimizer.keys() == {"mean", "square", "step"}
     for name, array in old.optimizer.items():
         np.testing.assert_array_equal(new.optimizer[name], array)
     np.testing.assert_array_equal(new.rng.random(5), old.rng.random(5))
@@ -363,9 +363,9 @@ def with_step(step):
         {"parameters": np.ones(25, np.float32)},
         {"parameters": np.full(26, np.nan, np.float32)},
         {"parameters": np.ones(26)},
-        {"optimizer_sum": None},
+        {"optimizer_mean": None},
         {"optimizer_velocity": np.ones(26, np.float32)},
-        {"optimizer_weights": np.ones(3)},
+        {"optimizer_step": np.ones(3)},
         {"rng": np.ones(5, np.uint64)},
         {"rng": np.ones(6, np.int64)},
         {"history": np.ones((2, 3))},

@@ -5,7 +5,6 @@ import re
 import struct
 import tracemalloc
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from glr.robustness import samples
 from glr.robustness.samples import Samples, load_samples, save_samples
 from glr.storage import models, npz
 from glr.storage.models import load_model, save_model
-from glr.storage.npz import json_object, npz_arrays
+from glr.storage.npz import load_arrays, npz_arrays, save_arrays
 
 MANY = 2**33  # bytes, more than any file here has or claims
 
@@ -34,6 +33,10 @@ def npz_refusal(path):
     message = refusal(read, path)
     assert message.startswith(f"{path}: ") and message.endswith("; save it again")
     return message
+
+
+def load(path):
+    return load_arrays(path, "data set", "[xy]", MANY, "save it again")
 
 
 def peak_memory(call, *args):
@@ -96,16 +99,26 @@ def test_too_many_bytes_are_refused(path):
     ["", "[1]", "3", '{"a": 1', "[" * 100_000, "9" * 100_000, "\ud800"],
     ids=["empty", "list", "number", "open", "deep", "long", "surrogate"],
 )
-def test_json_that_is_no_object(text):
-    message = refusal(json_object, Path("a.npz"), np.array(text), "train it again")
-    assert message == "a.npz: its metadata are no JSON object; train it again"
+def test_json_that_is_no_object(path, text):
+    np.savez(path, metadata=np.array(text))
+    assert refusal(load, path) == f"{path}: its metadata are no JSON object; save it again"
 
 
-def test_json_of_what_is_no_text():
+def test_json_of_what_is_no_text(path):
     beyond_unicode = np.frombuffer(b"\xff" * 12, "<U3")[0:1].reshape(())
     for array in (np.array(3.0), X, beyond_unicode):
-        assert "no JSON object" in refusal(json_object, Path("a.npz"), array, "train it again")
-    assert json_object(Path("a.npz"), np.array('{"a": 1}', ">U8"), "") == {"a": 1}
+        np.savez(path, metadata=array)
+        assert "no JSON object" in refusal(load, path)
+    np.savez(path, metadata=np.array('{"a": 1}', ">U8"))
+    assert load(path) == ({}, {"a": 1})
+
+
+def test_metadata_come_back_as_they_were_saved_beside_the_arrays(path):
+    save_arrays(path, {"of": ["σ", 0.1, None]}, {"x": X})
+    arrays, metadata = load(path)
+    assert metadata == {"of": ["σ", 0.1, None]}
+    assert arrays.keys() == {"x"}
+    np.testing.assert_array_equal(arrays["x"], X)
 
 
 # damage -----------------------------------------------------------------------------------------

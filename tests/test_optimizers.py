@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
-from glr import optimizers
 from glr.losses import cross_entropy, zero_one
 from glr.network import accuracy, is_right, logits, new_network, sigmoid, threshold
 from glr.optimizers import adagrad, adam, constant, cosine, sgd
@@ -100,20 +99,6 @@ def test_a_gradient_as_small_as_epsilon_is_halved(own, small):
     parameters, gradient = np.zeros(3, np.float32), np.full(3, small, np.float32)
     own(parameters, gradient, 0.1, {})
     np.testing.assert_allclose(parameters, -0.05, rtol=1e-3)
-
-
-def test_adam_s_blocks_of_any_size_give_the_same_bits(monkeypatch):
-    gradients = generator().standard_normal((20, 1000), np.float32)
-    found = []
-    for block in (1, 7, 1000, 2**16):
-        monkeypatch.setattr(optimizers, "BLOCK", block)
-        parameters, state = generator(1).standard_normal(1000, np.float32), {}
-        for gradient in gradients:
-            adam(parameters, gradient, 0.01, state)
-        found.append([parameters, *state.values()])
-    for other in found[1:]:
-        for one, same in zip(found[0], other, strict=True):
-            np.testing.assert_array_equal(one, same)
 
 
 def test_schedules_fall_along_half_a_cosine_or_not_at_all():

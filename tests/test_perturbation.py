@@ -173,4 +173,8 @@ def test_what_is_no_square_grey_image_is_not_taken_for_one(shape, tmp_path):
 @pytest.mark.parametrize("shape", [(4, 4), (16,)])
 def test_square_grey_images_are_known_by_their_shape_or_number(shape, tmp_path):
     np.savez(tmp_path / "own.npz", x=np.zeros((10, *shape)), y=np.arange(10) % 2)
-    perturbation.check_square_images(load_dataset(str(tmp_path / "own.npz"), tmp_path))
+    data = load_dataset(str(tmp_path / "own.npz"), tmp_path)
+    perturbation.check_square_images(data)
+    for change in (-0.1, 1.1):
+        with pytest.raises(GLRError, match=r"inputs leave \[0, 1\]; scale them"):
+            perturbation.check_square_images(data._replace(x_test=data.x_test + change))

@@ -136,18 +136,48 @@ def test_a_disk_that_is_full_at_the_first_checkpoint(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def assert_kept_without_a_picture(ran, folder):
+    """The run has ended well, with model and history; the last line says what was not drawn."""
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith("no picture: ")
+    assert sorted(path.name for path in folder.iterdir()) == [f"{NAME}.csv", f"{NAME}.npz"]
+
+
 def test_a_disk_that_is_full_at_the_end_costs_no_step(tmp_path):
-    """There is room for the checkpoint of the last step, but not for the picture."""
+    """There is room for the checkpoint of the last step and the model, but not for the picture."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run("LRS.py", *WORDS, "--models-dir", whole).returncode == 0
-    room = (whole / f"{NAME}.png").stat().st_size - 1
-    ran = limited(room, "--models-dir", parts)
-    assert ran.returncode == 2, "the checkpoint is larger than the picture"
-    assert f"{NAME}.png: cannot be written (File too large)" in ran.stderr
-    assert ran.stderr.rstrip().endswith("The run is kept: --resume then writes it")
-    assert not (parts / f"{NAME}.npz").exists()
-    assert_whole(parts)
-    ran = run("LRS.py", *WORDS, "--models-dir", parts, "--resume")
-    assert ran.returncode == 0, ran.stderr
-    assert "continues after step 150" in ran.stderr
+    ran = limited((whole / f"{NAME}.png").stat().st_size - 1, "--models-dir", parts)
+    assert_kept_without_a_picture(ran, parts)
+    (line,) = ran.stderr.splitlines()
+    assert f"{NAME}.png: cannot be written (File too large)" in line
     assert_same_run(parts, whole, NAME)
+
+
+SETTINGS = {  # of Matplotlib's, by the user: the variable MPLBACKEND, and a file matplotlibrc
+    "notebook": ("module://matplotlib_inline.backend_inline", ""),
+    "no such backend": ("nonsense", ""),
+    "no TeX": ("", "text.usetex: True"),
+    "other style": ("", "savefig.format: eps\nsavefig.dpi: 1"),
+}
+
+
+@pytest.mark.parametrize(("backend", "matplotlibrc"), SETTINGS.values(), ids=SETTINGS)
+def test_a_picture_is_drawn_whatever_the_settings(backend, matplotlibrc, tmp_path):
+    (tmp_path / "matplotlibrc").write_text(matplotlibrc)
+    env = {**os.environ, "PATH": "", "MPLBACKEND": backend}
+    ran = run("LRS.py", *WORDS, "--models-dir", tmp_path / "m", cwd=tmp_path, env=env)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert len(list((tmp_path / "m").iterdir())) == 3
+    assert_whole(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("matplotlibrc", b"font.family: \xff"), ("matplotlib.py", b"raise ImportError('no more')")],
+)
+def test_what_matplotlib_cannot_be_imported_for_costs_the_picture_alone(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = run("LRS.py", *WORDS, "--models-dir", tmp_path / "m", cwd=tmp_path, env=env)
+    assert_kept_without_a_picture(ran, tmp_path / "m")

@@ -27,11 +27,17 @@ LRS = {  # what LRS.py gives to gradient()
     "sigma": (1.0, 0.5),
     "perturb": "logits",
     "replicates": 2,
+    "output_draws": 1,
     "local_differences": True,
     "control_variate": True,
     "standardised_loss": False,
 }
-ZERO_ONE = {"loss": zero_one, "replicates": 14, "standardised_loss": True}
+ZERO_ONE = {
+    "loss": zero_one,
+    "replicates": 4,
+    "output_draws": 4,
+    "standardised_loss": True,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +85,13 @@ def first_call(monkeypatch, module, function, script, flags):
         ("LRSZ", "--no-standardised-loss", ZERO_ONE | {"standardised_loss": False}),
         (
             "LRS",
-            "--sigma 0.7 --replicates 3 --local-differences output --control-variate",
-            {"sigma": (0.7,), "replicates": 3, "local_differences": "output"},
+            "--sigma 0.7 --replicates 3 --output-draws 5 --local-differences output --control-variate",
+            {
+                "sigma": (0.7,),
+                "replicates": 3,
+                "output_draws": 5,
+                "local_differences": "output",
+            },
         ),
     ],
 )
@@ -191,14 +202,27 @@ def test_evaluations_are_of_the_test_set_and_of_the_minibatches_since_the_last()
 
 
 def test_the_state_is_saved_every_checkpoint_every_steps_and_after_the_last(models_dir):
-    run, path = small_run(STEPS=5, CHECKPOINT_EVERY=2), models_dir / "LRS_small_seed0.checkpoint"
-    run.constants.DATASET = "small.npz"
+    run = small_run(STEPS=5, CHECKPOINT_EVERY=2, DATASET="small.npz")
+    path = models_dir / "LRS_small_seed0.checkpoint"
     found = []
     for _ in run.minibatches():
         found.append(saved(path)[1]["step"] if path.exists() else 0)
         run.descend(level(run))
     assert found == [0, 0, 2, 2, 4]
     assert saved(path)[1]["step"] == 5
+
+
+def test_a_model_that_cannot_be_written_keeps_the_last_state(models_dir):
+    run, name = small_run(STEPS=3, DATASET="small.npz"), "LRS_small_seed0"
+    for _ in run.minibatches():
+        run.descend(level(run))
+    (models_dir / f"{name}.npz").mkdir()
+    with pytest.raises(GLRError, match="The run is kept: --resume then writes it"):
+        run.save()
+    assert saved(models_dir / f"{name}.checkpoint")[1]["step"] == 3
+    (models_dir / f"{name}.npz").rmdir()
+    run.save()
+    assert {path.suffix for path in models_dir.iterdir()} == {".npz", ".csv", ".png"}
 
 
 @pytest.mark.parametrize("calls", [0, 2])

@@ -265,7 +265,7 @@ def test_a_matched_control_differs_from_its_network_in_the_estimator_alone(name,
     assert {one: ours[one] for one in shared} == {one: theirs[one] for one in shared}
 
 
-def test_a_script_says_its_mean_accuracy_and_seconds_and_the_page_its_worst_seed():
+def test_a_script_says_its_mean_accuracy_and_seconds():
     rows = [Row("LRS", seed, "clean", 0, share, 10) for seed, share in ((0, 0.96), (1, 0.98))]
     assert pages.measured("LRS", {"digits": rows}, {"LRS_digits": [2.0, 4.0]}, 2) == (
         "Measured over 2 seeds: digits 97.00 ± 1.41 % in 3 s."

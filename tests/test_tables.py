@@ -1,4 +1,4 @@
-"""The arithmetic of the tables, and what stands below them."""
+"""The arithmetic of the tables."""
 
 import numpy as np
 import pytest
@@ -8,15 +8,11 @@ from glr.robustness.tables import (
     Row,
     cell,
     mean_and_spread,
-    other_conditions,
+    paired_lines,
     paired_p,
-    smaller_samples,
-    table_lines,
+    result_tables,
+    results_page,
     variants_table,
-    what_controls_say,
-    what_epsilon_decides,
-    what_published_cells_say,
-    what_the_estimate_changes,
 )
 
 
@@ -31,7 +27,7 @@ def test_cells_are_means_over_severities_then_over_seeds():
     assert mean_and_spread(cell(rows, "LRS", "contrast")) == "58.00 ± 7.07"
     assert cell(rows, "LRS", "fgsm") == pytest.approx([10])
     assert mean_and_spread(cell(rows, "LRS", "lbfgs")) == "–"
-    assert other_conditions(rows) == [
+    assert result_tables(rows, "digits")["Other attacks, targets and ε"] == [
         ["model", "fgsm ε 0.05", "fgsm ε 1"],
         ["LRS", "5.00", "100.00"],
     ]
@@ -58,28 +54,17 @@ def test_variants_of_several_seeds_are_compared_with_the_first():
 
 
 def test_published_cells_stand_below_ours():
-    lines = table_lines([Row("LRTZ", 0, "clean", 0, 0.96, 10)], "mnist", ["LRTZ"])
+    rows = [Row("LRTZ", 0, "clean", 0, 0.96, 10)]
+    (lines,) = result_tables(rows, "mnist").values()
     assert lines[0][:4] == ["model", "clean", "lbfgs", "fgsm"]
     assert lines[1][:2] == ["LRTZ", "96.00"]
     assert lines[2][:4] == ["  published", "90.22", "77.74", "61.36"]
+    for own in ("digits", "columns", "unit"):  # the last two are names in published.json
+        (lines,) = result_tables(rows, own).values()
+        assert len(lines) == 2
 
 
-def test_conditions_of_fewer_samples_are_named():
-    rows = [Row("LRS", 0, "clean", 0, 0.9, 360), Row("LRS", 0, "fgsm", 0.1, 0.5, 360)]
-    assert smaller_samples(rows) == ""
-    rows += [Row("LRS", seed, "square", 0.1, 0.5, 20) for seed in (0, 1)]
-    assert smaller_samples(rows) == "Of the first samples only, not of all 360: square 20."
-
-
-def test_what_controls_say_is_arithmetic():
-    rows = [
-        Row(name, 0, "fgsm", 0.1, share, 10)
-        for name, share in (("BP", 0.3), ("LRS", 0.55), ("BP-L2", 0.5))
-    ]
-    assert "LRS +25.0; controls by backpropagation: BP-L2 +20.0" in what_controls_say(rows)
-
-
-def test_what_the_estimate_changes_compares_each_network_with_its_control_seed_by_seed():
+def test_each_network_is_compared_with_its_control_seed_by_seed():
     """Seed 3 has no control: it does not count. Of LRT and ST+L2C seed 0 alone has both."""
     accuracies = {"LRS": (0.91, 0.92, 0.97, 0.1), "BP+L2C": (0.92, 0.94, 0.96)}
     rows = [
@@ -89,12 +74,11 @@ def test_what_the_estimate_changes_compares_each_network_with_its_control_seed_b
     ]
     p = ttest_rel((91, 92, 97), (92, 94, 96)).pvalue
     lone = [Row("LRT", 0, "clean", 0, 0.5, 100), Row("ST+L2C", 0, "clean", 0, 0.4, 100)]
-    says = what_the_estimate_changes([*rows[::-1], *lone])
-    assert says.startswith("LRS less BP+L2C, in points")
-    assert says.endswith(f" clean -0.67 ({p:.2g}).")
-    both = what_the_estimate_changes([*rows, *lone, *(row._replace(seed=1) for row in lone)])
-    assert "ST+L2C, in points" in both.split("\n\n")[1]
-    assert "clean +10.00 (" in both.split("\n\n")[1]
+    header, *compared = paired_lines([*rows[::-1], *lone])
+    assert header[:2] == ["", "clean"]
+    assert compared == [["LRS less BP+L2C", f"-0.67 ({p:.2g})", *[""] * 6]]
+    _, _, both = paired_lines([*rows, *lone, *(row._replace(seed=1) for row in lone)])
+    assert both == ["LRT less ST+L2C", "+10.00 (nan)", *[""] * 6]
 
 
 @pytest.mark.parametrize("counts", [(346, 346), (347, 346, 349, 345, 348), (10, 20, 30)])
@@ -105,31 +89,12 @@ def test_differences_that_are_all_equal_have_no_p(counts, more):
     assert np.isnan(paired_p(one, other))
 
 
-def test_what_epsilon_decides_counts_the_rows_above_the_published_cell_at_each():
-    """Published under FGSM: LRS 45.91, LRT 54.35 on MNIST."""
-    accuracies = {"LRS": {0.1: (0.5, 0.6), 0.2: (0.2, 0.3)}, "LRT": {0.1: (0.7,), 0.2: (0.55,)}}
-    rows = [
-        Row(name, seed, "fgsm", epsilon, share, 100)
-        for name, by_epsilon in accuracies.items()
-        for epsilon, shares in by_epsilon.items()
-        for seed, share in enumerate(shares)
-    ]
-    bp = Row("BP", 0, "fgsm", 0.2, 0.9, 100)
-    assert what_epsilon_decides([*rows, bp], "mnist").endswith(
-        "by the ε of ours: 0.1: 2 of 2, 0.2: 1 of 2."
+def test_tables_without_a_row_are_left_out():
+    rows = [Row("own", 0, "clean", 0, 0.5, 10)]
+    assert [*result_tables(rows, "digits")] == ["Controls"]
+    assert results_page(rows, "digits").startswith(
+        "### digits\n\nControls:\n\n| model | clean | lbfgs |"
     )
-    assert what_epsilon_decides([row for row in rows if row.severity == 0.1], "mnist") == ""
-    assert what_epsilon_decides(rows, "digits") == ""
-
-
-def test_what_published_cells_say_names_those_that_are_not_surpassed():
-    """Published on MNIST: LRTZ 90.22 clean, LRS 45.91 under FGSM; BP's cells do not count."""
-    rows = [Row("LRTZ", seed, "clean", 0, share, 10) for seed, share in ((0, 0.89), (1, 0.91))]
-    rows += [Row("LRS", 0, "fgsm", 0.1, 0.5, 10), Row("BP", 0, "clean", 0, 0.1, 10)]
-    says = what_published_cells_say(rows, "mnist")
-    assert says == (
-        "Above the published figure: 1 of the 2 cells of the GLR rows; "
-        "not: LRTZ clean 90.00 ± 1.41 (90.22)."
-    )
-    assert what_published_cells_say(rows, "digits") == ""
-    assert what_published_cells_say(rows[2:], "mnist").endswith("1 of the 1 cells of the GLR rows.")
+    rows += [Row(name, s, "pgd", 0.1, 0.5, 10) for name in ("LRS", "BP+L2C") for s in (0, 1)]
+    titles = [*result_tables(rows, "digits")]
+    assert [title.split()[0] for title in titles] == ["Accuracy", "Controls", "Other"]

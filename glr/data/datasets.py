@@ -17,21 +17,19 @@ from glr.data.idx import GZIP_DAMAGE, Split, idx_split, scaled_pixels
 from glr.errors import GLRError
 from glr.storage.npz import npz_arrays
 
-# ------------------------------------------------------------------------------------------------
 SHIPPED = ("digits", "mnist", "fashion_mnist")
 SPLIT_SEED = 0  # of the fixed train/test split of sets that come without one
 MAX_NPZ_BYTES = 8 * 2**30  # of your own arrays together, unpacked
 MAX_CLASSES = 10_000
-# ------------------------------------------------------------------------------------------------
 
 
 class Dataset(NamedTuple):
     """One classification task, split into training and test samples.
 
-    `name` is used in file names. `x_train` (N, n_in) and `x_test` (M, n_in) are float32 and
-    C-contiguous, in [0, 1] for the shipped sets; `y_train` (N,) and `y_test` (M,) are int64
-    class numbers from 0. `source` is what DATASET called it; `shape` that of a sample in its file,
-    where that is your own.
+    name : of the files about it; source : what DATASET called it
+    x_train (N, n_in), x_test (M, n_in) : float32, C-contiguous, in [0, 1] for the shipped sets
+    y_train (N,), y_test (M,) : class numbers from 0, int64
+    shape : that of a sample in its file, where that is your own
     """
 
     name: str
@@ -45,10 +43,9 @@ class Dataset(NamedTuple):
 
 def has_square_images(dataset: Dataset) -> bool:
     """Whether the samples are square grey images, as far as their shape tells."""
-    if len(dataset.shape) > 1:
-        return len(dataset.shape) == 2 and dataset.shape[0] == dataset.shape[1]
     n_in = dataset.x_test.shape[1]
-    return math.isqrt(n_in) ** 2 == n_in
+    side = math.isqrt(n_in)
+    return side**2 == n_in and dataset.shape in ((), (n_in,), (side, side))
 
 
 def n_classes(dataset: Dataset) -> int:
@@ -58,43 +55,33 @@ def n_classes(dataset: Dataset) -> int:
 
 def fingerprint(data: Dataset) -> int:
     """A CRC-32 of the training samples, which tells them from others of the same name."""
-    return zlib.crc32(data.y_train, zlib.crc32(np.ascontiguousarray(data.x_train)))
+    return zlib.crc32(data.y_train, zlib.crc32(data.x_train))
 
 
 def dataset_label(source: str) -> str:
     """Short name for file names: "digits", "mnist", "fashion_mnist", or the stem of the .npz.
 
-    Raises GLRError, with the choices, for any other source, and for an .npz called like one of
-    the three.
+    Raises GLRError for any other source, and for an .npz called like one of the three.
     """
     if source in SHIPPED:
         return source
-    if source.endswith(".npz"):
-        stem = Path(source).stem
-        if stem in SHIPPED:
-            raise GLRError(
-                f"{source}: its outputs would be taken for those of the data set {stem}; rename it"
-            )
-        if not stem.isprintable():
-            raise GLRError(
-                f"{source!r}: no letters that a file name or a title can show; rename it"
-            )
-        return stem
-    raise GLRError(
-        f"unknown dataset {source!r}; choose {', '.join(SHIPPED)} or a path ending in .npz"
-    )
+    if not source.endswith(".npz"):
+        choices = f"{', '.join(SHIPPED)} or a path ending in .npz"
+        raise GLRError(f"unknown dataset {source!r}; choose {choices}")
+    stem = Path(source).stem
+    if stem in SHIPPED:
+        raise GLRError(f"{source}: its outputs would be taken for those of {stem}; rename it")
+    return stem
 
 
 def load_dataset(source: str, data_dir: Path | str) -> Dataset:
-    """The data set that `source` names.
+    """The data set that `source` names; GLRError for an unknown one and data of no use.
 
-    `source` is "digits" (see `digits_dataset`), "mnist" or "fashion_mnist" (`idx_split`; files in
-    a folder of that name under `data_dir`, downloaded if missing) or a path ending in .npz
-    (`own_dataset`). Raises GLRError for an unknown source and for data that cannot be used.
+    data_dir : has a folder of the name of each idx data set, or gets it by a download
     """
     name = dataset_label(source)
     if source == "digits":
-        return digits_dataset()
+        return Dataset(name, *digits_split(), source)
     if source in SHIPPED:
         return Dataset(name, *idx_split(source, Path(data_dir) / source), source)
     return own_dataset(source)
@@ -119,23 +106,16 @@ def hold_out(dataset: Dataset, n: int, rng: np.random.Generator) -> Dataset:
 
 
 def stratified_fifth(labels: np.ndarray) -> np.ndarray:
-    """Rows (ceil(N/5),) int64, ascending, that the fixed split of `labels` (N,) gives to testing.
-
-    Samples are sorted by class and, within a class, by random keys; every fifth, from the first,
-    is a test sample, so each class is split 80/20 to within one sample.
-    """
+    """Rows (ceil(N/5),) of `labels` (N,), ascending: every fifth by class, then by random keys."""
     # The raw stream of PCG64 is frozen; Generator.permutation may change between NumPy versions.
     keys = np.random.PCG64(SPLIT_SEED).random_raw(len(labels))
     return np.sort(np.lexsort((keys, labels))[::5])
 
 
 def train_test_split(x: np.ndarray, y: np.ndarray) -> Split:
-    """x_train, y_train, x_test, y_test of the fixed split that `stratified_fifth` makes."""
+    """x_train, y_train, x_test, y_test: always the same, 80/20 in each class to within a sample."""
     test = stratified_fifth(y)
     return np.delete(x, test, axis=0), np.delete(y, test), x[test], y[test]
-
-
-# digits -----------------------------------------------------------------------------------------
 
 
 def digits_path() -> Path:
@@ -150,12 +130,11 @@ def digits_path() -> Path:
     raise GLRError("digits: they ship inside scikit-learn, not found; pip install scikit-learn")
 
 
-def digits_dataset() -> Dataset:
+def digits_split() -> Split:
     """The 1797 handwritten digits of scikit-learn: 8x8 pixels, pixel/16 in [0, 1], 10 classes.
 
-    1437 samples for training and 360 for testing, stratified by class: the fixed split of
-    `stratified_fifth`, whose random keys are the raw stream of PCG64 seeded with SPLIT_SEED (0).
-    Needs no network. Raises GLRError if scikit-learn is missing or its file is damaged.
+    1437 for training and 360 for testing. Raises GLRError if scikit-learn or its file is missing or
+    damaged.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
     Learning Repository, 1998 (its test part), as in `sklearn.datasets.load_digits`.
@@ -166,22 +145,18 @@ def digits_dataset() -> Dataset:
     except (*GZIP_DAMAGE, ValueError) as error:
         raise GLRError(f"{path}: damaged; pip install --force-reinstall scikit-learn") from error
     x = table[:, :64] / np.float32(16)  # exact
-    return Dataset("digits", *train_test_split(x, table[:, 64].astype(np.int64)), "digits")
-
-
-# your own arrays --------------------------------------------------------------------------------
+    return train_test_split(x, table[:, 64].astype(np.int64))
 
 
 def own_dataset(source: str) -> Dataset:
     """The data set in an .npz file with arrays x, y and perhaps x_test, y_test.
 
-    x (N, ...) is flattened to (N, n_in) float32: uint8 is divided by 255; floats are taken as
-    they are, and so are bools and other integers, as numbers. y (N,) or (N, 1) holds whole
-    numbers from 0, of any of those types. Without x_test and y_test, the fixed stratified 80/20
-    split of `stratified_fifth` is made.
+    x (N, ...) is flattened to (N, n_in) float32: uint8 is divided by 255; floats, other integers
+    and bools are taken as they are. y (N,) or (N, 1) holds whole numbers from 0, of any of those
+    types. Without x_test and y_test, `train_test_split` is made.
 
-    Pickles are never read. Raises GLRError, which names the file, for anything else, for arrays
-    of more than MAX_NPZ_BYTES in all, and for labels from MAX_CLASSES.
+    Raises GLRError, which names the file, for anything else, for arrays of more than MAX_NPZ_BYTES
+    in all, and for labels from MAX_CLASSES.
     """
     advice = "check the path, or save it again with np.savez(path, x=..., y=...)"
     arrays = npz_arrays(Path(source), "data set", "[xy](_test)?", MAX_NPZ_BYTES, advice)
@@ -194,7 +169,11 @@ def own_dataset(source: str) -> Dataset:
 
 def own_split(arrays: dict[str, np.ndarray]) -> Split:
     """The split that x, y and perhaps x_test, y_test make; GLRError, without the path, if none."""
-    check_names(arrays)
+    for name in ("x", "y"):
+        if name not in arrays:
+            raise GLRError(f"no array named {name}; save it with np.savez(path, x=..., y=...)")
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise GLRError("one of x_test and y_test without the other; save both or none")
     x, y = inputs_and_labels(arrays, "")
     if np.unique(y).size < 2:
         raise GLRError("y holds one class only; save at least two")
@@ -209,16 +188,16 @@ def own_split(arrays: dict[str, np.ndarray]) -> Split:
     return split
 
 
-def check_names(arrays: dict[str, np.ndarray]) -> None:
-    """Raise GLRError unless x and y are there, x_test and y_test both or none, none a scalar."""
-    for name in ("x", "y"):
-        if name not in arrays:
-            raise GLRError(f"no array named {name}; save it with np.savez(path, x=..., y=...)")
-    if ("x_test" in arrays) != ("y_test" in arrays):
-        raise GLRError("one of x_test and y_test without the other; save both or none")
-    for name, array in arrays.items():
+def inputs_and_labels(arrays: dict[str, np.ndarray], part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (N, n_in) float32 and labels (N,) int64 of the part "" or "_test"; or GLRError."""
+    x, y = arrays[f"x{part}"], arrays[f"y{part}"]
+    for name, array in ((f"x{part}", x), (f"y{part}", y)):
         if array.ndim == 0:
             raise GLRError(f"{name} has shape (); save at least one sample")
+    if len(x) != len(y):
+        counts = f"{len(x)} samples in x{part}, {len(y)} labels in y{part}"
+        raise GLRError(f"{counts}; save one for each")
+    return flat_inputs(x, f"x{part}"), class_labels(y, f"y{part}")
 
 
 def check_likeness(x: np.ndarray, x_test: np.ndarray) -> None:
@@ -232,35 +211,19 @@ def check_likeness(x: np.ndarray, x_test: np.ndarray) -> None:
 
 def check_classes(y_train: np.ndarray, y_test: np.ndarray) -> None:
     """Raise GLRError unless every class, from 0 to the largest label, has training samples."""
-    untrained = np.setdiff1d(y_test, y_train)
-    if untrained.size:
+    for untrained in np.setdiff1d(y_test, y_train):
         raise GLRError(
-            f"class {untrained[0]} has test samples but no training sample; "
-            "add some or leave it out"
+            f"class {untrained} has test samples but no training sample; add some or leave it out"
         )
-    skipped = np.setdiff1d(np.arange(y_train.max()), y_train)
-    if skipped.size:
+    for skipped in np.setdiff1d(np.arange(y_train.max()), y_train):
         raise GLRError(
-            f"no training sample of class {skipped[0]}, though labels go up to {y_train.max()}; "
+            f"no training sample of class {skipped}, though labels go up to {y_train.max()}; "
             "number the classes 0, 1, 2, ..."
         )
 
 
-def inputs_and_labels(arrays: dict[str, np.ndarray], part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (N, n_in) float32 and labels (N,) int64 of the part "" or "_test"; or GLRError."""
-    x, y = arrays[f"x{part}"], arrays[f"y{part}"]
-    if len(x) != len(y):
-        raise GLRError(
-            f"{len(x)} samples in x{part}, {len(y)} labels in y{part}; save one for each"
-        )
-    return flat_inputs(x, f"x{part}"), class_labels(y, f"y{part}")
-
-
 def flat_inputs(x: np.ndarray, name: str) -> np.ndarray:
-    """`x` (N, ...) as (N, n_in) float32, C-contiguous: uint8 divided by 255, others as they are.
-
-    Raises GLRError, with the name, for NaN, and for what is infinite as float32.
-    """
+    """`x` (N, ...) as own_dataset says; GLRError for NaN, and for what is infinite as float32."""
     if x.dtype == np.uint8:
         return scaled_pixels(x)
     with np.errstate(over="ignore"):  # a float64 beyond float32: refused below
@@ -271,20 +234,15 @@ def flat_inputs(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def class_labels(y: np.ndarray, name: str) -> np.ndarray:
-    """`y` (N,) or (N, 1), whole numbers of any type, as labels (N,) int64.
-
-    Raises GLRError, with the name, for other shapes, fractions, negative labels and labels from
-    MAX_CLASSES.
-    """
+    """`y` (N,) or (N, 1) as labels (N,) int64; GLRError for other shapes, and for no classes."""
     if y.size != len(y) or y.ndim > 2:
         raise GLRError(f"{name} has shape {y.shape}; save one label per sample, shape (N,)")
     y = y.reshape(-1)
     if y.dtype.kind == "f" and not (np.isfinite(y) & (np.floor(y) == y)).all():
         raise GLRError(f"{name} holds labels that are not whole numbers; save integers")
+    wanted = "number the classes 0, 1, 2, ..."
     if y.min() < 0:
-        raise GLRError(f"{name} holds the negative label {y.min()}; number the classes from 0")
+        raise GLRError(f"{name} holds the negative label {y.min()}; {wanted}")
     if y.max() >= MAX_CLASSES:
-        raise GLRError(
-            f"{name} holds label {y.max()}, {MAX_CLASSES} or more; number the classes 0, 1, 2, ..."
-        )
+        raise GLRError(f"{name} holds label {y.max()}, {MAX_CLASSES} or more; {wanted}")
     return y.astype(np.int64)

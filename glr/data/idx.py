@@ -10,6 +10,7 @@ import hashlib
 import io
 import math
 import os
+import sys
 import textwrap
 import zlib
 from pathlib import Path
@@ -22,7 +23,6 @@ from glr.storage.files import write_whole
 
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x_train, y_train, x_test, y_test
 
-# ------------------------------------------------------------------------------------------------
 # Bytes of each idx file, unpacked: a header of 4-byte numbers, then one byte per pixel or label.
 IDX_BYTES = {
     "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
@@ -59,7 +59,6 @@ MIRRORS = {
 }
 DOWNLOAD_TIMEOUT = 10.0  # seconds, to connect and between two packets
 MAX_DOWNLOAD_BYTES = 64 * 2**20  # the largest packed file has 26 MB
-# ------------------------------------------------------------------------------------------------
 
 # What damaged bytes make gzip raise (BadGzipFile is an OSError).
 GZIP_DAMAGE = (OSError, EOFError, zlib.error)
@@ -70,8 +69,7 @@ def idx_split(source: str, folder: Path) -> Split:
 
     60,000 + 10,000 images of 28x28 as rows (N, 784) float32, pixel/255 in [0, 1]; labels (N,)
     int64, 0 to 9. The four idx files are looked for in `folder`, with or without .gz; those
-    missing are downloaded. Raises GLRError for a file that is damaged, mislabelled or not the
-    published one (SHA-256), and if a download fails.
+    missing are downloaded. Raises GLRError for a file that is not the published one.
 
     Sources: Y. LeCun, C. Cortes and C. Burges, The MNIST database of handwritten digits;
     H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST, arXiv 1708.07747.
@@ -95,11 +93,11 @@ def idx_path(source: str, name: str, folder: Path) -> Path:
 def images_and_labels(
     source: str, split: str, paths: dict[str, Path]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (N, 784) float32 in [0, 1] and labels (N,) int64 of split "train" or "t10k".
+    """Inputs and labels of split "train" or "t10k"; GLRError that names the file at fault.
 
-    `paths` gives the path of each file name. Raises GLRError that names the file at fault.
+    paths : of each idx file, by its name
     """
-    names = f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte"
+    names = [name for name in paths if name.startswith(split)]
     raws = [idx_bytes(paths[name], IDX_BYTES[name]) for name in names]
     images, labels = (idx_array(raw, paths[name]) for raw, name in zip(raws, names, strict=True))
     if len(images) != len(labels):
@@ -111,21 +109,14 @@ def images_and_labels(
 
 
 def idx_bytes(path: Path, n_bytes: int) -> bytes:
-    """The bytes of the file at `path`, gunzipped if need be; no more than `n_bytes` are accepted.
-
-    Raises GLRError for a file that is unreadable, damaged, truncated or longer.
-    """
+    """The bytes of a file, gunzipped if need be; GLRError if they are damaged or over `n_bytes`."""
     try:
         with path.open("rb") as file:
             raw = unpacked(file, n_bytes)
-    except EOFError as error:
-        raise idx_refusal(path, "truncated gzip file") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise idx_refusal(path, f"damaged gzip file ({error})") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise idx_refusal(path, f"truncated or damaged gzip file ({error})") from error
     except OSError as error:
-        raise GLRError(
-            f"{path}: cannot be read ({error.strerror or error}); make it a readable file"
-        ) from error
+        raise idx_refusal(path, f"cannot be read ({error.strerror or error})") from error
     if len(raw) > n_bytes:
         raise idx_refusal(path, f"longer than the {n_bytes} bytes it should have")
     return raw
@@ -137,21 +128,16 @@ def unpacked(file: BinaryIO, n_bytes: int) -> bytes:
     The cut is what makes a gzip bomb harmless; the 1 shows that there was more. Reading that one
     also takes gzip to its end, where it checks the CRC. Raises one of GZIP_DAMAGE.
     """
-    # By content, not by name: some browsers unpack a download and leave it its .gz.
-    is_gzip = file.read(2) == b"\x1f\x8b"
+    is_gzip = file.read(2) == b"\x1f\x8b"  # some browsers unpack a download and leave it its .gz
     file.seek(0)
-    if not is_gzip:
-        return file.read(n_bytes + 1)
-    with gzip.GzipFile(fileobj=file) as content:
-        return content.read(n_bytes + 1)
+    return (gzip.GzipFile(fileobj=file) if is_gzip else file).read(n_bytes + 1)
 
 
 def idx_array(raw: bytes, path: Path) -> np.ndarray:
     """Images (N, 28, 28) or labels (N,) as a uint8 view of `raw`, an idx file's bytes.
 
-    `path` says by its name which of the two to expect, and is named in errors. Nothing is
-    allocated. Raises GLRError for another kind of file, a header that does not match the length,
-    no items, and labels beyond 9.
+    `path` says by its name which of the two to expect, and is named in errors. Raises GLRError for
+    another kind of file, a header that does not match the length, no items, and labels beyond 9.
     """
     kinds = {0x803: "images", 0x801: "labels"}
     magic, item = (0x803, (28, 28)) if "images" in path.name else (0x801, ())
@@ -190,7 +176,7 @@ def scaled_pixels(pixels: np.ndarray) -> np.ndarray:
 def downloaded(source: str, name: str, folder: Path) -> bytes:
     """The gzip file `name`.gz of `source`, from the first mirror that gives it as published.
 
-    Nothing is written. If no mirror does, raises a GLRError that says what to put in `folder`.
+    If none does, raises a GLRError that says what to put in `folder`.
     """
     failures = []
     for mirror in MIRRORS[source]:
@@ -214,33 +200,17 @@ def is_published(raw: bytes, source: str, name: str) -> bool:
 
 
 def url_bytes(url: str) -> bytes:
-    """What `url` serves, with a progress bar on a terminal.
-
-    Raises OSError if it cannot be had, ValueError beyond MAX_DOWNLOAD_BYTES.
-    """
+    """What `url` serves; OSError if it cannot be had, ValueError beyond MAX_DOWNLOAD_BYTES."""
     # Imported here because few runs download: together they take a tenth of a second.
     import http.client  # noqa: PLC0415
     import urllib.request  # noqa: PLC0415
 
-    from tqdm import tqdm  # noqa: PLC0415
-
-    content = bytearray()
+    print(f"downloading {url}", file=sys.stderr)
     try:
-        with (
-            urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response,
-            tqdm(
-                total=response.length,
-                desc=url.rsplit("/", 1)[-1],
-                unit="B",
-                unit_scale=True,
-                disable=None,  # shown on a terminal only
-            ) as bar,
-        ):
-            while chunk := response.read(2**16):
-                content += chunk
-                bar.update(len(chunk))
-                if len(content) > MAX_DOWNLOAD_BYTES:
-                    raise ValueError(f"more than {MAX_DOWNLOAD_BYTES} bytes")
+        with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response:
+            content = response.read(MAX_DOWNLOAD_BYTES + 1)
     except http.client.HTTPException as error:
         raise OSError(f"broken answer ({error})") from error
-    return bytes(content)
+    if len(content) > MAX_DOWNLOAD_BYTES:
+        raise ValueError(f"more than {MAX_DOWNLOAD_BYTES} bytes")
+    return content

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain, combinations
 from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -24,11 +24,11 @@ from glr.robustness.tables import (
     Row,
     cell,
     csv_text,
-    markdown_table,
     plain_table,
     present,
     published_cell,
-    tables_and_sayings,
+    result_tables,
+    results_page,
 )
 from glr.scripts.constants import ROOT, functions_of
 from glr.scripts.machine import prepare_for_small_arrays
@@ -36,9 +36,6 @@ from glr.scripts.plots import new_figure, plain_axes, save_figure
 from glr.scripts.records import code_checksum
 from glr.storage.files import write_whole
 from glr.storage.models import Model, layers_and_metadata, load_model
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # Constants in which the models of one row may differ: the seed, and what leaves the network as is.
 OF_ONE_NETWORK = ("SEED", "DATASET", "EVAL_EVERY")
@@ -59,12 +56,19 @@ def load_model_for(path: Path, data: Dataset, functions: Functions = MappingProx
     functions : those that may be its activation, by name, beside glr's own
     """
     _, metadata = layers_and_metadata(path)
-    name = str(metadata.get("activation"))
-    model = load_model(path, functions.get(name))
+    model = load_model(path, functions.get(str(metadata.get("activation"))))
+    wrong = misfit(model, data)
+    if wrong:
+        raise GLRError(f"{path}: {wrong}")
+    return model
+
+
+def misfit(model: Model, data: Dataset) -> str:
+    """Why the model tells nothing of the data set, in words; nothing if it does."""
     sizes, dataset = model.network.sizes, model.metadata.get("dataset")
     if dataset != data.name or (sizes[0], sizes[-1]) != (data.x_test.shape[1], n_classes(data)):
-        raise GLRError(
-            f"{path}: trained on {dataset} with {sizes[0]} inputs and {sizes[-1]} classes, "
+        return (
+            f"trained on {dataset} with {sizes[0]} inputs and {sizes[-1]} classes, "
             f"not on {data.name} with {data.x_test.shape[1]} and {n_classes(data)}; "
             f"name a model of {data.name}, or use --dataset {dataset}"
         )
@@ -73,17 +77,16 @@ def load_model_for(path: Path, data: Dataset, functions: Functions = MappingProx
     # NAME becomes part of file names: one with a slash would leave their folder.
     has_name = re.fullmatch(r"[A-Za-z0-9+.-]+", str(own.get("NAME"))) is not None
     if not (has_name and isinstance(own.get("SEED"), int)):
-        raise GLRError(f"{path}: its metadata lack the constants NAME and SEED; train it again")
+        return "its metadata lack the constants NAME and SEED; train it again"
     code, own_code = code_checksum(model.network.activation), own.get("own_code")
     if isinstance(own_code, dict) and own_code.get("ACTIVATION", code) != code:
-        raise GLRError(
-            f"{path}: trained with another {name}; give --functions the file of that one"
-        )
+        name = model.network.activation.__name__
+        return f"trained with another {name}; give --functions the file of that one"
     trained_on = model.metadata.get("training data")
     may_differ = data.name not in SHIPPED and trained_on is not None and not own.get("VALIDATION")
     if may_differ and trained_on != fingerprint(data):
-        raise GLRError(f"{path}: trained on other samples than {data.name} has now; train it again")
-    return model
+        return f"trained on other samples than {data.name} has now; train it again"
+    return ""
 
 
 def known_models(
@@ -93,61 +96,56 @@ def known_models(
 
     Those of an activation not known are left out, with a note. Raises GLRError if none is left.
     """
-    folder = constants.MODELS_DIR
+    folder, known = constants.MODELS_DIR, {}
     own, shipped = (models_found(place, data.name) for place in (folder, PRETRAINED))
-    if not own and not shipped:
-        raise GLRError(
-            f"{folder}: no model of {data.name}; train one first, "
-            f'python "Train&Test/LRS.py" --dataset {constants.DATASET}'
-        )
-    if not own:
+    if shipped and not own:
         print(f"No model of {data.name} in {folder}: evaluating those of {PRETRAINED}")
-    known = {}
     for path in own or shipped:
         try:
             known[path] = load_model_for(path, data, functions)
         except UnknownActivationError as error:
             print(f"Left out: {error}", file=sys.stderr)
     if not known:
-        raise GLRError(f"{folder}: no other model of {data.name}; train one first")
+        raise GLRError(
+            f"{folder}: no model of {data.name} to evaluate; train one first, "
+            f'python "Train&Test/LRS.py" --dataset {constants.DATASET}'
+        )
     return known
 
 
 def check_seeds(models: Mapping[Path, Model]) -> None:
-    """Raise GLRError unless models of one name differ in their seeds, and in nothing else.
-
-    A table would take the mean of them.
-    """
-    first: dict[object, Path] = {}
-    for path, model in models.items():
-        other = first.setdefault((model.name, model.seed), path)
-        clash = f" of seed {model.seed}"
-        if other is path:
-            other = first.setdefault(model.name, path)
-            one, two = (m.metadata["constants"] for m in (model, models[other]))
-            names = sorted((one.keys() | two.keys()) - set(OF_ONE_NETWORK))
-            changed = ", ".join(name for name in names if one.get(name) != two.get(name))
-            clash = f", of other {changed}" if changed else ""
+    """Raise GLRError unless models of one name, whose mean a table has, differ in seeds alone."""
+    for (one, mine), (other, theirs) in combinations(models.items(), 2):
+        clash = mine.name == theirs.name and clash_of(mine, theirs)
         if clash:
             raise GLRError(
-                f"{other} and {path}: both are {model.name}{clash}; "
+                f"{one} and {other}: both are {mine.name}{clash}; "
                 "evaluate one of them, with --models, or train it with another --name"
             )
+
+
+def clash_of(one: Model, other: Model) -> str:
+    """What two models share or differ in that have no mean, in words; nothing if they have one."""
+    if one.seed == other.seed:
+        return f" of seed {one.seed}"
+    a, b = one.metadata["constants"], other.metadata["constants"]
+    names = sorted((a.keys() | b.keys()) - set(OF_ONE_NETWORK))
+    changed = ", ".join(name for name in names if a.get(name) != b.get(name))
+    return f", of other {changed}" if changed else ""
 
 
 def samples_of(constants: SimpleNamespace, data: Dataset) -> list[Samples]:
     """The samples that the constants name, or all of the data set's, if any; each one checked."""
     folder = samples_path(constants.DATA_DIR, data.name, "any").parent
     names = [name.removesuffix(".npz") for name in constants.SAMPLES]
-    paths = [samples_path(constants.DATA_DIR, data.name, name) for name in names]
-    paths = paths or sorted(folder.glob("*.npz"))
-    if not paths:
+    names = names or sorted(path.stem for path in folder.glob("*.npz"))
+    if not names:
         print(
             f"{folder}: no samples, so the clean accuracies alone; for the others run "
             f"python {how_to_make('fgsm', constants.DATASET)} and "
-            f"python {how_to_make('corruptions', constants.DATASET)} first"
+            f"python {how_to_make('contrast', constants.DATASET)} first"
         )
-    return [load_samples(path, data) for path in paths]
+    return [load_samples(samples_path(constants.DATA_DIR, data.name, name), data) for name in names]
 
 
 def condition_of(metadata: dict) -> str:
@@ -163,7 +161,7 @@ def blind_spot(metadata: dict) -> str:
         return ""
     return (
         f"Note: {condition_of(metadata)} left {100 * share:.2f} % of the samples unchanged, "
-        "for want of a gradient; that share is no robustness."
+        "for want of a gradient; that share is no robustness. --attack square needs none."
     )
 
 
@@ -172,17 +170,24 @@ def write_results(constants: SimpleNamespace) -> None:
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     rows = measured_rows(constants, data)
-    tables, says = tables_and_sayings(rows, data.name)
     path = results_dir() / f"{data.name}.csv"
-    pages = [f"## {title}\n\n{markdown_table(lines)}\n" for title, lines in tables.items()]
-    markdown = "\n".join([*pages, says, ""])
+    page = results_page(rows, data.name)
     write_whole(path, lambda file: file.write(csv_text(rows).encode()))
-    write_whole(path.with_suffix(".md"), lambda file: file.write(markdown.encode()))
-    draw_results(path.with_suffix(".png"), rows, data.name)
-    for title, lines in tables.items():
+    write_whole(path.with_suffix(".md"), lambda file: file.write(f"{page}\n".encode()))
+    with optional_picture():
+        draw_results(path.with_suffix(".png"), rows, data.name)
+    for title, lines in result_tables(rows, data.name).items():
         print(f"\n{title}\n\n{plain_table(lines)}")
-    print(f"\n{says}" if says else "")
-    print(f"Written: {path}, .md and .png")
+    print(f"\nWritten: {path} and .md")
+
+
+@contextmanager
+def optional_picture() -> Iterator[None]:
+    """Say in one line on stderr why a picture cannot be drawn or written, and go on."""
+    try:
+        yield
+    except GLRError as error:
+        print(f"no picture: {error}", file=sys.stderr)
 
 
 def results_dir() -> Path:
@@ -206,18 +211,13 @@ def measured_rows(constants: SimpleNamespace, data: Dataset) -> list[Row]:
 
 def rows_of(model: Model, data: Dataset, samples: Iterable[Samples]) -> list[Row]:
     """The model's accuracy on the clean test set and on every severity of all samples."""
-
-    def row(condition: str, severity: float, x: np.ndarray, y: np.ndarray) -> Row:
-        share = accuracy(model.network.logits(x.astype(np.float32, copy=False)), y)
-        return Row(model.name, model.seed, condition, severity, share, len(y))
-
-    rows = [row("clean", 0, data.x_test, data.y_test)]
-    for _, x_adv, y, metadata in samples:
-        condition = condition_of(metadata)
-        rows += [
-            row(condition, severity, x, y)
-            for severity, x in zip(severities_of(metadata), x_adv, strict=True)
-        ]
+    clean = Samples(data.x_test, data.x_test[None], data.y_test, {"attack": "clean"})
+    rows = []
+    for _, x_adv, y, metadata in (clean, *samples):
+        for severity, x in zip(severities_of(metadata), x_adv, strict=True):
+            share = accuracy(model.network.logits(x.astype(np.float32, copy=False)), y)
+            condition = condition_of(metadata)
+            rows.append(Row(model.name, model.seed, condition, severity, share, len(y)))
     return rows
 
 
@@ -236,46 +236,25 @@ def lost_classes(model: Model, data: Dataset) -> str:
 
 
 def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
-    """Bars by condition with the published accuracies marked, and accuracy against FGSM's ε."""
-    figure = new_figure(13, 4.4)
-    bars, curves = figure.subplots(1, 2, width_ratios=[3, 1])
+    """Mean accuracies by condition, a bar for each model; a black line where one is published."""
+    figure = new_figure(11, 4.4)
+    axes = figure.subplots()
     from matplotlib import colormaps  # noqa: PLC0415  (as in glr.scripts.plots)
 
-    main, controls = present(rows)
-    colours = dict(zip(main + controls, cycle(colormaps["tab20"].colors), strict=False))
-    draw_bars(bars, rows, dataset, colours)
-    for model, colour in colours.items():
-        curves.plot(*epsilon_curve(rows, model, "fgsm"), marker="o", ms=3, color=colour)
-    curves.set(xlabel="ε of FGSM (transfer)", ylabel="accuracy (%)", ylim=(0, 100))
-    for axes in (bars, curves):
-        plain_axes(axes, lines_of="y")
-    title = f"{dataset}: noise-free accuracy, mean over seeds"
-    figure.suptitle(title, fontsize=10, parse_math=False)  # $ is no formula
-    save_figure(path, figure)
-
-
-def draw_bars(axes: Axes, rows: list[Row], dataset: str, colours: Mapping[str, tuple]) -> None:
-    """Mean accuracy by condition, a bar for each model that has a colour; the published marked."""
+    axes.set_prop_cycle(color=colormaps["tab20"].colors)
     columns = [c for c in PUBLISHED["columns"] if any(row.condition == c for row in rows)]
-    width = 0.8 / max(1, len(colours))
-    for i, (model, colour) in enumerate(colours.items()):
-        places = [c + (i - (len(colours) - 1) / 2) * width for c in range(len(columns))]
+    models = [*chain(*present(rows))]
+    width = 0.8 / len(models)
+    for i, model in enumerate(models):
+        left = np.arange(len(columns)) + i * width - 0.4
         means = [fmean(cell(rows, model, column) or [0]) for column in columns]
-        axes.bar(places, means, width * 0.92, label=model, color=colour)
-        for place, column in zip(places, columns, strict=True):
-            published = published_cell(dataset, model, column)
-            if published:
-                axes.hlines(float(published), place - width / 2, place + width / 2, color="black")
-    axes.set_xticks(range(len(columns)), [c.replace("_", "\n") for c in columns])
-    axes.set(ylabel="accuracy (%)", ylim=(0, 100))
+        axes.bar(left, means, width * 0.92, align="edge", label=model)
+        published = [float(published_cell(dataset, model, c) or "nan") for c in columns]
+        axes.hlines(published, left, left + width, color="black")
+    axes.set_xticks(range(len(columns)), [column.replace("_", "\n") for column in columns])
+    axes.set(ylabel="accuracy (%), noise-free, mean over seeds", ylim=(0, 100))
     axes.legend(ncols=9, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
-    if PUBLISHED.get(dataset):
-        axes.text(0, -0.17, "black: published", transform=axes.transAxes, fontsize=8)
-
-
-def epsilon_curve(rows: Sequence[Row], model: str, attack: str) -> tuple[list[float], list[float]]:
-    """The ε of the attack's samples, 0 first, and the model's mean accuracies in percent."""
-    kinds = {(r.severity, r.condition) for r in rows if r.model == model}
-    kinds = sorted((e, condition) for e, condition in kinds if condition in ("clean", attack))
-    means = [fmean(cell(rows, model, condition, e)) for e, condition in kinds]
-    return [e for e, _ in kinds], means
+    plain_axes(axes, lines_of="y")
+    note = "; black: published" if published_cell(dataset, "LRS", "clean") else ""
+    figure.suptitle(f"{dataset}{note}", fontsize=10, parse_math=False)  # $ is no formula
+    save_figure(path, figure)

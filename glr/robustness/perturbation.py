@@ -24,7 +24,7 @@ from glr.robustness.attacks import (
     zero_gradient_share,
 )
 from glr.robustness.corruptions import CORRUPTIONS, SEVERITIES, as_images
-from glr.robustness.evaluation import load_model_for
+from glr.robustness.evaluation import blind_spot, load_model_for, optional_picture
 from glr.robustness.samples import (
     ATTACKS,
     Samples,
@@ -34,7 +34,7 @@ from glr.robustness.samples import (
     save_samples,
 )
 from glr.scripts.backpropagation import GRADIENTS, TrainingNoise, backpropagation
-from glr.scripts.constants import as_typed, constants_of, functions_of
+from glr.scripts.constants import constants_of, functions_of
 from glr.scripts.machine import prepare_for_small_arrays
 from glr.scripts.plots import new_figure, save_figure
 from glr.scripts.records import keep_other_model, recorded_constants, run_path
@@ -44,6 +44,11 @@ from glr.storage.models import Model
 
 PERTURBATIONS = 1  # beside the seed, what tells their generator from that of the seed's training
 SHOWN = 10  # images of an attack's picture
+GREY = ("gray", 0, 1)  # colour map of images, and the values at its two ends
+THRESHOLD_NOTE = (
+    "Note: a threshold network's true input gradient is zero everywhere; the attack follows that "
+    "of a sigmoid network of the same weights. whitebox.py follows several, and leaves far less."
+)
 # The surrogate, the published code's separate ReLU network: what it has other than BP.py; and what
 # is added to its seed. Of the seed of a network it would begin with that one's weights, and meet
 # the same minibatches: too near a relative.
@@ -124,7 +129,8 @@ def check_image_range(data: Dataset) -> None:
 
 
 def check_square_images(data: Dataset) -> None:
-    """Raise GLRError unless the samples are square grey images."""
+    """Raise GLRError unless the samples are square grey images, within [0, 1]."""
+    check_image_range(data)
     if not has_square_images(data):
         shape = data.shape or data.x_test.shape[1:]
         raise GLRError(
@@ -136,32 +142,33 @@ def check_square_images(data: Dataset) -> None:
 def write_attacks(constants: SimpleNamespace) -> None:
     """Attack the test set as the constants say, at each ε; write samples and pictures."""
     prepare_for_small_arrays()
-    if constants.ATTACK not in ATTACKS:
-        raise GLRError(f"ATTACK = {constants.ATTACK}: give one of {', '.join(ATTACKS)}")
+    attack = constants.ATTACK
+    if attack not in ATTACKS:
+        raise GLRError(f"ATTACK = {attack}: give one of {', '.join(ATTACKS)}")
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
-    check_image_range(data)
-    if constants.ATTACK == "square":
-        check_square_images(data)
+    (check_square_images if attack == "square" else check_image_range)(data)
     network, target = attacked_model(constants, data)
     n = constants.IMAGES or len(data.x_test)
     x, y = data.x_test[:n], data.y_test[:n]
-    paths = {}
-    for epsilon in constants.EPSILON if has_epsilon(constants.ATTACK) else (None,):
-        name = sample_name(constants.ATTACK, target, epsilon)
-        paths[epsilon] = samples_path(constants.DATA_DIR, data.name, name)
-        check_writable(paths[epsilon])
-    labels, follows_gradient = attack_labels(constants, network, y), constants.ATTACK != "square"
-    zero_share = zero_gradient_share(input_gradient(network)(x, labels)) if follows_gradient else 0
-    for epsilon, path in paths.items():
+    epsilons = constants.EPSILON if has_epsilon(attack) else (None,)
+    names = [sample_name(attack, target, epsilon) for epsilon in epsilons]
+    paths = [samples_path(constants.DATA_DIR, data.name, name) for name in names]
+    check_writable(paths[0])
+    labels = attack_labels(constants, network, y)
+    share = 0 if attack == "square" else zero_gradient_share(input_gradient(network)(x, labels))
+    metadata = attack_metadata(constants, target, share)
+    for epsilon, path in zip(epsilons, paths, strict=True):
         x_adv = perturbed(constants, network, (x, labels), epsilon)
-        metadata = attack_metadata(constants, target, epsilon, zero_share)
-        save_samples(path, Samples(x, x_adv, y, metadata))
-        if has_square_images(data):
-            draw_attack(path.with_suffix(".png"), x, x_adv, y)
-        before, after = (100 * accuracy(network.logits(a), y) for a in (x, x_adv))
+        save_samples(path, Samples(x, x_adv, y, metadata | {"epsilon": epsilon}))
+        before, after = (100 * accuracy(network.logits(inputs), y) for inputs in (x, x_adv))
         print(f"{path.stem}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
-    if follows_gradient:
-        print(gradient_note(network, zero_share), end="", file=sys.stderr)
+        if has_square_images(data):
+            with optional_picture():
+                draw_attack(path.with_suffix(".png"), x[:SHOWN], x_adv[:SHOWN], y)
+    if attack != "square" and network.activation is threshold:
+        print(THRESHOLD_NOTE, file=sys.stderr)
+    if share:
+        print(blind_spot(metadata), file=sys.stderr)
 
 
 def table_samples(epsilons: Sequence[float]) -> list[str]:
@@ -169,21 +176,17 @@ def table_samples(epsilons: Sequence[float]) -> list[str]:
     return [*(sample_name("fgsm", "surrogate", e) for e in epsilons), "lbfgs", *CORRUPTIONS]
 
 
-def attack_metadata(
-    constants: SimpleNamespace, target: str, epsilon: float | None, zero_share: float
-) -> dict:
-    """What is written beside the samples of an attack."""
-    own = ATTACKS[constants.ATTACK]
-    return {
+def attack_metadata(constants: SimpleNamespace, target: str, zero_share: float) -> dict:
+    """What is written beside the samples of an attack, and their ε."""
+    metadata = {
         "attack": constants.ATTACK,
         "dataset": dataset_label(constants.DATASET),
         "target": target,
-        "epsilon": epsilon,
-        "norm": "L-infinity" if epsilon is not None else "L2, penalised",
-        **({own.lower(): getattr(constants, own)} if own else {}),
         "seed": constants.SEED,
         "zero_gradient_share": zero_share,
     }
+    own = ATTACKS[constants.ATTACK]
+    return metadata | ({own.lower(): getattr(constants, own)} if own else {})
 
 
 def perturbed(
@@ -211,81 +214,45 @@ def attack_labels(constants: SimpleNamespace, network: Network, y: np.ndarray) -
     return random_targets(y, network.sizes[-1], perturbation_generator(constants.SEED))
 
 
-def gradient_note(network: Network, zero_share: float) -> str:
-    """What must be known before the attack's success is read as the network's robustness."""
-    note = ""
-    if network.activation is threshold:
-        note += (
-            "Note: a threshold network's true input gradient is zero everywhere; the attack "
-            "follows that of a sigmoid network of the same weights. whitebox.py follows several, "
-            "and leaves far less.\n"
-        )
-    if zero_share > 0:
-        note += (
-            f"Note: {100 * zero_share:.2f} % of the followed gradients are exactly zero. There the "
-            "attack changes nothing, whatever the network: not robustness. Try --attack square.\n"
-        )
-    return note
-
-
 def write_corruptions(constants: SimpleNamespace) -> None:
-    """Corrupt the test set at five severities by every corruption; write samples and a picture."""
-    unknown = set(constants.CORRUPTIONS) - set(CORRUPTIONS)
-    if unknown or not constants.CORRUPTIONS:
-        raise GLRError(
-            f"CORRUPTIONS = {as_typed(constants.CORRUPTIONS)}: give {', '.join(CORRUPTIONS)}"
-        )
-    data = load_dataset(constants.DATASET, constants.DATA_DIR)
-    check_image_range(data)
-    check_square_images(data)
-    chosen = [name for name in CORRUPTIONS if name in constants.CORRUPTIONS]
-    check_writable(samples_path(constants.DATA_DIR, data.name, chosen[0]))
-    shown = {}
-    for name in tqdm(chosen, unit="corruption", disable=None):
-        samples = corrupted(data, name, constants.SEED)
-        path = samples_path(constants.DATA_DIR, data.name, name)
-        save_samples(path, samples)
-        print(f"{name}: {len(samples.x)} images × severities 1–5; {path}")
-        shown[name] = as_images(samples.x_adv[:, 0].astype(np.float32))
-    title = "corruptions" if chosen == [*CORRUPTIONS] else "+".join(chosen)
-    picture = samples_path(constants.DATA_DIR, data.name, title).with_suffix(".png")
-    draw_corruptions(picture, as_images(data.x_test[:1])[0], shown)
-    print(f"picture: {picture}")
-
-
-def corrupted(data: Dataset, name: str, seed: int) -> Samples:
-    """The test images at the severities of a corruption; the same whichever others are asked for.
+    """Corrupt the test set at five severities by every corruption; write samples and a picture.
 
     In half precision: 2⁻¹² of intensity at most, a sixteenth of an 8-bit step, for half the bytes.
     """
-    images = as_images(data.x_test)
-    rng = perturbation_generator(seed).spawn(len(CORRUPTIONS))[[*CORRUPTIONS].index(name)]
-    stack = np.stack([CORRUPTIONS[name](images, severity, rng) for severity in SEVERITIES])
-    x_adv = stack.reshape(len(SEVERITIES), len(images), -1).astype(np.float16)
-    metadata = {"attack": name, "dataset": data.name, "severities": [*SEVERITIES], "seed": seed}
-    return Samples(data.x_test, x_adv, data.y_test, metadata)
+    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    check_square_images(data)
+    x, rows = data.x_test, []
+    rngs = perturbation_generator(constants.SEED).spawn(len(CORRUPTIONS))
+    for name, rng in zip(tqdm(CORRUPTIONS, unit="corruption", disable=None), rngs, strict=True):
+        stack = [CORRUPTIONS[name](as_images(x), severity, rng) for severity in SEVERITIES]
+        x_adv = np.stack(stack).reshape(len(stack), *x.shape).astype(np.float16)
+        metadata = {"attack": name, "dataset": data.name, "severities": [*SEVERITIES]}
+        path = samples_path(constants.DATA_DIR, data.name, name)
+        save_samples(path, Samples(x, x_adv, data.y_test, metadata | {"seed": constants.SEED}))
+        print(f"{name}: {len(x)} images × severities 1–5; {path}")
+        rows.append((name.replace("_", " "), as_images(np.stack([x[0], *x_adv[:, 0]])), GREY))
+    picture = path.with_name("corruptions.png")
+    with optional_picture():
+        draw_images(picture, rows, ["clean", *(f"severity {s}" for s in SEVERITIES)])
+        print(f"picture: {picture}")
 
 
 def draw_attack(path: Path, x: np.ndarray, x_adv: np.ndarray, y: np.ndarray) -> None:
-    """Ten clean images, what the attack added, and the results, one below the other."""
-    clean, attacked = as_images(x[:SHOWN]), as_images(x_adv[:SHOWN])
+    """The clean images, what the attack added, and the results, one below the other."""
+    clean, attacked = as_images(x), as_images(x_adv)
     change = attacked - clean
     largest = max(float(np.abs(change).max()), 1e-6)
-    grey, coloured = ("gray", 0, 1), ("RdBu_r", -largest, largest)
-    names = ("clean", f"change (±{largest:.2g})", "attacked")
-    rows = zip(names, (clean, change, attacked), (grey, coloured, grey), strict=True)
-    draw_images(path, list(rows), [f"label {label}" for label in y[:SHOWN]])
-
-
-def draw_corruptions(path: Path, clean: np.ndarray, shown: dict[str, np.ndarray]) -> None:
-    """One image (side × side), clean, and under each corruption (5 × side × side) by severity."""
-    rows = [(k.replace("_", " "), [clean, *v], ("gray", 0, 1)) for k, v in shown.items()]
-    draw_images(path, rows, ["clean", *(f"severity {s}" for s in SEVERITIES)])
+    rows = [
+        ("clean", clean, GREY),
+        (f"change (±{largest:.2g})", change, ("RdBu_r", -largest, largest)),
+        ("attacked", attacked, GREY),
+    ]
+    draw_images(path, rows, [f"label {label}" for label in y[: len(x)]])
 
 
 def draw_images(
     path: Path,
-    rows: Sequence[tuple[str, Sequence[np.ndarray], tuple[str, float, float]]],
+    rows: Sequence[tuple[str, np.ndarray, tuple[str, float, float]]],
     titles: Sequence[str],
 ) -> None:
     """A grid of images with a title above each column.
@@ -296,10 +263,10 @@ def draw_images(
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for line, (name, images, (colours, low, high)) in zip(grid, rows, strict=True):
         line[0].set_ylabel(name, fontsize=9)
-        for axes, image in zip(line, images, strict=True):
+        for axes, image, title in zip(line, images, titles, strict=True):
             axes.imshow(image, colours, vmin=low, vmax=high, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, fontsize=9)
+            if line is grid[0]:
+                axes.set_title(title, fontsize=9)
     figure.suptitle(path.stem, parse_math=False)
     save_figure(path, figure)

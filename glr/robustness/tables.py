@@ -1,4 +1,4 @@
-"""Measured accuracies in rows, their tables beside the published ones, and what these say."""
+"""Measured accuracies in rows, and their tables: beside the published ones, and in pairs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from glr.data.datasets import SHIPPED
 from glr.robustness.samples import has_epsilon
 from glr.storage.models import Model
 
@@ -90,7 +91,8 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 def published_cell(dataset: str, model: str, condition: str) -> str:
     """The published accuracy in percent, or nothing."""
-    cells = PUBLISHED.get(dataset, {}).get(model, [])
+    by_model = PUBLISHED.get(dataset, {}) if dataset in SHIPPED else {}  # not of columns.npz
+    cells = by_model.get(model, [])
     return f"{cells[PUBLISHED['columns'].index(condition)]:.2f}" if cells else ""
 
 
@@ -100,31 +102,65 @@ def present(rows: Iterable[Row]) -> tuple[list[str], list[str]]:
     return [n for n in MAIN_ROWS if n in names], sorted(names - set(MAIN_ROWS))
 
 
-def glr_rows(rows: Iterable[Row]) -> list[str]:
-    """The GLR networks that were measured, in the order of the published table."""
-    names = {row.model for row in rows}
-    return [name for name in GLR_ROWS if name in names]
-
-
-def tables_and_sayings(rows: list[Row], dataset: str) -> tuple[dict[str, list[list[str]]], str]:
-    """The tables of testAdv.py by title, those that have rows; and what they say, in paragraphs."""
+def result_tables(rows: list[Row], dataset: str) -> dict[str, list[list[str]]]:
+    """The tables of testAdv.py by title, those that have rows: cells, a header first."""
     main, controls = present(rows)
+    columns = [(condition, None) for condition in PUBLISHED["columns"]]
+    others = [r for r in rows if r.condition not in PUBLISHED["columns"] or has_other_epsilon(r)]
+    kinds = sorted({(row.condition, row.severity) for row in others})
     tables = {
         f"Accuracy on {dataset} in percent, noise-free; corruptions: mean of five severities": (
-            table_lines(rows, dataset, main)
+            table_lines(rows, main, columns, dataset)
         ),
-        "Controls": table_lines(rows, dataset, controls) if controls else [],
-        "Other attacks, targets and ε": other_conditions(rows),
+        "Controls": table_lines(rows, controls, columns),
+        "Less the matched control, in points (p of a paired t-test)": paired_lines(rows),
+        "Other attacks, targets and ε": table_lines(rows, main + controls, kinds),
     }
-    sayings = (
-        smaller_samples(rows),
-        what_published_cells_say(rows, dataset),
-        what_epsilon_decides(rows, dataset),
-        what_controls_say(rows),
-        what_the_estimate_changes(rows),
-    )
-    tables = {title: lines for title, lines in tables.items() if lines}
-    return tables, "\n\n".join(filter(None, sayings))
+    return {title: lines for title, lines in tables.items() if len(lines) > 1 < len(lines[0])}
+
+
+def results_page(rows: list[Row], dataset: str) -> str:
+    """The same tables as a section in Markdown."""
+    tables = result_tables(rows, dataset).items()
+    titled = (f"{title}:\n\n{markdown_table(lines)}" for title, lines in tables)
+    return "\n\n".join([f"### {dataset}", *titled])
+
+
+def table_lines(
+    rows: list[Row], models: list[str], kinds: list[tuple], dataset: str = ""
+) -> list[list[str]]:
+    """Each model's accuracies, below them the published ones of the data set, if there are any.
+
+    kinds : the columns, each a condition and its severity; None stands for that of the tables
+    """
+    lines = [["model", *(f"{c} ε {s:g}" if s else c for c, s in kinds)]]
+    for model in models:
+        lines.append([model, *(mean_and_spread(cell(rows, model, *kind)) for kind in kinds)])
+        below = [published_cell(dataset, model, condition) for condition, _ in kinds]
+        if any(below):
+            lines.append(["  published", *below])
+    return lines
+
+
+def paired_lines(rows: list[Row]) -> list[list[str]]:
+    """Each GLR network less its control: points and p, where two seeds or more have both."""
+    columns = PUBLISHED["columns"]
+    lines = [["", *columns]]
+    for pair in MATCHED.items():
+        cells = [paired_cell(rows, pair, column) for column in columns]
+        if any(cells):
+            lines.append([" less ".join(pair), *cells])
+    return lines
+
+
+def paired_cell(rows: list[Row], pair: tuple[str, str], condition: str) -> str:
+    """The first model's cell less the second's, and p, over the seeds of both; or nothing."""
+    one, other = (cell_by_seed(rows, name, condition) for name in pair)
+    seeds = one.keys() & other.keys()
+    if len(seeds) < 2:
+        return ""
+    points, p = difference([one[seed] for seed in seeds], [other[seed] for seed in seeds])
+    return f"{points} ({p})"
 
 
 def training_lines(models: Iterable[Model]) -> list[list[str]]:
@@ -134,18 +170,6 @@ def training_lines(models: Iterable[Model]) -> list[list[str]]:
         metrics = model.metadata["metrics"]
         accuracy, seconds = 100 * metrics["test_accuracy"], metrics["seconds"]
         lines.append([model.name, f"{accuracy:.2f}", f"{seconds:.1f}"])
-    return lines
-
-
-def table_lines(rows: list[Row], dataset: str, models: list[str]) -> list[list[str]]:
-    """The table's cells, a header first: each model's accuracies, and the published below."""
-    columns = PUBLISHED["columns"]
-    lines = [["model", *columns]]
-    for model in models:
-        lines.append([model, *(mean_and_spread(cell(rows, model, c)) for c in columns)])
-        below = [published_cell(dataset, model, c) for c in columns]
-        if any(below):
-            lines.append(["  published", *below])
     return lines
 
 
@@ -159,9 +183,8 @@ def variants_table(accuracies: Mapping[str, Sequence[float]], title: str) -> lis
     first, *_ = accuracies.values()
     lines = [["command", title, "less the first", "p"]]
     for name, values in accuracies.items():
-        compared = ["", ""]
-        if values is not first and len(first) > 1:
-            compared = [f"{fmean(values) - fmean(first):+.2f}", f"{paired_p(values, first):.2g}"]
+        is_compared = values is not first and len(first) > 1
+        compared = difference(values, first) if is_compared else ("", "")
         lines.append([name, mean_and_spread(values), *compared])
     return lines if len(first) > 1 else [line[:2] for line in lines]
 
@@ -182,84 +205,10 @@ def markdown_table(lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *body])
 
 
-def other_conditions(rows: list[Row]) -> list[list[str]]:
-    """What the main table has no column for: other attacks, targets and ε. Cells with a header."""
-    columns = PUBLISHED["columns"]
-    others = [r for r in rows if r.condition not in columns or has_other_epsilon(r)]
-    kinds = sorted({(r.condition, r.severity) for r in others})
-    if not kinds:
-        return []
-    main, controls = present(rows)
-    lines = [["model", *(f"{c} ε {s:g}" if s else c for c, s in kinds)]]
-    for model in main + controls:
-        lines.append([model, *(mean_and_spread(cell(rows, model, *kind)) for kind in kinds)])
-    return lines
-
-
-def what_epsilon_decides(rows: list[Row], dataset: str) -> str:
-    """At which ε of FGSM how many GLR rows surpass the published accuracy, whose ε is not known."""
-    published = {name: published_cell(dataset, name, "fgsm") for name in glr_rows(rows)}
-    goals = {name: float(goal) for name, goal in published.items() if goal}
-    parts = []
-    for epsilon in sorted({row.severity for row in rows if row.condition == "fgsm"}):
-        reached = {name: fmean(cell(rows, name, "fgsm", epsilon)) for name in goals}
-        above = [name for name, goal in goals.items() if reached[name] > goal]
-        parts.append(f"{epsilon:g}: {len(above)} of {len(goals)}")
-    if not goals or len(parts) < 2:
-        return ""
-    return (
-        "GLR rows above the published FGSM accuracy, whose ε is not known, by the ε of ours: "
-        f"{', '.join(parts)}."
-    )
-
-
-def smaller_samples(rows: list[Row]) -> str:
-    """A note on the conditions that were measured on fewer samples than the clean accuracy."""
-    n_clean = max(row.n for row in rows if row.condition == "clean")
-    fewer = ", ".join(sorted({f"{row.condition} {row.n}" for row in rows if row.n < n_clean}))
-    return f"Of the first samples only, not of all {n_clean}: {fewer}." if fewer else ""
-
-
-def what_controls_say(rows: list[Row]) -> str:
-    """FGSM accuracies less that of BP, in points: those of the GLR rows, then of the controls."""
-    base = cell(rows, "BP", "fgsm")
-    if not base:
-        return ""
-    reached = {name: cell(rows, name, "fgsm") for name in sorted({row.model for row in rows})}
-    gains = {n: f"{n} {fmean(v) - fmean(base):+.1f}" for n, v in reached.items() if v}
-    glr = ", ".join(gains[name] for name in glr_rows(rows) if name in gains)
-    own = ", ".join(gains[n] for n in gains if n != "BP" and n.startswith(("BP", "ST")))
-    return (
-        f"FGSM accuracy against plain backpropagation, in points: {glr or 'no GLR row'}; "
-        f"controls by backpropagation: {own or 'none trained'}."
-    )
-
-
-def what_the_estimate_changes(rows: list[Row]) -> str:
-    """Each GLR network less its matched control in every column, with p of a paired t-test.
-
-    Of the seeds that both were trained with; nothing of those with fewer than two.
-    """
-    found = []
-    for name, control in MATCHED.items():
-        compared = (difference(rows, (name, control), c) for c in PUBLISHED["columns"])
-        if parts := ", ".join(filter(None, compared)):
-            found.append(
-                f"{name} less {control}, in points (p of a paired t-test over the seeds, each for "
-                f"itself): {parts}."
-            )
-    return "\n\n".join(found)
-
-
-def difference(rows: list[Row], pair: tuple[str, str], condition: str) -> str:
-    """The first model's cell less the second's, and p, over the seeds of both."""
-    one, other = (cell_by_seed(rows, name, condition) for name in pair)
-    seeds = sorted(one.keys() & other.keys())
-    if len(seeds) < 2:
-        return ""
-    ours, theirs = [one[seed] for seed in seeds], [other[seed] for seed in seeds]
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[str, str]:
+    """The mean of ours less that of theirs, and p; paired, two or more."""
     points = round(fmean(ours) - fmean(theirs), 2) + 0  # no −0.00
-    return f"{condition} {points:+.2f} ({paired_p(ours, theirs):.2g})"
+    return f"{points:+.2f}", f"{paired_p(ours, theirs):.2g}"
 
 
 def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
@@ -276,24 +225,3 @@ def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
         return float("nan")
     t = differences.mean() / (differences.std(ddof=1) / np.sqrt(n))
     return float(2 * stdtr(n - 1, -abs(t)))
-
-
-def what_published_cells_say(rows: list[Row], dataset: str) -> str:
-    """How many published cells of the GLR rows our means surpass, and which they do not."""
-    compared = [
-        (name, condition, cell(rows, name, condition), published_cell(dataset, name, condition))
-        for name in glr_rows(rows)
-        for condition in PUBLISHED["columns"]
-    ]
-    compared = [cells for cells in compared if cells[2] and cells[3]]
-    if not compared:
-        return ""
-    below = [cells for cells in compared if fmean(cells[2]) <= float(cells[3])]
-    listed = ", ".join(
-        f"{name} {condition} {mean_and_spread(ours)} ({published})"
-        for name, condition, ours, published in below
-    )
-    return (
-        f"Above the published figure: {len(compared) - len(below)} of the {len(compared)} cells of "
-        f"the GLR rows{f'; not: {listed}' if below else ''}."
-    )

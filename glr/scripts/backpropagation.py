@@ -36,14 +36,11 @@ class Backpropagated(NamedTuple):
 
 
 class TrainingNoise(NamedTuple):
-    """Noise in training: its law, each layer's standard deviation (0 is none), and its place.
-
-    perturb : "logits" or "weights", as in glr.gradient
-    """
+    """Noise in training: its law, a deviation for each layer (0 is none), and its place."""
 
     law: NoiseLaw
     sigma: Sequence[float]
-    perturb: str
+    perturb: str  # "logits" or "weights", as in glr.gradient
 
 
 def import_tensorflow() -> ModuleType:
@@ -134,9 +131,8 @@ def differentiable(activation: Activation, slope: float) -> Callable:
     training the straight-through estimator, in attacks BPDA (Athalye et al. 2018).
     """
     if activation not in GRADIENTS:
-        raise GLRError(
-            f"ACTIVATION = {activation.__name__}: TensorFlow has no gradient of it; use sigmoid"
-        )
+        given = f"ACTIVATION = {activation.__name__}"
+        raise GLRError(f"{given}: TensorFlow has no gradient of it; use sigmoid")
     tf = import_tensorflow()
     if activation is not threshold:
         return {sigmoid: tf.sigmoid, tanh: tf.tanh, relu: tf.nn.relu}[activation]

@@ -15,8 +15,8 @@ from typing import NoReturn
 from glr.errors import GLRError
 from glr.scripts.constants import KINDS
 
-# A full disk, a quota, a file size limit, a terminal that is gone.
-OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+# A full disk, a quota, a file size limit, a terminal that is gone, a reader that has read enough.
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
 
 
 @contextmanager
@@ -37,15 +37,15 @@ def one_line_errors() -> Iterator[None]:
         end(f"not enough memory ({error}); make the network, the batch or the data set smaller")
     except KeyboardInterrupt as interrupt:
         end(f"interrupted; {str(interrupt) or 'start it again'}", 130)
-    except BrokenPipeError:  # as `| head` does when it has read enough
-        drop_output()
-        end("its output was closed; stopped")
     except OSError as error:
         if error.filename is not None:
             end(f"{error.filename}: {error.strerror}; see that it is there, and open to you")
         if error.errno not in OUTPUT_ERRORS:
             raise
-        drop_output()
+        # What is still to be flushed goes nowhere: where it should go takes no more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            end("its output was closed; stopped")
         end(f"its output cannot be written ({error.strerror})")
     except (AttributeError, NameError) as error:
         if error.name not in KINDS:
@@ -57,11 +57,6 @@ def end(complaint: str, status: int = GLRError.status) -> NoReturn:
     """End the script with one line and this status."""
     print(f"{Path(sys.argv[0]).name}: {complaint}", file=sys.stderr)
     sys.exit(status)
-
-
-def drop_output() -> None:
-    """Send what is still to be flushed to nowhere: where it should go takes no more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

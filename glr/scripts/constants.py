@@ -7,14 +7,12 @@ A script states its constants as `NAME = value  # what it is`; the comments beco
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import os
 import re
 import runpy
 import sys
 import textwrap
-import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
@@ -36,92 +34,62 @@ class Kind(NamedTuple):
     words: str
     many: bool = False
 
-
-def is_file_name(name: str) -> bool:
-    """Whether NAME can begin a file name, and be told from the data set and seed that follow."""
-    return re.fullmatch(r"(?!surrogate$)[A-Za-z0-9+.-]+", name) is not None
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    def of_word(self, word: str) -> object:
+        """The value that a word of the command line is read as."""
+        try:
+            return self.read(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{word!r} is not {self.words}") from None
 
 
 def _whole(lowest: int) -> Kind:
-    return Kind(int, lambda v: _is_whole(v) and v >= lowest, f"a whole number ≥ {lowest}")
+    return Kind(int, lambda v: isinstance(v, int) and v >= lowest, f"a whole number ≥ {lowest}")
 
 
-def _text(words: str) -> Kind:
-    return Kind(str, lambda v: isinstance(v, str) and v.strip() != "", words, many=True)
+def _choice(*values: object) -> Kind:
+    words = [f'"{value}"' if isinstance(value, str) else str(value) for value in values]
+    return Kind(str, lambda v: v in values, f"{', '.join(words[:-1])} or {words[-1]}")
 
 
-def _choice(*values: str) -> Kind:
-    return Kind(str, lambda v: v in values, " or ".join(f'"{value}"' for value in values))
+def _many(kind: Kind) -> Kind:
+    return kind._replace(many=True)
 
 
-def _function(words: str) -> Kind:
-    return Kind(str, callable, words)
-
-
-POSITIVE = Kind(float, lambda v: _is_number(v) and v > 0, "a number > 0")
-NOT_NEGATIVE = Kind(float, lambda v: _is_number(v) and v >= 0, "a number ≥ 0")
-FLAG = Kind(bool, lambda v: isinstance(v, bool), "True or False")
+POSITIVE = Kind(float, lambda v: isinstance(v, (int, float)) and 0 < v < math.inf, "a number > 0")
+NOT_NEGATIVE = Kind(float, lambda v: v == 0 or POSITIVE.is_right(v), "a number ≥ 0")
+FLAG = _choice(True, False)
+FUNCTION = Kind(str, callable, "a function")
+FILE_NAME = Kind(  # begins a file name, and is told from the data set and seed that follow
+    str,
+    lambda v: isinstance(v, str) and bool(re.fullmatch(r"(?!surrogate$)[A-Za-z0-9+.-]+", v)),
+    "letters, digits and + - . alone, and not surrogate",
+)
+WORD = Kind(str, lambda v: isinstance(v, str) and v.strip() != "", "a name or a path")
+WORD_OR_NOTHING = Kind(str, lambda v: isinstance(v, str), "a path or an address, or nothing")
 
 KINDS: dict[str, Kind] = {
-    "NAME": Kind(
-        str,
-        lambda v: isinstance(v, str) and is_file_name(v),
-        "letters, digits and + - . alone, and not surrogate",
-    ),
-    "DATASET": _text("a name or the path of an .npz")._replace(many=False),
-    "SEED": _whole(0),
-    "HIDDEN": _whole(1)._replace(many=True),
-    "INITIAL_SCALE": POSITIVE,
-    "ACTIVATION": _function("a function of an array"),
-    "LOSS": _function("a function of logits and labels"),
-    "NOISE": Kind(str, lambda v: isinstance(v, noise.NoiseLaw), "a NoiseLaw"),
-    "SIGMA": NOT_NEGATIVE._replace(many=True),
-    "PERTURB": _choice("logits", "weights"),
-    "REPLICATES": _whole(1),
-    "CONTROL_VARIATE": FLAG,
-    "STANDARDISED_LOSS": FLAG,
-    "LOCAL_DIFFERENCES": Kind(
-        str, lambda v: v in (True, False, "output"), 'True, "output" or False'
-    ),
-    "OPTIMIZER": _function("a function of glr.optimizers"),
-    "BATCH_SIZE": _whole(1),
-    "STEPS": _whole(1),
-    "LEARNING_RATE": POSITIVE,
-    "SCHEDULE": _function("a function of the step and of how many there are"),
-    "WEIGHT_DECAY": NOT_NEGATIVE,
-    "CENTRALISED_GRADIENT": FLAG,
-    "EVAL_EVERY": _whole(1),
-    "CHECKPOINT_EVERY": _whole(1),
-    "VALIDATION": _whole(0),
-    "MODELS": _text("paths of models"),
-    "SAMPLES": _text("names of sample files"),
-    "CORRUPTIONS": _text("names of corruptions"),
-    "ATTACK": _text("a name of an attack")._replace(many=False),
-    "EPSILON": POSITIVE._replace(many=True),
-    "TARGET": _text("surrogate, or the path of a model")._replace(many=False),
-    "IMAGES": _whole(0),
-    "PGD_STEPS": _whole(1),
-    "SLOPES": POSITIVE._replace(many=True),
-    "PENALTY": POSITIVE,
-    "PENALTIES": POSITIVE._replace(many=True),
-    "WEIGHT_SIGMAS": POSITIVE._replace(many=True),
-    "QUERIES": _whole(1),
-    "FUNCTIONS": Kind(str, lambda v: isinstance(v, str), "the path of a .py file, or nothing"),
-    "DATASETS": _text("names of data sets"),
-    "NAMES": _text("names of networks"),
-    "SEEDS": _whole(1),
-    "PROCESSES": _whole(1),
-    "WRITE_DOCS": FLAG,
-    "VARIANTS": _text("scripts of Train&Test with flags"),
-    "DASK": Kind(str, lambda v: isinstance(v, str), "the address of a Dask scheduler, or nothing"),
+    name: kind
+    for names, kind in {
+        "NAME": FILE_NAME,
+        "DATASET ATTACK TARGET": WORD,
+        "DATASETS NAMES MODELS SAMPLES VARIANTS": _many(WORD),
+        "FUNCTIONS DASK": WORD_OR_NOTHING,
+        "SEED VALIDATION IMAGES": _whole(0),
+        "BATCH_SIZE STEPS EVAL_EVERY CHECKPOINT_EVERY": _whole(1),
+        "REPLICATES OUTPUT_DRAWS": _whole(1),
+        "PGD_STEPS QUERIES SEEDS PROCESSES": _whole(1),
+        "HIDDEN": _many(_whole(1)),
+        "INITIAL_SCALE LEARNING_RATE PENALTY": POSITIVE,
+        "EPSILON SLOPES PENALTIES WEIGHT_SIGMAS": _many(POSITIVE),
+        "WEIGHT_DECAY": NOT_NEGATIVE,
+        "SIGMA": _many(NOT_NEGATIVE),
+        "CONTROL_VARIATE STANDARDISED_LOSS CENTRALISED_GRADIENT WRITE_DOCS": FLAG,
+        "LOCAL_DIFFERENCES": _choice(True, "output", False),
+        "PERTURB": _choice("logits", "weights"),
+        "ACTIVATION LOSS OPTIMIZER SCHEDULE": FUNCTION,
+        "NOISE": Kind(str, lambda v: isinstance(v, noise.NoiseLaw), "a NoiseLaw"),
+    }.items()
+    for name in names.split()
 }
 
 # Functions and laws that a word of the command line can name, beside those of the script itself.
@@ -133,12 +101,6 @@ NAMED: dict[str, dict[str, object]] = {
     "SCHEDULE": {f.__name__: f for f in (optimizers.cosine, optimizers.constant)},
 }
 
-LIKE = {
-    "type": Path,
-    "metavar": "MODEL",
-    "help": "train again what this file of models/ holds: its constants become the defaults",
-}
-
 
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose complaint is one line, without the usage before it."""
@@ -148,15 +110,18 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; -h lists what it takes\n")
 
 
+LIKE = OneLineParser(add_help=False, allow_abbrev=False)  # of the scripts that train
+LIKE.add_argument(
+    "--like",
+    type=Path,
+    metavar="MODEL",
+    help="train again what this file of models/ holds: its constants become the defaults",
+)
+
+
 def comments(source: str) -> dict[str, str]:
     """The comment at the end of every line `NAME = value  # comment`, by NAME."""
-    found, name = {}, ""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME and token.start[1] == 0:
-            name = token.string
-        elif token.type == tokenize.COMMENT and token.start[1] > 0 and name.isupper():
-            found[name] = (found.get(name, "") + " " + token.string.lstrip("# ")).strip()
-    return found
+    return dict(re.findall(r"^([A-Z_]+) = .*?  # (.+)$", source, re.MULTILINE))
 
 
 def name_of(value: object) -> object:
@@ -184,16 +149,13 @@ def script_constants(
     """
     path = Path(str(script["__file__"]))
     words = sys.argv[1:] if words is None else words
-    defaults = {name: script[name] for name in KINDS if name in script}
+    defaults = {name: value for name, value in script.items() if name in KINDS}
     if "CHECKPOINT_EVERY" in defaults:
         defaults |= constants_like(path.stem, defaults, words)
     given = vars(_script_parser(path, script["__doc__"], defaults).parse_args(words))
-    others = [name for name in ("DATA_DIR", "MODELS_DIR", "RESUME") if name.lower() in given]
-    return SimpleNamespace(
-        SCRIPT=path.stem,
-        **{name: given[name.lower()] for name in others},
-        **{name: _checked(name, given[name.lower()], script) for name in defaults},
-    )
+    given.pop("like", None)
+    checked = {name: _checked(name, given[name], script) for name in defaults}
+    return SimpleNamespace(SCRIPT=path.stem, **given | checked)
 
 
 def constants_of(script: str, flags: Sequence[str]) -> SimpleNamespace:
@@ -219,19 +181,14 @@ def constants_like(script: str, defaults: Mapping[str, object], words: list[str]
 
     Raises GLRError if the file is no model of that script, or of another version of it.
     """
-    parser = OneLineParser(prog=f"{script}.py", add_help=False, allow_abbrev=False)
-    parser.add_argument("--like", **LIKE)
-    path = parser.parse_known_args(words)[0].like
+    path = LIKE.parse_known_args(words)[0].like
     if path is None:
         return {}
     _, metadata = layers_and_metadata(path)
-    recorded = metadata.get("constants")
-    if not isinstance(recorded, dict):
-        raise GLRError(f"{path}: does not say its constants; name a model that {script}.py trained")
-    if metadata.get("script") != script:
-        raise GLRError(
-            f"{path}: was trained by {metadata.get('script')}.py, not by {script}.py; run that one"
-        )
+    recorded, trainer = metadata.get("constants"), metadata.get("script")
+    recorded = recorded if isinstance(recorded, dict) else {}
+    if trainer != script:
+        raise GLRError(f"{path}: was trained by {trainer}.py, not by {script}.py; run that one")
     unsaid = sorted(defaults.keys() - recorded.keys() - {"CHECKPOINT_EVERY"})
     if unsaid:
         raise GLRError(
@@ -244,11 +201,13 @@ def constants_like(script: str, defaults: Mapping[str, object], words: list[str]
 
 def _script_parser(path: Path, description: str, defaults: Mapping[str, object]) -> OneLineParser:
     """The parser of a script's command line: a flag for each constant, the places, resuming."""
+    trains = "CHECKPOINT_EVERY" in defaults
     parser = OneLineParser(
         prog=path.name,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        parents=[LIKE] if trains else [],
     )
     says = comments(path.read_text(encoding="utf-8"))
     for name, default in defaults.items():
@@ -256,16 +215,15 @@ def _script_parser(path: Path, description: str, defaults: Mapping[str, object])
     for place in ("data", "models"):
         parser.add_argument(
             f"--{place}-dir",
+            dest=f"{place.upper()}_DIR",
             type=Path,
             default=os.environ.get(f"GLR_{place.upper()}_DIR") or ROOT / place,
             metavar="DIR",
             help=f"the {place} folder (default: GLR_{place.upper()}_DIR, else {place}/)",
         )
-    if "CHECKPOINT_EVERY" in defaults:
-        parser.add_argument("--like", **LIKE)
-        parser.add_argument(
-            "--resume", action="store_true", help="continue the run from its last saved state"
-        )
+    if trains:
+        says = "continue the run from its last saved state"
+        parser.add_argument("--resume", dest="RESUME", action="store_true", help=says)
     return parser
 
 
@@ -274,43 +232,24 @@ def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -
     kind = KINDS[name]
     flag = "--" + name.lower().replace("_", "-")
     shown = textwrap.shorten(as_typed(default), 200, placeholder=" …")
-    text = f"{comment} (default: {shown or 'none'})".replace("%", "%%")
-    if name == "LOCAL_DIFFERENCES":
-        parser.add_argument(
-            flag, nargs="?", const=True, default=default, metavar="output", help=text
-        )
-        parser.add_argument("--no-local-differences", dest=name.lower(), action="store_false")
-        return
+    says = f"{comment} (default: {shown or 'none'})".replace("%", "%%")
+    options = {"dest": name, "default": default, "help": says}
     if kind is FLAG:
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
-        return
-    parser.add_argument(
-        flag,
-        type=_reader(kind),
-        nargs=("*" if kind.read is str else "+") if kind.many else None,
-        default=default,
-        metavar="X" if kind.read is float else "N" if kind.read is int else "NAME",
-        help=text,
-    )
-
-
-def _reader(kind: Kind) -> Callable[[str], object]:
-    def read(word: str) -> object:
-        try:
-            return kind.read(word)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{word!r} is not {kind.words}") from None
-
-    return read
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+    elif name == "LOCAL_DIFFERENCES":
+        parser.add_argument(flag, nargs="?", const=True, metavar="output", **options)
+        parser.add_argument("--no-local-differences", dest=name, action="store_false")
+    else:
+        nargs = ("*" if kind.read is str else "+") if kind.many else None
+        metavar = {float: "X", int: "N", str: "NAME"}[kind.read]
+        parser.add_argument(flag, type=kind.of_word, nargs=nargs, metavar=metavar, **options)
 
 
 def _is_own(key: str, value: object, script: Mapping[str, object]) -> bool:
     """Whether the script itself defines the value under that name: a function, or a noise law."""
-    if key == "main" or key.isupper():
-        return False
-    return isinstance(value, noise.NoiseLaw) or (
-        isinstance(value, FunctionType) and value.__module__ == script["__name__"]
-    )
+    is_function = isinstance(value, FunctionType) and value.__module__ == script["__name__"]
+    is_constant = key == "main" or key.isupper()
+    return (is_function or isinstance(value, noise.NoiseLaw)) and not is_constant
 
 
 def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
@@ -318,9 +257,8 @@ def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
     kind = KINDS[name]
     if name in NAMED and isinstance(value, str):
         own = {key: item for key, item in script.items() if _is_own(key, item, script)}
-        fitting = {key: item for key, item in own.items() if kind.is_right(item)}
-        by_name = {str(name_of(item)): item for item in fitting.values()}
-        choices = NAMED[name] | by_name | fitting
+        own = {key: item for key, item in own.items() if kind.is_right(item)}
+        choices = NAMED[name] | {str(name_of(item)): item for item in own.values()} | own
         if value not in choices:
             raise GLRError(f"{name} = {value}: no such name; give one of {', '.join(choices)}")
         value = choices[value]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from glr.errors import GLRError
 from glr.storage.files import write_whole
 
 if TYPE_CHECKING:
@@ -16,9 +21,19 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A Matplotlib figure (inches) that needs no display and leaves pyplot's state alone."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  (0.5 s, and only now needed)
+    """A Matplotlib figure (inches) that needs no display and no pyplot, in Matplotlib's own style.
 
+    The user's backend and matplotlibrc play no part. Raises GLRError where Matplotlib, or what it
+    reads on import, is damaged.
+    """
+    os.environ["MPLBACKEND"] = "agg"  # the user's may be of a module that is not installed here
+    try:
+        import matplotlib  # noqa: PLC0415  (0.5 s, and only now needed)
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except (ImportError, OSError, ValueError) as error:
+        why = textwrap.shorten(str(error), 120)
+        raise GLRError(f"Matplotlib cannot be imported ({why}); mend it") from error
+    matplotlib.rcdefaults()
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -37,22 +52,15 @@ def draw_learning_curve(path: Path, title: str, history: Sequence[Evaluation], w
     """Accuracy and losses against the step; `where` is what was evaluated, "test" or other."""
     figure = new_figure(8, 3.4)
     left, right = figure.subplots(1, 2)
-    steps = [row.step for row in history]
+    steps, _, _, training, tested, shares = np.transpose(history)
     marker = "." if len(history) == 1 else ""  # one point makes no line
-    left.plot(steps, [100 * row.test_accuracy for row in history], marker=marker, color="tab:blue")
+    left.plot(steps, 100 * shares, marker=marker)
     left.set(xlabel="minibatch step", ylabel=f"{where} accuracy (%), noise-free")
-    left.annotate(
-        f"{100 * history[-1].test_accuracy:.2f} %",
-        (steps[-1], 100 * history[-1].test_accuracy),
-        xytext=(-4, -14),
-        textcoords="offset points",
-        ha="right",
-    )
-    for losses, label in (
-        ([row.train_loss for row in history], "training, with noise"),
-        ([row.test_loss for row in history], f"{where}, noise-free"),
-    ):
-        right.plot(steps, losses, marker=marker, label=label)
+    last = steps[-1], 100 * shares[-1]
+    offset = {"xytext": (-4, -14), "textcoords": "offset points", "ha": "right"}
+    left.annotate(f"{last[1]:.2f} %", last, **offset)
+    right.plot(steps, training, marker=marker, label="training, with noise")
+    right.plot(steps, tested, marker=marker, label=f"{where}, noise-free")
     right.set(xlabel="minibatch step", ylabel="mean loss per sample")
     right.legend(frameon=False)
     for axes in (left, right):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import inspect
-import io
 import platform
 import sys
 import zlib
@@ -35,6 +33,11 @@ def evaluated_on(constants: SimpleNamespace) -> str:
     return "validation" if constants.VALIDATION else "test"
 
 
+def reached(constants: SimpleNamespace, row: Evaluation) -> str:
+    """The accuracy of an evaluation, in words."""
+    return f"{evaluated_on(constants)} accuracy {100 * row.test_accuracy:.2f} %"
+
+
 def run_path(constants: SimpleNamespace) -> Path:
     """Where the run's model goes: models/LRS_mnist_seed0.npz (NAME, data set, seed)."""
     name = f"{constants.NAME}_{dataset_label(constants.DATASET)}_seed{constants.SEED}"
@@ -43,39 +46,37 @@ def run_path(constants: SimpleNamespace) -> Path:
     return constants.MODELS_DIR / f"{name}.npz"
 
 
-def checkpoint_path(constants: SimpleNamespace) -> Path:
-    """Where the run's checkpoint is while it trains: models/LRS_mnist_seed0.checkpoint."""
-    return run_path(constants).with_suffix(".checkpoint")
-
-
 def run_files(constants: SimpleNamespace) -> list[Path]:
-    """All that the run writes: model, history, learning curve, checkpoint."""
-    path = run_path(constants)
-    return [path, path.with_suffix(".csv"), path.with_suffix(".png"), checkpoint_path(constants)]
+    """All that the run writes: model, history, learning curve; and, while it trains, checkpoint."""
+    return [
+        run_path(constants).with_suffix(f".{kind}") for kind in ("npz", "csv", "png", "checkpoint")
+    ]
 
 
 def save_run(run: Run) -> None:
     """Write the model (.npz), its history (.csv) and learning curve (.png); print the summary.
 
-    The checkpoint is deleted last: nothing is lost if one of them cannot be written. A model of
-    the same name that has other constants is kept beside the new one.
+    The checkpoint is deleted last: nothing is lost if model or history cannot be written; that the
+    picture cannot is one line. A model of the same name and other constants is kept beside it.
     """
     constants, rows = run.constants, run.state.history
-    last, where = rows[-1], evaluated_on(constants)
+    where = evaluated_on(constants)
     model, history, picture, checkpoint = run_files(constants)
     title = f"{model.stem}: {', '.join(map(str, run.network.sizes))} neurons"
     try:
         print(keep_other_model(model, recorded_constants(constants)), end="", file=sys.stderr)
         write_history(history, rows, where)
         save_model(model, run.network, run_metadata(run))
-        draw_learning_curve(picture, title, rows, where)
     except GLRError as error:
         raise GLRError(f"{error}. The run is kept: --resume then writes it") from error
+    try:
+        draw_learning_curve(picture, title, rows, where)
+    except GLRError as error:
+        print(f"no picture: {error}", file=sys.stderr)
     checkpoint.unlink(missing_ok=True)
     print(
         f"{constants.NAME}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
-        f"{where} accuracy {100 * last.test_accuracy:.2f} % (noise-free)  {last.seconds:.1f} s  "
-        f"{model}"
+        f"{reached(constants, rows[-1])} (noise-free)  {rows[-1].seconds:.1f} s  {model}"
     )
 
 
@@ -106,8 +107,7 @@ def recorded_constants(constants: SimpleNamespace) -> dict:
         for name, value in vars(constants).items()
         if name not in NO_BEARING
     }
-    own_code = {name: code_checksum(value) for name, value in vars(constants).items()}
-    own_code = {name: checksum for name, checksum in own_code.items() if checksum}
+    own_code = {name: crc for name, v in vars(constants).items() if (crc := code_checksum(v))}
     return recorded | ({"own_code": own_code} if own_code else {})
 
 
@@ -115,18 +115,15 @@ def recorded_constants(constants: SimpleNamespace) -> dict:
 def code_checksum(value: object) -> int:
     """A CRC-32 of the source of a function, or of a noise law's; 0 if it is glr's, or has none."""
     parts = (value.draw, value.cdf, value.pdf) if isinstance(value, NoiseLaw) else (value,)
-    own = [
-        part
-        for part in parts
-        if isinstance(part, FunctionType) and not part.__module__.startswith("glr.")
-    ]
-    return zlib.crc32("".join(map(inspect.getsource, own)).encode())
+    functions = [part for part in parts if isinstance(part, FunctionType)]
+    own = [inspect.getsource(f) for f in functions if not f.__module__.startswith("glr.")]
+    return zlib.crc32("".join(own).encode())
 
 
 def run_metadata(run: Run) -> dict:
     """All that is needed to know, and to retrain, what the weights are."""
     constants, network, last = run.constants, run.network, run.state.history[-1]
-    retuned = {"retuned": run.state.retuned} if run.state.retuned else {}
+    where = evaluated_on(constants)
     return {
         "script": constants.SCRIPT,
         "dataset": dataset_label(constants.DATASET),
@@ -134,11 +131,11 @@ def run_metadata(run: Run) -> dict:
         "activation": name_of(network.activation),
         "loss": name_of(constants.LOSS),
         "constants": recorded_constants(constants),
-        "training data": run.fingerprint,
-        **retuned,
+        "training data": run.origin["training data"],
+        **({"retuned": run.state.retuned} if run.state.retuned else {}),
         "metrics": {
-            f"{evaluated_on(constants)}_accuracy": last.test_accuracy,
-            f"{evaluated_on(constants)}_loss": last.test_loss,
+            f"{where}_accuracy": last.test_accuracy,
+            f"{where}_loss": last.test_loss,
             "train_loss": last.train_loss,
             "seconds": round(last.seconds, 3),
         },
@@ -154,8 +151,7 @@ def write_history(path: Path, history: list[Evaluation], where: str) -> None:
 
     where : "test"; or "validation", which then stands in the place of "test" in the header
     """
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(field.replace("test", where) for field in Evaluation._fields)
-    rows.writerows([row.step, *(f"{figure:.6g}" for figure in row[1:])] for row in history)
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+    rows = [[str(row.step), *(f"{figure:.6g}" for figure in row[1:])] for row in history]
+    header = [field.replace("test", where) for field in Evaluation._fields]
+    text = "".join(f"{','.join(row)}\n" for row in (header, *rows))
+    write_whole(path, lambda file: file.write(text.encode()))

@@ -21,19 +21,13 @@ import numpy as np
 from glr.checks import check_law
 from glr.data.datasets import Dataset, fingerprint, hold_out, load_dataset, n_classes
 from glr.errors import DivergenceError, GLRError, StoppedError
-from glr.losses import Loss, losses_of
+from glr.losses import losses_of
 from glr.network import Array, Layer, accuracy, layer_views, n_parameters, new_network
 from glr.noise import LAWS
 from glr.scripts.console import stop_signals
 from glr.scripts.constants import as_typed, script_constants
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.records import (
-    checkpoint_path,
-    evaluated_on,
-    recorded_constants,
-    run_files,
-    save_run,
-)
+from glr.scripts.records import reached, recorded_constants, run_files, save_run
 from glr.storage.checkpoint import Evaluation, State, restore_checkpoint, save_checkpoint
 from glr.storage.files import check_writable, place_aside, set_aside
 from glr.storage.models import MAX_BYTES
@@ -85,17 +79,13 @@ class Run:
         """Make the network, before its first step."""
         self.constants, self.data = constants, data
         self._batch_rng = run_generator(constants.SEED)
-        self.network = new_network(
-            layer_sizes(data, constants.HIDDEN),
-            constants.ACTIVATION,
-            self._batch_rng,
-            constants.INITIAL_SCALE,
-        )
+        functions = constants.ACTIVATION, self._batch_rng, constants.INITIAL_SCALE
+        self.network = new_network(layer_sizes(data, constants.HIDDEN), *functions)
         self.layers = self.network.layers
         (self.rng,) = self._batch_rng.spawn(1)
         self.state = State(self.network.parameters, self.rng)
-        self.fingerprint = fingerprint(data)
-        self.origin = {**recorded_constants(constants), "training data": self.fingerprint}
+        self.origin = {**recorded_constants(constants), "training data": fingerprint(data)}
+        *_, self._checkpoint = run_files(constants)
         self._is_kept = False  # whether the checkpoint that is there is this run's
         self._slope = np.empty_like(self.network.parameters)
 
@@ -151,79 +141,68 @@ class Run:
 
     def check_finite(self, risk: float) -> None:
         """Raise DivergenceError unless the minibatch's mean loss and all weights are finite."""
-        step, parameters = self.state.step, self.state.parameters
-        if not math.isfinite(risk):
-            what = f"the loss is {risk}"
-        elif not math.isfinite(parameters @ parameters):  # faster than looking at each
-            what = "the weights overflow"
-        else:
+        step, parameters, is_finite = self.state.step, self.state.parameters, math.isfinite(risk)
+        if is_finite and math.isfinite(parameters @ parameters):  # faster than looking at each
             return
+        what = "the weights overflow" if is_finite else f"the loss is {risk}"
         advice = "lower LEARNING_RATE, or raise SIGMA (the estimate's variance falls as 1/σ²)"
-        if step == 1 and not math.isfinite(risk):  # no learning rate has had a part in it
+        if step == 1 and not is_finite:  # no learning rate has had a part in it
             advice = "look at LOSS, ACTIVATION, NOISE, SIGMA"
-        kept = f". An earlier state is in {checkpoint_path(self.constants)}"
-        raise DivergenceError(f"step {step}: {what}; {advice}{kept if self._is_kept else ''}")
+        kept = f". An earlier state is in {self._checkpoint}" if self._is_kept else ""
+        raise DivergenceError(f"step {step}: {what}; {advice}{kept}")
 
     def evaluate(self) -> None:
         """Add the network's figures on the test set, noise-free, to the history."""
-        state, y = self.state, self.data.y_test
-        n = len(self.data.y_train)
-        epoch = state.step * min(self.constants.BATCH_SIZE, n) / n
+        c, state, y, n = self.constants, self.state, self.data.y_test, len(self.data.y_train)
+        epoch = state.step * min(c.BATCH_SIZE, n) / n
         output = self.network.logits(self.data.x_test)
-        test = mean_loss(self.constants.LOSS, output, y), accuracy(output, y)
-        train_loss = float(np.mean(state.risks))
-        state.history.append(Evaluation(state.step, epoch, state.seconds, train_loss, *test))
+        test_loss = float(losses_of(c.LOSS, output.T, y).mean())
+        figures = float(np.mean(state.risks)), test_loss, accuracy(output, y)
+        state.history.append(Evaluation(state.step, epoch, state.seconds, *figures))
         state.risks.clear()
 
     def pause(self, signals: list[int]) -> None:
         """Save the state if that is due, or a signal asks to stop: then raise StoppedError."""
         c, step = self.constants, self.state.step
         if signals or step == c.STEPS or step % c.CHECKPOINT_EVERY == 0:
-            path = checkpoint_path(c)
             if not self._is_kept:
-                set_aside(path)
-            save_checkpoint(path, self.state, self.origin)
+                set_aside(self._checkpoint)
+            save_checkpoint(self._checkpoint, self.state, self.origin)
             self._is_kept = True
         if signals:
             raise StoppedError(self.stop_note(), signals[0])
 
     def resume(self) -> None:
         """Continue from the checkpoint, if there is one, and RESUME does not forbid it; say so."""
-        c, path = self.constants, checkpoint_path(self.constants)
-        note = ""
+        c, path = self.constants, self._checkpoint
         if path.exists() and c.RESUME is not False:
-            restore_checkpoint(path, self.state, self.origin, c.OPTIMIZER)
+            was = restore_checkpoint(path, self.state, self.origin, c.OPTIMIZER)
             self._is_kept = True
-            retuned = self.state.retuned[-1:]
-            is_new = retuned and retuned[0]["after_step"] == self.state.step
-            other = f" with other {', '.join(retuned[0]['was'])}" if is_new else ""
-            note = f"continues after step {self.state.step}, saved in {path}{other}\n"
+            other = f" with other {', '.join(was)}" if was else ""
+            note = f"continues after step {self.state.step}, saved in {path}{other}"
         elif path.exists():
-            note = (
-                f"starts anew; --resume would continue the unfinished run in {path}, which goes to "
-                f"{place_aside(path).name}\n"
-            )
+            note = f"starts anew; --resume would continue the unfinished run in {path}, "
+            note += f"which goes to {place_aside(path).name}"
         elif c.RESUME:
-            note = f"nothing to resume at {path}: starts at step 1\n"
-        print(note, end="", file=sys.stderr)
+            note = f"nothing to resume at {path}: starts at step 1"
+        else:
+            return
+        print(note, file=sys.stderr)
 
     def earlier_state_note(self) -> str:
         """Where the last saved state is, if there is one."""
-        path = checkpoint_path(self.constants)
-        return f"an earlier state is in {path}; --resume continues it" if self._is_kept else ""
+        if not self._is_kept:
+            return ""
+        return f"an earlier state is in {self._checkpoint}; --resume continues it"
 
     def stop_note(self) -> str:
         """Where the run stands, and how to go on with it."""
         c, state, figures = self.constants, self.state, ""
-        if state.history:
-            last = state.history[-1]
-            reached = f"{evaluated_on(c)} accuracy {100 * last.test_accuracy:.2f} %"
-            figures = f", {reached} at step {last.step}"
-        how = "the same command with --resume" if c.RESUME is False else "the same command"
-        return (
-            f"stopped after step {state.step} of {c.STEPS}{figures}; {how} continues from "
-            f"{checkpoint_path(c)}"
-        )
+        for row in state.history[-1:]:
+            figures = f", {reached(c, row)} at step {row.step}"
+        how = "the same command" + (" with --resume" if c.RESUME is False else "")
+        at = f"stopped after step {state.step} of {c.STEPS}{figures}"
+        return f"{at}; {how} continues from {self._checkpoint}"
 
     def save(self) -> None:
         """Write the model, its history and its learning curve, and say what was reached."""
@@ -238,10 +217,7 @@ def run_generator(seed: int) -> np.random.Generator:
 
 
 def load_data(constants: SimpleNamespace) -> Dataset:
-    """The data set that the constants name; VALIDATION training samples take the test set's place.
-
-    The held-out samples depend on SEED alone.
-    """
+    """The data set that the constants name; VALIDATION samples, by SEED, as its test set."""
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     if constants.VALIDATION:
         data = hold_out(data, constants.VALIDATION, run_generator(constants.SEED))
@@ -256,19 +232,15 @@ def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
     sizes = [data.x_train.shape[1], *hidden, n_classes(data)]
     if 2 * len(sizes) > MAX_ARRAYS:  # W and b of each layer, and the metadata
         raise GLRError(f"HIDDEN: {len(hidden)} layers are too many for a model file; use fewer")
-    n, most = n_parameters(sizes), MAX_BYTES // np.float32().itemsize
+    n, most = n_parameters(sizes), MAX_BYTES // 4  # bytes of a float32
     if n > most:
-        raise GLRError(
-            f"HIDDEN = {as_typed(hidden)}: {n} weights, more than {most}; use fewer neurons"
-        )
+        given = f"HIDDEN = {as_typed(hidden)}"
+        raise GLRError(f"{given}: {n} weights, more than {most}; use fewer neurons")
     return sizes
 
 
 def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Indices of minibatches, without end: a new permutation of the n samples every epoch.
-
-    What is left of an epoch after its last whole minibatch is dropped.
-    """
+    """Indices of whole minibatches, without end: of a new permutation of n samples every epoch."""
     size = min(size, n)
     while True:
         order = rng.permutation(n)
@@ -276,24 +248,16 @@ def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndar
             yield order[start : start + size]
 
 
-def mean_loss(loss: Loss, output: Array, y: np.ndarray) -> float:
-    """The mean loss of output logits (N, classes)."""
-    return float(losses_of(loss, output.T, y).mean())
-
-
 def check_optimizer(returned: object, state: dict[str, object]) -> None:
     """Raise GLRError unless the optimizer returned nothing, and its state can be stored."""
     if returned is not None:
-        raise GLRError(
-            "OPTIMIZER: returned something; it must change the parameters in place, "
-            "as parameters -= …, and return nothing"
-        )
+        how = "it must change the parameters in place, as parameters -= …, and return nothing"
+        raise GLRError(f"OPTIMIZER: returned something; {how}")
     for key, value in state.items():
         if not (isinstance(value, np.ndarray) and value.dtype.kind in "fiu"):
-            raise GLRError(
-                f"OPTIMIZER: {key} of its state is no array, and could not be stored; "
-                "keep np.zeros(()) for a number, and change it in place"
-            )
+            how = "keep np.zeros(()) for a number, and change it in place"
+            wrong = f"{key} of its state is no array, and could not be stored"
+            raise GLRError(f"OPTIMIZER: {wrong}; {how}")
 
 
 def progress_bar(run: Run) -> tqdm:
@@ -312,9 +276,7 @@ def progress_bar(run: Run) -> tqdm:
 def show(run: Run, bar: tqdm) -> None:
     """Show the last evaluation: beside the bar on a terminal, as a plain line elsewhere."""
     row, c = run.state.history[-1], run.constants
-    figures = (
-        f"loss {row.train_loss:.4f}, {evaluated_on(c)} accuracy {100 * row.test_accuracy:.2f} %"
-    )
+    figures = f"loss {row.train_loss:.4f}, {reached(c, row)}"
     bar.set_postfix_str(figures, refresh=False)
     if bar.disable:
         print(f"step {row.step}/{c.STEPS}  {figures}  {row.seconds:.1f} s", flush=True)

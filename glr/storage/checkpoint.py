@@ -19,13 +19,12 @@ import numpy as np
 from glr.errors import GLRError
 from glr.network import Array
 from glr.optimizers import Optimizer
-from glr.storage.files import write_whole
-from glr.storage.npz import json_object, npz_arrays
+from glr.storage.npz import load_arrays, refusals, save_arrays
 
 MAX_BYTES = 2**32  # of a checkpoint's arrays together
 RETUNABLE = ("LEARNING_RATE", "SIGMA")  # what a run that diverged may be continued with
-NAMES = r"metadata|parameters|rng|risks|history|optimizer_\w+"
-ADVICE = "delete it and start anew"
+NAMES, PREFIX = "parameters|rng|risks|history|optimizer_.+", "optimizer_"
+KIND, ADVICE = "checkpoint", "delete it and start anew"
 
 
 class Evaluation(NamedTuple):
@@ -60,9 +59,13 @@ class State:
     retuned: list[dict] = field(default_factory=list)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that every checkpoint holds, under their names in the file."""
-        optimizer = {f"optimizer_{name}": array for name, array in self.optimizer.items()}
-        return {"parameters": self.parameters, "rng": generator_words(self.rng), **optimizer}
+        """The arrays of a checkpoint, under their names in the file, which holds no empty ones."""
+        found = {"parameters": self.parameters, "rng": generator_words(self.rng)}
+        found |= {PREFIX + name: array for name, array in self.optimizer.items()}
+        for name, rows in (("history", self.history), ("risks", self.risks)):
+            if rows:
+                found[name] = np.array(rows, np.float64)
+        return found
 
 
 def save_checkpoint(path: Path, state: State, origin: dict) -> None:
@@ -70,118 +73,84 @@ def save_checkpoint(path: Path, state: State, origin: dict) -> None:
 
     origin : what must be the same when the run is continued, as JSON can hold it.
     """
-    arrays = state.arrays()
-    if state.history:
-        arrays["history"] = np.array(state.history, np.float64)
-    if state.risks:
-        arrays["risks"] = np.array(state.risks, np.float64)
     place = {"step": state.step, "seconds": state.seconds, "retuned": state.retuned}
-    text = np.array(json.dumps(place | {"origin": origin}))
-    write_whole(path, lambda file: np.savez(file, metadata=text, **arrays))
+    save_arrays(path, place | {"origin": origin}, state.arrays())
 
 
-def restore_checkpoint(path: Path, state: State, origin: dict, optimizer: Optimizer) -> None:
-    """Bring a new state to that in `path`, and note in `retuned` what is not as it was.
+def restore_checkpoint(path: Path, state: State, origin: dict, optimizer: Optimizer) -> dict:
+    """Bring a new state to that in `path`; give what RETUNABLE constants were, if not as now.
 
     Raises GLRError, and leaves the state as it is, if the file is damaged, or if it belongs to a
     run of other constants or data.
     """
-    arrays = npz_arrays(path, "checkpoint", NAMES, MAX_BYTES, ADVICE)
-    step, seconds, retuned, found_origin = place_in_run(path, arrays)
-    was = changed_constants(path, found_origin, origin)
-    check_arrays(path, arrays, expected_arrays(state, optimizer))
-    history, risks = history_and_risks(path, arrays, step, origin)
+    arrays, place = load_arrays(path, KIND, NAMES, MAX_BYTES, ADVICE)
+    with refusals(path, KIND, ADVICE):
+        check_place(place)
+    was = changed_constants(path, place["origin"], origin)
+    with refusals(path, KIND, ADVICE):
+        like = state_like(state, place["step"], origin, optimizer)
+        check_arrays(arrays, like.arrays())
 
     state.parameters[:] = arrays["parameters"]
     set_generator_words(state.rng, arrays["rng"])
-    prefix = "optimizer_"
-    state.optimizer.update(
-        (name.removeprefix(prefix), array)
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    )
-    state.step, state.seconds = step, seconds
-    state.retuned = [*retuned, {"after_step": step, "was": was}] if was else retuned
-    state.history, state.risks = history, risks
+    state.optimizer.update((name, arrays[PREFIX + name]) for name in like.optimizer)
+    state.step, state.seconds, state.retuned = (place[n] for n in ("step", "seconds", "retuned"))
+    state.retuned += [{"after_step": state.step, "was": was}] if was else []
+    rows = arrays["history"].tolist() if like.history else []
+    state.history = [Evaluation(int(at), *row) for at, *row in rows]
+    state.risks = arrays["risks"].tolist() if like.risks else []
+    return was
 
 
-def place_in_run(path: Path, arrays: dict[str, np.ndarray]) -> tuple[int, float, list, object]:
-    """Step, seconds, earlier changes and origin in the metadata; GLRError if they are not there."""
-    metadata = json_object(path, arrays.get("metadata", np.array("")), ADVICE)
-    step, seconds, retuned = (metadata.get(name) for name in ("step", "seconds", "retuned"))
-    is_right = (type(step), type(seconds), type(retuned)) == (int, float, list) and step >= 1
-    if not is_right or not all(is_change(item) for item in retuned):
-        raise GLRError(f"{path}: does not say after which step it was saved; {ADVICE}")
-    return step, seconds, retuned, metadata.get("origin")
+def check_place(place: dict) -> None:
+    """Raise GLRError unless the metadata say where the run stood, and which it is."""
+    kinds = {"step": int, "seconds": float, "retuned": list, "origin": dict}
+    is_there = all(type(place.get(name)) is kind for name, kind in kinds.items())
+    if not is_there or place["step"] < 1 or not all(type(one) is dict for one in place["retuned"]):
+        raise GLRError("does not say after which step of which run it was saved")
 
 
-def is_change(item: object) -> bool:
-    """Whether a piece of JSON is an item of State.retuned."""
-    return (
-        isinstance(item, dict)
-        and item.keys() == {"after_step", "was"}
-        and isinstance(item["was"], dict)
-    )
+def state_like(state: State, step: int, origin: dict, optimizer: Optimizer) -> State:
+    """A state of the form that a run of this origin has after so many steps, of zeros otherwise."""
+    steps, every, zeros = origin["STEPS"], origin["EVAL_EVERY"], np.zeros_like(state.parameters)
+    if step > steps:
+        raise GLRError(f"is of step {step}, and the run of {steps} steps")
+    like = State(zeros, state.rng)
+    optimizer(zeros, zeros, 0.0, like.optimizer)  # tells which arrays it keeps
+    evaluated = [at for at in range(1, step + 1) if at % every == 0 or at == steps]
+    like.history = [Evaluation(at, 0, 0, 0, 0, 0) for at in evaluated]
+    like.risks = [0.0] * (step - max(evaluated, default=0))
+    return like
 
 
-def expected_arrays(state: State, optimizer: Optimizer) -> dict[str, np.ndarray]:
-    """Arrays of the names, shapes and types that a checkpoint of a run like this one holds."""
-    zeros = np.zeros_like(state.parameters)
-    own = State(zeros, state.rng)
-    optimizer(zeros, zeros, 0.0, own.optimizer)  # tells which arrays it keeps
-    return own.arrays()
-
-
-def changed_constants(path: Path, found: object, wanted: dict) -> dict:
+def changed_constants(path: Path, found: dict, wanted: dict) -> dict:
     """What the checkpoint's origin has of the RETUNABLE constants, where the wanted one differs.
 
     Raises GLRError, naming it, if anything else differs.
     """
-    if not isinstance(found, dict):
-        raise GLRError(f"{path}: does not say which run it belongs to; {ADVICE}")
     wanted = json.loads(json.dumps(wanted))
-    changed = [name for name in wanted if found.get(name) != wanted[name]]
-    for name in changed:
-        if name not in RETUNABLE:
-            its = textwrap.shorten(str(found.get(name)), 80)  # one line, whatever the file says
-            raise GLRError(
-                f"{path}: belongs to a run of {name} = {its}, not {wanted[name]}; "
-                "give that, or leave out --resume to start anew"
-            )
-    return {name: found.get(name) for name in changed}
+    changed = {name: found.get(name) for name in wanted if found.get(name) != wanted[name]}
+    for name in (name for name in changed if name not in RETUNABLE):
+        its = textwrap.shorten(str(changed[name]), 80)  # one line, whatever the file says
+        raise GLRError(
+            f"{path}: belongs to a run of {name} = {its}, not {wanted[name]}; "
+            "give that, or leave out --resume to start anew"
+        )
+    return changed
 
 
-def check_arrays(path: Path, arrays: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
-    """Raise GLRError unless the arrays are those wanted, of their shapes and types, and finite."""
-    unknown = arrays.keys() - wanted.keys() - {"metadata", "history", "risks"}
-    if unknown:
-        raise GLRError(f"{path}: {min(unknown)} is of another optimizer; {ADVICE}")
+def check_arrays(arrays: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    """Raise GLRError unless the arrays are of the names, shapes and types wanted, and finite."""
+    for name in arrays.keys() - wanted.keys():
+        raise GLRError(f"{name} is of another run")
     for name, like in wanted.items():
-        found = arrays.get(name)
-        if found is None or (found.shape, found.dtype) != (like.shape, like.dtype):
-            raise GLRError(f"{path}: {name} is missing or does not fit the network; {ADVICE}")
-        if not np.isfinite(found).all():
-            raise GLRError(f"{path}: {name} holds numbers that are not finite; {ADVICE}")
-
-
-def history_and_risks(
-    path: Path, arrays: dict[str, np.ndarray], step: int, origin: dict
-) -> tuple[list[Evaluation], list[float]]:
-    """The evaluations in `history` (n, fields), and the mean losses since the last in `risks` (n,).
-
-    Raises GLRError unless they are those of a run of this origin after so many steps.
-    """
-    steps, eval_every = origin["STEPS"], origin["EVAL_EVERY"]
-    table = arrays.get("history", np.empty((0, len(Evaluation._fields))))
-    risks = arrays.get("risks", np.empty(0))
-    last = step if step == steps else step - step % eval_every
-    n_rows = -(-last // eval_every)
-    fits = table.shape == (n_rows, len(Evaluation._fields)) and risks.shape == (step - last,)
-    if step > steps or not fits or (n_rows and table[-1, 0] != last):
-        raise GLRError(f"{path}: its history is not that of {step} steps; {ADVICE}")
-    if not (np.isfinite(table[:, 0]).all() and np.isfinite(risks).all()):
-        raise GLRError(f"{path}: its history holds numbers that are not finite; {ADVICE}")
-    return [Evaluation(int(at), *row) for at, *row in table.tolist()], risks.tolist()
+        found = arrays[name]
+        if (found.shape, found.dtype) != (like.shape, like.dtype):
+            raise GLRError(f"{name} does not fit the run")
+        # Of the history, the steps alone: a loss of the test set may overflow.
+        is_right = found[:, 0] == like[:, 0] if name == "history" else np.isfinite(found)
+        if not is_right.all():
+            raise GLRError(f"{name} holds numbers that are not finite, or of no such run")
 
 
 def generator_words(rng: np.random.Generator) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -28,9 +28,6 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         file.flush()
         os.fsync(file.fileno())
         file.close()
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(file.name, 0o666 & ~umask)  # a temporary file has 0600
         os.replace(file.name, path)
 
 
@@ -47,43 +44,38 @@ def file_beside(path: Path) -> Iterator[BinaryIO]:
 
     Raises GLRError for every OSError, within too.
     """
-    try:
+    place = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = tempfile.NamedTemporaryFile(  # noqa: SIM115  (closed before it is deleted)
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        )
+        file = place.open("xb")
         try:
             with file:
                 yield file
         finally:
-            Path(file.name).unlink(missing_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from error
+            place.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:
     """Keep the file that is at `path`, if there is one, beside it; where. GLRError if it cannot."""
     place = place_aside(path)
-    try:
-        with suppress(FileNotFoundError):
-            path.replace(place)
-    except OSError as error:
-        raise unwritable(place, error) from error
+    with one_line(place), suppress(FileNotFoundError):
+        path.replace(place)
     return place
 
 
 def place_aside(path: Path) -> Path:
-    """Where a file goes when another run needs its name: the first of .old, .old2, … that is free.
-
-    So nothing that was put aside before is lost.
-    """
+    """Where a file goes whose name is needed by another: the first free of .old, .old2, …"""
     places = (path.with_name(f"{path.name}.old{n if n > 1 else ''}") for n in count(1))
     return next(place for place in places if not place.exists())
 
 
-def unwritable(path: Path, error: OSError) -> GLRError:
-    """The error that says why `path` cannot be written, and what to do."""
-    return GLRError(
-        f"{path}: cannot be written ({error.strerror or error}); "
-        "free some space or choose another folder"
-    )
+@contextmanager
+def one_line(path: Path) -> Iterator[None]:
+    """Turn an OSError within into a GLRError: why `path` cannot be written, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise GLRError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "free some space or choose another folder"
+        ) from error

@@ -6,7 +6,6 @@ activation, loss, data set, constants, metrics and library versions.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +13,10 @@ import numpy as np
 
 from glr.errors import GLRError, UnknownActivationError
 from glr.network import ACTIVATIONS, Activation, Array, Layer, Network, outputs_of
-from glr.storage.files import write_whole
-from glr.storage.npz import json_object, npz_arrays
+from glr.storage.npz import load_arrays, refusals, save_arrays
 
 MAX_BYTES = 2**30  # of a model's arrays together
-ADVICE = "train it again"
+KIND, ADVICE = "model file", "train it again"
 
 
 class Model(NamedTuple):
@@ -72,9 +70,8 @@ def save_model(path: Path, network: Network, metadata: dict) -> None:
     """Write the network's layers and the metadata to `path`, whole or not at all."""
     arrays = {}
     for t, (W, b) in enumerate(network.layers):
-        arrays[f"W{t}"], arrays[f"b{t}"] = W, b
-    text = json.dumps(metadata, indent=1)
-    write_whole(path, lambda file: np.savez(file, metadata=np.array(text), **arrays))
+        arrays |= {f"W{t}": W, f"b{t}": b}
+    save_arrays(path, metadata, arrays)
 
 
 def load_model(path: Path | str, activation: Activation | None = None) -> Model:
@@ -93,29 +90,25 @@ def load_model(path: Path | str, activation: Activation | None = None) -> Model:
 
 def layers_and_metadata(path: Path) -> tuple[list[Layer], dict]:
     """What a model file holds, whatever its activation; GLRError if it is none."""
-    arrays = npz_arrays(path, "model file", "metadata|[Wb][0-9]+", MAX_BYTES, ADVICE)
-    try:
-        metadata = json_object(path, arrays["metadata"], ADVICE)
+    arrays, metadata = load_arrays(path, KIND, "[Wb][0-9]+", MAX_BYTES, ADVICE)
+    with refusals(path, KIND, ADVICE):
         n_layers = sum(name.startswith("W") for name in arrays)
         layers = [Layer(arrays[f"W{t}"], arrays[f"b{t}"]) for t in range(n_layers)]
-    except KeyError as error:
-        raise GLRError(f"{path}: not a model file (no array {error}); {ADVICE}") from error
-    wrong = fault(layers)
-    if wrong:
-        raise GLRError(f"{path}: {wrong}; {ADVICE}")
+        check_layers(layers)
     return layers, metadata
 
 
-def fault(layers: list[Layer]) -> str:
-    """What is wrong with layers, in words; nothing if they are finite float32 and fit."""
-    width = layers[0].W.shape[0] if layers and layers[0].W.ndim == 2 else 0
+def check_layers(layers: list[Layer]) -> None:
+    """Raise GLRError, which does not name the file, unless layers are finite float32 and fit."""
+    if not layers:
+        raise GLRError("holds no layers")
+    width = layers[0].W.size // layers[0].b.size
     for t, (W, b) in enumerate(layers):
         if W.shape != (width, b.size) or b.ndim != 1:
-            return f"W{t} and b{t} do not fit the layer before"
+            raise GLRError(f"W{t} and b{t} do not fit the layer before")
         if not (W.dtype == b.dtype == np.float32 and np.isfinite(W).all() and np.isfinite(b).all()):
-            return f"W{t}, b{t} are not finite float32 numbers"
+            raise GLRError(f"W{t}, b{t} are not finite float32 numbers")
         width = b.size
-    return "" if layers else "holds no layers"
 
 
 def activation_of(path: Path, metadata: dict, given: Activation | None) -> Activation:

@@ -1,4 +1,4 @@
-"""Arrays out of .npz files that may be damaged or hostile.
+"""Arrays and metadata in .npz files, which may be damaged or hostile.
 
 Nothing is unpickled, and the sizes that the zip directory and the array headers claim are checked
 before anything is allocated. Whatever is refused is refused in one line that names the file.
@@ -14,35 +14,57 @@ import textwrap
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from glr.errors import GLRError
+from glr.storage.files import write_whole
 
-# ------------------------------------------------------------------------------------------------
 MAX_ARRAYS = 1000  # in one file: 499 layers and their metadata
 MAX_TEXT_BYTES = 2**20  # of a text, at the 4 bytes per character that NumPy uses
 MAX_NPY_HEADER = 16_384  # bytes; NumPy reads no header of more than 10,000 characters
-# ------------------------------------------------------------------------------------------------
 
-# What damaged bytes make zipfile and NumPy's header parser raise. RuntimeError stands for
-# passwords, for exotic compression (a kind of it) and for deeply nested headers
-# (RecursionError, or MemoryError from Python's parser); MemoryError also for honest big arrays.
-NPZ_DAMAGE = (
-    OSError,
-    EOFError,
-    zlib.error,
-    zipfile.BadZipFile,
-    tokenize.TokenError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    RuntimeError,
-    MemoryError,
-)
+# What damaged bytes make zipfile raise, RuntimeError for passwords and exotic compression; and
+# NumPy's header parser, MemoryError for deep nesting (as for honest big arrays).
+ZIP_DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
+NPY_DAMAGE = (tokenize.TokenError, SyntaxError, ValueError, TypeError, LookupError, MemoryError)
+
+
+def save_arrays(path: Path, metadata: dict, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the arrays and the metadata, as a JSON text, to an .npz file, whole or not at all."""
+    text = np.array(json.dumps(metadata, indent=1))
+    write_whole(path, lambda file: np.savez(file, metadata=text, **arrays))
+
+
+def load_arrays(
+    path: Path, kind: str, names: str, max_bytes: int, advice: str
+) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays and the metadata of a file that save_arrays wrote. See npz_arrays."""
+    arrays = npz_arrays(path, kind, f"metadata|{names}", max_bytes, advice)
+    with refusals(path, kind, advice):
+        text = arrays.pop("metadata")
+        try:
+            metadata = json.loads(str(text))
+        except (ValueError, RecursionError):
+            metadata = None
+        if not isinstance(metadata, dict):
+            raise GLRError("its metadata are no JSON object")
+    return arrays, metadata
+
+
+@contextmanager
+def refusals(path: Path, kind: str, advice: str) -> Iterator[None]:
+    """Complete a GLRError within, which says what is wrong with a file; or say what it lacks."""
+    try:
+        yield
+    except KeyError as error:
+        raise GLRError(f"{path}: not a {kind} (no array {error}); {advice}") from error
+    except GLRError as error:
+        raise GLRError(f"{path}: {error}; {advice}") from error
 
 
 def npz_arrays(
@@ -61,28 +83,13 @@ def npz_arrays(
         with zipfile.ZipFile(path) as archive:
             entries = npy_entries(archive, names, max_bytes)
             return {name: npy_array(archive, name, entry) for name, entry in entries.items()}
-    except NPZ_DAMAGE as error:
-        raise GLRError(f"{path}: {fault(error, kind)}; {advice}") from error
-
-
-def json_object(path: Path, text: np.ndarray, advice: str) -> dict:
-    """The JSON object that `text`, an array of `npz_arrays`, holds; GLRError if it holds none."""
-    try:
-        found = json.loads(str(text))
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise GLRError(f"{path}: its metadata are no JSON object; {advice}")
-    return found
-
-
-def fault(error: Exception, kind: str) -> str:
-    """What is wrong with the file that made reading raise `error`, in words, in one line."""
-    if isinstance(error, FileNotFoundError):
-        return f"no such {kind}"
-    if isinstance(error, OSError):
-        return f"cannot be read ({error.strerror or error})"
-    return f"not a {kind} ({textwrap.shorten(str(error) or type(error).__name__, 120)})"
+    except FileNotFoundError as error:
+        raise GLRError(f"{path}: no such {kind}; {advice}") from error
+    except OSError as error:
+        raise GLRError(f"{path}: cannot be read ({error.strerror or error}); {advice}") from error
+    except (*ZIP_DAMAGE, *NPY_DAMAGE) as error:
+        why = textwrap.shorten(str(error) or type(error).__name__, 120)
+        raise GLRError(f"{path}: not a {kind} ({why}); {advice}") from error
 
 
 def npy_entries(archive: zipfile.ZipFile, names: str, max_bytes: int) -> dict[str, zipfile.ZipInfo]:
@@ -101,10 +108,7 @@ def npy_entries(archive: zipfile.ZipFile, names: str, max_bytes: int) -> dict[st
 
 
 def npy_array(archive: zipfile.ZipFile, name: str, entry: zipfile.ZipInfo) -> np.ndarray:
-    """The array `name` in `entry`, whose header must agree with its size.
-
-    Raises ValueError for what is not numbers or one text, and one of NPZ_DAMAGE for damage.
-    """
+    """The array `name` in `entry`; ValueError unless its header is right and fits its size."""
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} has a compression that NumPy does not write")
     with archive.open(entry) as file:
@@ -120,18 +124,11 @@ def npy_array(archive: zipfile.ZipFile, name: str, entry: zipfile.ZipInfo) -> np
 
 
 def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type that an .npy file claims; `file` is left behind its header.
-
-    Raises one of NPZ_DAMAGE, ValueError for a version that plain numbers never need.
-    """
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
+    """Shape and type that an .npy file claims; `file` is left behind its header."""
     version = np.lib.format.read_magic(file)
-    if version not in readers:
+    if version not in ((1, 0), (2, 0)):  # plain numbers never need another
         raise ValueError(f"npy version {version}")
-    shape, _, dtype = readers[version](file)
+    shape, _, dtype = getattr(np.lib.format, f"read_array_header_{version[0]}_0")(file)
     return shape, dtype
 
 

@@ -7,7 +7,6 @@ beside the results.
 
 from __future__ import annotations
 
-import itertools
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +25,9 @@ from glr.robustness.tables import (
     markdown_table,
     mean_and_spread,
     plain_table,
-    present,
     published_cell,
     read_csv,
-    tables_and_sayings,
+    results_page,
     variants_table,
 )
 from glr.scripts.constants import ROOT, SCRIPTS
@@ -169,19 +167,7 @@ def readme_lines(rows: dict[str, list[Row]], seconds: dict[str, list[float]]) ->
 def results_block(datasets: Sequence[str]) -> str:
     """What docs/results.md shows of the data sets, by the rows that testAdv.py has written."""
     rows = {dataset: read_csv(results_dir() / f"{dataset}.csv") for dataset in datasets}
-    return "\n\n".join(dataset_page(dataset, rows[dataset]) for dataset in datasets)
-
-
-def dataset_page(dataset: str, rows: list[Row]) -> str:
-    """The data set's tables as Markdown, what they say, and each network's worst seed."""
-    tables, says = tables_and_sayings(rows, dataset)
-    worst = [["model", "worst seed, clean"]]
-    for model in itertools.chain(*present(rows)):
-        worst.append([model, f"{min(cell(rows, model, 'clean')):.2f}"])
-    parts = [f"### {dataset}"]
-    for title, lines in tables.items():
-        parts += [f"{title}:", markdown_table(lines)]
-    return "\n\n".join(filter(None, [*parts, says, markdown_table(worst)]))
+    return "\n\n".join(results_page(rows[dataset], dataset) for dataset in datasets)
 
 
 def measured(

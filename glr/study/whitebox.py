@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,8 @@ from glr.robustness.attacks import (
     square_attack,
     zero_gradient_share,
 )
-from glr.robustness.evaluation import epsilon_curve, known_models
+from glr.robustness.evaluation import known_models
 from glr.robustness.perturbation import (
-    check_image_range,
     check_square_images,
     perturbation_generator,
     surrogate,
@@ -85,7 +85,6 @@ def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
     """What the data set's networks get right of the first IMAGES test images, by attack."""
     prepare_for_small_arrays()
     data = load_dataset(dataset, constants.DATA_DIR)
-    check_image_range(data)
     check_square_images(data)
     n = constants.IMAGES or len(data.x_test)
     batch = data.x_test[:n], data.y_test[:n]
@@ -187,3 +186,11 @@ def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], whole: bool) -> None
     title = "PGD on the network itself"
     draw = partial(draw_panels, by_dataset=by_dataset, draw=draw_pgd, title=title)
     write_page("whitebox", block, whole, draw)
+
+
+def epsilon_curve(rows: Sequence[Row], model: str, attack: str) -> tuple[list[float], list[float]]:
+    """The ε of the attack's samples, 0 first, and the model's mean accuracies in percent."""
+    kinds = {(r.severity, r.condition) for r in rows if r.model == model}
+    kinds = sorted((e, condition) for e, condition in kinds if condition in ("clean", attack))
+    means = [fmean(cell(rows, model, condition, e)) for e, condition in kinds]
+    return [e for e, _ in kinds], means
