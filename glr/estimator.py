@@ -137,10 +137,11 @@ def gradient(
     floats = max(*hidden, output_draws * n_classes, 1) * batch.x.shape[1]
     groups = groups_of_passes(replicates, floats)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        parts = (
-            estimate_of_passes(replace(method, replicates=R), layers, batch, rng) for R in groups
-        )
-        return next(parts) if len(groups) == 1 else mean_estimate(parts, groups)
+        if len(groups) == 1:
+            return estimate_of_passes(method, layers, batch, rng)
+        methods = (replace(method, replicates=R) for R in groups)
+        parts = (estimate_of_passes(one, layers, batch, rng) for one in methods)
+        return mean_estimate(parts, groups)
 
 
 def groups_of_passes(R: int, floats: int) -> list[int]:
@@ -298,9 +299,9 @@ def local_scores(method: Method, W: Array, neurons: list[Neurons], output: Outpu
         of_hidden = in_draws(noise_growth(neurons[0].outputs, hidden[0]), draws)
         growth = np.concatenate([of_hidden, np.zeros_like(last)])
     differences = loss_differences(output, effect, changes, growth)
-    of_hidden, of_last = np.split(differences, [len(changes) - len(last)])
-    of_last = over_draws(scores[-1] * of_last, R)
-    return [scores[0] * over_draws(of_hidden, R), of_last] if hidden else [of_last]
+    n = len(changes) - len(last)
+    of_last = over_draws(scores[-1] * differences[n:], R)
+    return [scores[0] * over_draws(differences[:n], R), of_last] if hidden else [of_last]
 
 
 def carried_back(neurons: Neurons, W: Array, delta: Array) -> Array:

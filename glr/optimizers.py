@@ -52,7 +52,11 @@ def adam(parameters: Array, gradient: Array, rate: float, state: State) -> None:
     factor = np.float32(rate * root / (1 - BETA_1 ** int(state["step"])))
     m += np.float32(1 - BETA_1) * (gradient - m)
     v += np.float32(1 - BETA_2) * (gradient * gradient - v)
-    parameters -= factor * (m / (np.sqrt(v) + np.float32(1e-8 * root)))
+    change = np.sqrt(v)
+    change += np.float32(1e-8 * root)
+    np.divide(m, change, out=change)
+    change *= factor
+    parameters -= change
 
 
 def cosine(step: int, steps: int) -> float:

@@ -134,9 +134,10 @@ class Neurons(NamedTuple):
     weighed_score: jax.Array
 
 
-def noisy_layer(
-    method: Method, layers: Layers, t: int, x: jax.Array
-) -> Callable[[jax.Array], Neurons]:
+Draw = Callable[[jax.Array], Neurons]  # by a key
+
+
+def noisy_layer(method: Method, layers: Layers, t: int, x: jax.Array) -> Draw:
     """What draws layer t's neurons by a key: what passes of the same inputs share is done once.
 
     x : inputs (n_in, B)
@@ -178,37 +179,57 @@ def gradient(
     """Equation (1) for every layer, averaged over the batch; and the mean loss of the passes.
 
     x : inputs (n_in, B)
-    keys : of passes and layers, see keys_of_step
+    keys : of each pass's hidden layers and output draws, see keys_of_step
     """
     draw_first = noisy_layer(method, layers, 0, x)
 
-    def noisy_pass(keys: jax.Array) -> tuple[list[Neurons], jax.Array]:
-        neurons = [draw_first(keys[0])]
+    def noisy_pass(keys: jax.Array) -> tuple[list[Neurons], Draw, jax.Array]:
+        hidden, draw = [], draw_first
         for t in range(1, len(layers)):
-            neurons.append(noisy_layer(method, layers, t, neurons[-1].outputs)(keys[t]))
-        return neurons, losses_of(method, neurons[-1].outputs, y)
+            hidden.append(draw(keys[t - 1]))
+            draw = noisy_layer(method, layers, t, hidden[-1].outputs)
+        return hidden, draw, keys[len(hidden) :]
 
-    def one_pass(first_sum: jax.Array, keys_and_factor: tuple) -> tuple[jax.Array, tuple]:
-        keys, factor = keys_and_factor
-        neurons, losses = noisy_pass(keys)
-        if method.local_differences:
-            first, *others = local_deltas(method, layers, neurons, losses, y)
-        else:
-            first, *others = [layer.score * factor / layer.scale for layer in neurons]
-        return first_sum + first, (losses, [layer.outputs for layer in neurons[:-1]], others)
+    def losses_of_pass(keys: jax.Array) -> jax.Array:
+        _, draw, keys = noisy_pass(keys)
+        return lax.map(lambda key: losses_of(method, draw(key).outputs, y), keys)
 
-    factors = None
-    if not method.local_differences:  # its mean (2) is over all passes: each is run twice
-        _, losses = lax.scan(lambda _, keys: (None, noisy_pass(keys)[1]), None, keys)
-        factors = centred(method, losses)
+    def one_pass(first_sum: jax.Array, keys_and_factors: tuple) -> tuple[jax.Array, tuple]:
+        keys, (factor_of_hidden, factors_of_draws) = keys_and_factors
+        hidden, draw, keys = noisy_pass(keys)
+
+        def one_draw(key_and_factor: tuple) -> tuple[jax.Array, list[jax.Array]]:
+            key, factor = key_and_factor
+            output = draw(key)
+            losses = losses_of(method, output.outputs, y)
+            if not method.local_differences:
+                return losses, [output.score * factor / output.scale]
+            last = hidden[-1:] if method.local_differences is True else []
+            return losses, local_scores(method, layers[-1].W, last, output, losses, y)
+
+        losses, found = lax.map(one_draw, (keys, factors_of_draws))
+        found = [delta.mean(axis=0) for delta in found]
+        for t in reversed(range(len(layers) - len(found))):
+            layer = hidden[t]
+            if method.local_differences:
+                found.insert(0, carried_back(layer, layers[t + 1].W, found[0]))
+            else:
+                found.insert(0, layer.score * factor_of_hidden / layer.scale)
+        return first_sum + found[0], (losses, [layer.outputs for layer in hidden], found[1:])
+
+    factors = None, None
+    if not method.local_differences:  # the mean (2) is over all passes: each is run twice
+        losses = lax.map(losses_of_pass, keys)
+        of_draws = centred(method, losses.reshape(-1, len(y))).reshape(losses.shape)
+        factors = centred(method, losses.mean(axis=1)), of_draws
     first = jnp.zeros((len(layers[0].b), len(y)))
-    first, (losses, inputs, others) = lax.scan(one_pass, first, (keys, factors))  # (R, n, B)
-    weight = 1 / losses.size  # of a pass and sample in the mean
+    first, (losses, inputs, others) = lax.scan(one_pass, first, (keys, factors))
+    weight = 1 / (len(keys) * len(y))  # of a pass and sample in the mean
     if method.standardised_loss:
-        weight = weight / deviation_and_share_right(losses)
+        weight = weight / deviation_and_share_right(losses.reshape(-1, len(y)))
     first = first * weight
     found = [Layer(first @ x.T, first.sum(axis=1))]  # the passes share these inputs
-    for x_t, delta in zip(inputs, others, strict=True):
+    for x_t, delta in zip(inputs, others, strict=True):  # (R, n, B)
         weighted = delta * weight
         # A product for each pass: before one product of all XLA would transpose both, which takes
         # a fifth more of a step of LRSZ.
@@ -217,23 +238,17 @@ def gradient(
     return found, losses.mean()
 
 
-def local_deltas(
-    method: Method, layers: Layers, neurons: list[Neurons], losses: jax.Array, y: jax.Array
-) -> list[jax.Array]:
-    """δ of every layer, (n, B), by local differences in the last ones."""
-    n_local = 1 if method.local_differences == "output" else 2
-    found = local_scores(method, layers[-1].W, neurons[-n_local:], losses, y)
-    for t in reversed(range(len(layers) - n_local)):
-        found.insert(0, carried_back(neurons[t], layers[t + 1].W, found[0]))
-    return found
-
-
-def local_scores(
-    method: Method, W: jax.Array, neurons: list[Neurons], losses: jax.Array, y: jax.Array
+def local_scores(  # noqa: PLR0913, PLR0917  (all there is of an output draw)
+    method: Method,
+    W: jax.Array,
+    hidden: list[Neurons],
+    output: Neurons,
+    losses: jax.Array,
+    y: jax.Array,
 ) -> list[jax.Array]:
     """s·P·(L − L⁻)/σ (4), (5), of the output layer and perhaps of the last hidden one."""
-    found, output = [], neurons[-1]
-    for layer, effect in zip(neurons, [W, jnp.eye(len(W))][-len(neurons) :], strict=True):
+    found = []
+    for layer, effect in [*((layer, W) for layer in hidden), (output, jnp.eye(len(W)))]:
         moved = output.outputs + effect.T[:, :, None] * layer.change[:, None]  # (n, classes, B)
         if method.perturb == "weights" and layer is not output:
             moved += noise_growth(layer)[:, None] * output.noise
@@ -349,7 +364,7 @@ def steps_of_rows(
 
     def step(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
         state, risks = carry
-        keys = keys_of_step(state.seed, state.step, method.replicates, len(state.layers))
+        keys = keys_of_step(state.seed, state.step, method, len(state.layers))
         gradients, risk = gradient(method, state.layers, x[rows[i]].T, y[rows[i]], keys)
         return descend(plan, state, gradients), risks.at[i].set(risk)
 

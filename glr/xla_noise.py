@@ -16,6 +16,7 @@ from jax import lax
 from jax.scipy import stats
 
 from glr import noise
+from glr.estimator import Method
 from glr.noise import LAPLACE_SCALE, LOGISTIC_SCALE, NoiseLaw
 
 Shape = tuple[int, int]
@@ -28,10 +29,15 @@ def mixed(z: jax.Array) -> jax.Array:
     return z ^ (z >> 15)
 
 
-def keys_of_step(seed: jax.Array, step: jax.Array, R: int, n_layers: int) -> jax.Array:
-    """A key of two words for every pass and layer, (R, n_layers, 2). The seed is two words too."""
-    place = jnp.arange(2 * R * n_layers, dtype=jnp.uint32).reshape(R, n_layers, 2)
-    return mixed(mixed(mixed(place + seed[0]) ^ step.astype(jnp.uint32)) ^ seed[1])
+def keys_of_step(seed: jax.Array, step: jax.Array, method: Method, n_layers: int) -> jax.Array:
+    """A key for every hidden layer and output draw of every pass, (R, n_layers − 1 + K, 2).
+
+    The seed is two words, and so is a key.
+    """
+    n = n_layers - 1 + method.output_draws
+    place = jnp.arange(2 * method.replicates * n, dtype=jnp.uint32)
+    words = mixed(mixed(mixed(place + seed[0]) ^ step.astype(jnp.uint32)) ^ seed[1])
+    return words.reshape(method.replicates, n, 2)
 
 
 def random_words(key: jax.Array, shape: Shape) -> jax.Array:

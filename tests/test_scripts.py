@@ -19,7 +19,8 @@ import pytest
 from processes import ROOT, assert_same_run, command, copy_of_the_scripts, history, run, saved
 
 GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
-DIFFERS = {"NAME", "ACTIVATION", "LOSS", "REPLICATES", "STANDARDISED_LOSS"}  # between them
+# What differs between them.
+DIFFERS = ("NAME", "ACTIVATION", "LOSS", "REPLICATES", "OUTPUT_DRAWS", "STANDARDISED_LOSS")
 HAS_MNIST = (Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist").is_dir()
 
 
@@ -178,7 +179,7 @@ def test_own_data_in_an_npz(tmp_path):
         ("--sigma 1 1 1 1", "sigma has 4 numbers for 2 layers; give 1 or 2"),
         ("--replicates 1 --no-local-differences", "replicates = 1: the control variate"),
         ("--replicates 0", "REPLICATES = 0: must be a whole number ≥ 1"),
-        ("--output-draws 2", "unrecognized arguments"),
+        ("--output-draws 0", "OUTPUT_DRAWS = 0: must be a whole number ≥ 1"),
         ("--local-differences hidden", 'must be True, "output" or False'),
         ("--hidden 0", "HIDDEN = 0"),
         ("--hidden" + " 2" * 501, "HIDDEN: 501 layers are too many for a model file"),

@@ -69,6 +69,7 @@ def method_of(problem, **settings):
         "sigma": problem.sigma,
         "perturb": problem.perturb,
         "replicates": 2,
+        "output_draws": 1,
         "local_differences": True,
         "control_variate": True,
         "standardised_loss": False,
@@ -77,7 +78,7 @@ def method_of(problem, **settings):
 
 
 def keys_of(method, step=0):
-    return xla_noise.keys_of_step(SEED, jnp.int32(step), method.replicates, len(method.sigma))
+    return xla_noise.keys_of_step(SEED, jnp.int32(step), method, len(method.sigma))
 
 
 def transposed(layers):
@@ -104,8 +105,10 @@ def estimate_by_numpy(method, problem, keys, monkeypatch):
     ours, n_drawn = LAWS[problem.law], itertools.count()
 
     def of_layer(draw, shape):
-        t, (n, R, B) = next(n_drawn), shape
-        return np.stack([draw(keys[r, t], (n, B)) for r in range(R)], axis=-2)
+        t, (n, _, B) = next(n_drawn), shape
+        of_layer = keys[:, t:] if t == len(method.sigma) - 1 else keys[:, t : t + 1]
+        in_order = of_layer.swapaxes(0, 1).reshape(-1, 2)  # draw by draw, the passes of each
+        return np.stack([draw(key, (n, B)) for key in in_order], axis=-2)
 
     def draw(rng, shape):
         return tuple(of_layer(lambda *a: np.array(xla_noise.LAWS[ours].draw(*a)), shape))
@@ -150,6 +153,13 @@ COVERED = {
     ),
     "forward, no control variate": (Problem((7, 9, 5)), FORWARD | {"control_variate": False}),
     "no hidden layer": (Problem((7, 5), sigma=(0.6,)), {}),
+    "output draws": (Problem((7, 9, 5)), {"output_draws": 3}),
+    "output draws, deep, 0-1": (
+        DEEP._replace(activation="threshold", loss="zero_one", perturb="weights"),
+        {"output_draws": 4, "standardised_loss": True},
+    ),
+    "output draws, forward": (DEEP, FORWARD | {"output_draws": 2}),
+    "output draws, no hidden layer": (Problem((7, 5), sigma=(0.6,)), {"output_draws": 3}),
     "own loss": (Problem((7, 9, 5), "threshold"), {"loss": rank}),
 }
 
@@ -191,7 +201,7 @@ def test_mean_over_steps_is_the_exact_gradient(name):
     x, y = np.tile(x, (2000, 1)).T, np.tile(y, 2000)
 
     def of_step(step):
-        keys = xla_noise.keys_of_step(SEED, step, method.replicates, len(method.sigma))
+        keys = xla_noise.keys_of_step(SEED, step, method, len(method.sigma))
         return xla.gradient(method, layers, x, y, keys)
 
     found, risks = jax.jit(lambda: jax.lax.map(of_step, jnp.arange(100)))()
@@ -222,9 +232,10 @@ def test_law_is_that_of_glr_noise(name):
 
 def test_words_of_other_seeds_steps_passes_layers_and_places_are_independent():
     """Correlations of normal scores within 5 standard errors, for 56 pairs; and no key twice."""
+    method = method_of(Problem((3, 3, 3)))
     seeds = [by_jax.seed_words(np.random.default_rng(seed)) for seed in (0, 1)]
     keys = np.array(
-        [[xla_noise.keys_of_step(s, jnp.int32(step), 2, 2) for step in (0, 1)] for s in seeds]
+        [[xla_noise.keys_of_step(s, jnp.int32(step), method, 2) for step in (0, 1)] for s in seeds]
     ).reshape(-1, 2)
     assert len(np.unique(keys[:, 0])) == len(np.unique(keys[:, 1])) == len(keys)
     draws = np.array([xla_noise.draw_gaussian(key, (50, 128))[0] for key in keys])
@@ -342,7 +353,7 @@ from glr.scripts import by_jax
 by_jax.keep_compiled()
 rng, sizes = np.random.default_rng(0), [784, 50, 10]
 x, y = rng.random((1000, 784), np.float32), rng.integers(0, 10, 1000).astype(np.int32)
-method = Method(sigmoid, cross_entropy, logistic, (1.0, 0.5), "logits", 2, True, True, False)
+method = Method(sigmoid, cross_entropy, logistic, (1.0, 0.5), "logits", 2, 1, True, True, False)
 plan = xla.Plan(adam, cosine, 40, 0.01, 1e-4, True)
 parameters = new_network(sizes, sigmoid, rng).parameters
 arrays = by_jax.first_arrays(adam, parameters)
@@ -405,6 +416,7 @@ def test_what_is_not_covered_is_refused_by_name(changes, message):
         "SIGMA": (1.0, 0.5),
         "PERTURB": "logits",
         "REPLICATES": 2,
+        "OUTPUT_DRAWS": 1,
         "LOCAL_DIFFERENCES": True,
         "CONTROL_VARIATE": True,
         "STANDARDISED_LOSS": False,

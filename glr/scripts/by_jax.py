@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,31 +113,13 @@ def write_back(state: xla.State, parameters: np.ndarray, optimizer: Arrays) -> N
 
 def method_of(constants: SimpleNamespace) -> Method:
     """The estimator that the constants describe."""
-    c = constants
-    return Method(
-        activation=c.ACTIVATION,
-        loss=c.LOSS,
-        noise=c.NOISE,
-        sigma=checked_sigma(c.SIGMA, len(c.HIDDEN) + 1),
-        perturb=c.PERTURB,
-        replicates=c.REPLICATES,
-        local_differences=c.LOCAL_DIFFERENCES,
-        control_variate=c.CONTROL_VARIATE,
-        standardised_loss=c.STANDARDISED_LOSS,
-    )
+    chosen = {field.name: getattr(constants, field.name.upper()) for field in fields(Method)}
+    return Method(**chosen | {"sigma": checked_sigma(constants.SIGMA, len(constants.HIDDEN) + 1)})
 
 
 def plan_of(constants: SimpleNamespace) -> xla.Plan:
     """The descent that the constants describe."""
-    c = constants
-    return xla.Plan(
-        optimizer=c.OPTIMIZER,
-        schedule=c.SCHEDULE,
-        steps=c.STEPS,
-        learning_rate=c.LEARNING_RATE,
-        weight_decay=c.WEIGHT_DECAY,
-        centralised_gradient=c.CENTRALISED_GRADIENT,
-    )
+    return xla.Plan(*(getattr(constants, name.upper()) for name in xla.Plan._fields))
 
 
 def prepare(constants: SimpleNamespace) -> None:

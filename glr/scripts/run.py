@@ -88,6 +88,7 @@ class Run:
         *_, self._checkpoint = run_files(constants)
         self._is_kept = False  # whether the checkpoint that is there is this run's
         self._slope = np.empty_like(self.network.parameters)
+        self._slopes = layer_views(self._slope, self.network.sizes)
 
     def minibatches(self) -> Iterator[tuple[Array, np.ndarray]]:
         """Inputs x (B, n_in) and labels y (B,) of each step; between them, what a run needs.
@@ -131,13 +132,13 @@ class Run:
 
     def write_slope(self, gradient: list[Layer]) -> None:
         """Write what the optimizer descends: ∂W + WEIGHT_DECAY·W, ∂W centralised if so; ∂b."""
-        slopes = layer_views(self._slope, self.network.sizes)
-        for slope, found, layer in zip(slopes, gradient, self.layers, strict=True):
+        for slope, found, layer in zip(self._slopes, gradient, self.layers, strict=True):
             np.multiply(layer.W, np.float32(self.constants.WEIGHT_DECAY), out=slope.W)
             np.add(slope.W, found.W, out=slope.W)
             slope.b[:] = found.b
         if self.constants.CENTRALISED_GRADIENT:
-            np.subtract(slopes[0].W, gradient[0].W.mean(axis=0), out=slopes[0].W)
+            first = self._slopes[0].W
+            first -= gradient[0].W.mean(axis=0)
 
     def check_finite(self, risk: float) -> None:
         """Raise DivergenceError unless the minibatch's mean loss and all weights are finite."""
