@@ -85,7 +85,8 @@ def first_call(monkeypatch, module, function, script, flags):
         ("LRSZ", "--no-standardised-loss", ZERO_ONE | {"standardised_loss": False}),
         (
             "LRS",
-            "--sigma 0.7 --replicates 3 --output-draws 5 --local-differences output --control-variate",
+            "--sigma 0.7 --replicates 3 --output-draws 5 --local-differences output "
+            "--control-variate",
             {
                 "sigma": (0.7,),
                 "replicates": 3,
