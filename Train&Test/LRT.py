@@ -39,7 +39,7 @@ REPLICATES = 2  # R, noisy forward passes per sample
 OUTPUT_DRAWS = 1  # K, draws of the output layer's noise in each of them
 CONTROL_VARIATE = True  # without local differences: subtract the mean loss of the other passes
 STANDARDISED_LOSS = False  # of the 0-1 loss: divide each sample's by √(q(1 − q)) + q
-LOCAL_DIFFERENCES = True  # by what each neuron's own noise did to the loss; "output"; or False
+LOCAL_DIFFERENCES = True  # multiply scores by what each neuron's noise did to the loss; or "output"
 OPTIMIZER = adam  # "sgd", "adagrad" or "adam"
 BATCH_SIZE = 128  # samples per step
 STEPS = 10000  # minibatch steps
@@ -57,7 +57,7 @@ def main() -> None:
     """Train the network from loss values, and save its weights, history and learning curve."""
     run = start(globals())  # the command line's constants, data, network; or a saved state
     for x, y in run.minibatches():  # with progress, evaluations and checkpoints
-        estimate = gradient(  # equation (1) from noisy passes: docs/method.md
+        estimate = gradient(  # equations (1) to (8) of docs/method.md, from noisy passes
             run.layers,
             x,
             y,

@@ -66,7 +66,7 @@ def checked_batch(
         raise GLRError(f"x has shape {x.shape}; give (B, {n_in}), samples in rows")
     if y.ndim == 0 or len(y) != len(x):
         raise GLRError(f"y has shape {y.shape} for {len(x)} samples; give one target for each")
-    if loss in (cross_entropy, zero_one):
+    if loss is cross_entropy or loss is zero_one:
         classes = layers[-1].b.size
         wanted = f"{loss.__name__} takes whole class labels 0 … {classes - 1}, shape (B,)"
         if y.ndim != 1 or y.dtype.kind not in "iu":
@@ -128,6 +128,9 @@ def check_method(method: Method, rng: np.random.Generator) -> None:
             "replicates = 1: the control variate and the standardised loss compare passes; give 2 "
             "or more, or set both to False"
         )
+    for name in ("control_variate", "standardised_loss"):
+        if not isinstance(getattr(method, name), bool):
+            raise GLRError(f"{name} is {_said(getattr(method, name))}; give True or False")
     if not isinstance(rng, np.random.Generator):
         raise GLRError(f"rng is {_said(rng)}; give np.random.default_rng(seed)")
 

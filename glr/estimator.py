@@ -30,8 +30,9 @@ from glr.network import Activation, Array, Layer, identity, threshold
 from glr.neurons import Bits, Neurons, NoisyNeurons
 from glr.noise import NoiseLaw, logistic, noise_and_score, random_words
 
-PASSES_AT_ONCE = 16  # at the least, and more while a layer's arrays have fewer than …
-FLOATS_AT_ONCE = 2**20  # … so many numbers: memory stays bounded at any R
+# Passes are kept in groups, so that memory stays bounded at any R.
+FLOATS_AT_ONCE = 2**20  # numbers in the largest array of a group
+PASSES_AT_ONCE = 16  # in a group at the least, whatever the size
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Estimate:
 
     @property
     def inputs(self) -> Array:
-        """∂E[L]/∂x of each sample's own loss, (B, n_in): v is linear in x, so it is W·δ.
+        """∂E[L]/∂x of each sample's own loss, not of the mean over the batch, (B, n_in): W·δ.
 
         With noise on the weights, that is at a fixed deviation of the noise, which grows with x.
         """
@@ -147,7 +148,7 @@ def gradient(
 def groups_of_passes(R: int, floats: int) -> list[int]:
     """R in groups of nearly equal size, each as large as may be kept; a pass has so many floats.
 
-    Each group has its own control variate (2) and standard deviation (7): few have noisy ones.
+    Each group has a control variate (2) and a q of its own, which few passes would make noisy.
     """
     n_groups = -(-R // max(PASSES_AT_ONCE, FLOATS_AT_ONCE // max(1, floats)))
     return [(R + group) // n_groups for group in range(n_groups)]
@@ -210,19 +211,17 @@ def noisy_passes(method: Method, layers: list[Layer], x: Array, rng: np.random.G
         v = (columns(x).T @ W).T if t == 0 else W.T @ columns(x)  # by how x lies in memory
         v = np.add(v, b[:, None], order="C").reshape(b.size, *x.shape[1:])
         scale = noise_scale(method, t, x)
-        is_output = t == len(layers) - 1
-        draws = method.output_draws if is_output else 1
-        shape = (b.size, draws * method.replicates, x.shape[-1])
-        activation = identity if is_output else method.activation
+        passes.inputs.append(x)
+        passes.scales.append(scale)
+        activation, shape = method.activation, (b.size, method.replicates, x.shape[-1])
+        if t == len(layers) - 1:
+            activation, shape = identity, (shape[0], method.output_draws * shape[1], shape[2])
+            v, scale = in_draws(method, v), in_draws(method, scale)
         if activation is threshold and method.noise.cdf is not None:
             neurons = Bits(method.noise, v, scale, random_words(rng, shape))
         else:
             r, score = noise_and_score(method.noise, rng, shape)
-            neurons = NoisyNeurons(
-                activation, in_draws(v, draws), in_draws(scale, draws) * r, score
-            )
-        passes.inputs.append(x)
-        passes.scales.append(scale)
+            neurons = NoisyNeurons(activation, v, scale * r, score)
         passes.neurons.append(neurons)
         x = neurons.outputs
     return passes
@@ -238,10 +237,14 @@ def noise_scale(method: Method, t: int, x: Array) -> Array:
     return sigma if method.perturb == "logits" else sigma * np.sqrt(1 + np.square(x).sum(axis=0))
 
 
-def in_draws(a: Array, draws: int) -> Array:
-    """An array (…, R, B) of passes, repeated for every output draw: (…, K·R, B)."""
-    is_shared = np.ndim(a) < 2 or a.shape[-2] == 1
-    return a if draws == 1 or is_shared else np.concatenate([a] * draws, axis=-2)
+def in_draws(method: Method, a: Array) -> Array:
+    """An array (…, R, B) of passes, repeated for every output draw: (…, K·R, B).
+
+    What all passes share, and K = 1, stay as they are.
+    """
+    is_of_passes = np.ndim(a) > 1 and a.shape[-2] == method.replicates
+    K = method.output_draws
+    return np.concatenate([a] * K, axis=-2) if is_of_passes and K > 1 else a
 
 
 def over_draws(a: Array, R: int) -> Array:
@@ -250,9 +253,9 @@ def over_draws(a: Array, R: int) -> Array:
 
 
 def deltas(method: Method, layers: list[Layer], passes: Passes, output: Output) -> list[Array]:
-    """δ of every layer, (n, R, B): in each pass an estimate of ∂E[L]/∂v, in units of 1/σ.
+    """σ·δ of every layer, (n, R, B): δ is an estimate of ∂E[L]/∂v in each pass.
 
-    It is the sum over the output draws.
+    It is the sum over the output draws. Scores are those of noise at deviation 1: hence the σ.
     """
     R = method.replicates
     if not method.local_differences:
@@ -290,13 +293,13 @@ def local_scores(method: Method, W: Array, neurons: list[Neurons], output: Outpu
     neurons : of the output layer, whose outputs are the logits; and perhaps of the last hidden one,
         whose effect on the logits is W (n, classes)
     """
-    R, draws = method.replicates, method.output_draws
+    R = method.replicates
     effect = np.concatenate([W, np.eye(len(output.z), dtype=np.float32)][-len(neurons) :])
     (*hidden, last), scores = zip(*(layer.reversal() for layer in neurons), strict=True)
-    changes = np.concatenate([*(in_draws(change, draws) for change in hidden), last])
+    changes = np.concatenate([*(in_draws(method, change) for change in hidden), last])
     growth = None
     if method.perturb == "weights" and hidden:  # the output noise grows with x
-        of_hidden = in_draws(noise_growth(neurons[0].outputs, hidden[0]), draws)
+        of_hidden = in_draws(method, noise_growth(neurons[0].outputs, hidden[0]))
         growth = np.concatenate([of_hidden, np.zeros_like(last)])
     differences = loss_differences(output, effect, changes, growth)
     n = len(changes) - len(last)

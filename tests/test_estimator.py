@@ -208,6 +208,11 @@ def test_local_differences_have_the_gradient_for_every_law(law, perturb):
 
 LOCAL_PROBLEMS = {
     "one pass": (Problem((3, 4, 3)), pathwise_mean, {"replicates": 1}),
+    "one pass of three draws": (
+        Problem((3, 4, 3), "threshold", perturb="weights"),
+        exact_mean,
+        {"replicates": 1, "output_draws": 3},
+    ),
     "zero-one": (Problem((3, 2, 3), loss="zero_one"), exact_mean, {}),
     "no hidden layer": (Problem((3, 3), sigma=(0.6,)), exact_mean, {}),
     "no hidden layer, output": (

@@ -1,11 +1,12 @@
 """The steps by JAX: NumPy's estimate of the same noise, its descent; the words; many steps."""
 
+import functools
 import hashlib
 import itertools
 import os
 import subprocess
 import sys
-from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,12 +41,12 @@ from glr.data.datasets import load_dataset  # noqa: E402
 from glr.errors import GLRError  # noqa: E402
 from glr.estimator import Estimate, Method  # noqa: E402
 from glr.losses import cross_entropy, zero_one  # noqa: E402
-from glr.network import Layer, layer_views, new_network, sigmoid  # noqa: E402
+from glr.network import Layer, accuracy, layer_views, new_network, sigmoid, threshold  # noqa: E402
 from glr.noise import NoiseLaw, logistic  # noqa: E402
 from glr.optimizers import adagrad, adam, constant, cosine, sgd  # noqa: E402
 from glr.scripts import by_jax  # noqa: E402
 
-ROOT = by_jax.Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 SEED = np.array([3, 1], np.uint32)
 
 
@@ -58,6 +59,14 @@ def rank(logits, y):
     """README's loss: how many classes are rated above the label."""
     label = logits[..., y, np.arange(len(y))]
     return (logits > label[..., None, :]).sum(axis=-2)
+
+
+def is_beaten(logits, y):
+    """The 0-1 loss: the label's logit is compared with itself, where XLA may round it otherwise."""
+    label = logits[..., 0, :]
+    for j in range(1, logits.shape[-2]):
+        label = jnp.where(y == j, logits[..., j, :], label)
+    return logits.max(axis=-2) > label
 
 
 def method_of(problem, **settings):
@@ -94,7 +103,7 @@ def batch_of(problem):
 
 def estimate_by_jax(method, problem, keys):
     x, y = batch_of(problem)
-    found, risk = jax.jit(partial(xla.gradient, method))(
+    found, risk = jax.jit(functools.partial(xla.gradient, method))(
         transposed(layers_of(problem)), x.T, y, keys
     )
     return flat(Estimate(transposed(found), float(risk), None, None))
@@ -161,6 +170,10 @@ COVERED = {
     "output draws, forward": (DEEP, FORWARD | {"output_draws": 2}),
     "output draws, no hidden layer": (Problem((7, 5), sigma=(0.6,)), {"output_draws": 3}),
     "own loss": (Problem((7, 9, 5), "threshold"), {"loss": rank}),
+    "own loss, weights": (
+        Problem((7, 9, 5), "threshold", perturb="weights"),
+        {"loss": is_beaten, "replicates": 5},
+    ),
 }
 
 
@@ -250,7 +263,7 @@ def test_words_of_other_seeds_steps_passes_layers_and_places_are_independent():
 
 
 def plan_of(**changes):
-    return xla.Plan(adam, cosine, 40, 0.05, 1e-2, True)._replace(**changes)
+    return xla.Plan(adam, cosine, 240, 0.05, 1e-3, True)._replace(**changes)
 
 
 @pytest.mark.parametrize("optimizer", [sgd, adagrad, adam])
@@ -262,7 +275,7 @@ def test_descent_is_that_of_numpy(optimizer, schedule):
     plan = plan_of(optimizer=optimizer, schedule=schedule, learning_rate=0.1)
     arrays = by_jax.first_arrays(optimizer, parameters)
     state, kept = by_jax.new_state(parameters, sizes, arrays, 0, SEED), {}
-    descend = jax.jit(partial(xla.descend, plan))
+    descend = jax.jit(functools.partial(xla.descend, plan))
     for step in range(6):
         slope = rng.standard_normal(parameters.size, np.float32)
         state = descend(state, transposed(layer_views(slope, sizes)))
@@ -289,8 +302,8 @@ def digits():
     """A run of LRT's method on the digits: what take_steps needs."""
     data = load_dataset("digits", ROOT / "data")
     method = method_of(Problem((64, 20, 10), "threshold", sigma=(1.0, 0.5)))
-    network = new_network([64, 20, 10], sigmoid, np.random.default_rng(0))
-    rows = np.random.default_rng(1).integers(0, len(data.y_train), (40, 32))
+    network = new_network([64, 20, 10], threshold, np.random.default_rng(0))
+    rows = np.random.default_rng(1).integers(0, len(data.y_train), (240, 32))
     samples = data.x_train, data.y_train.astype(np.int32)
     return SimpleNamespace(method=method, network=network, rows=rows, samples=samples, data=data)
 
@@ -322,8 +335,8 @@ def test_steps_are_those_of_the_gradient_and_the_descent(digits):
     parameters = digits.network.parameters.copy()
     arrays, risks = by_jax.first_arrays(adam, parameters), []
     state = by_jax.new_state(parameters, digits.network.sizes, arrays, 0, SEED)
-    one = jax.jit(partial(xla.gradient, digits.method))
-    descend = jax.jit(partial(xla.descend, plan_of()))
+    one = jax.jit(functools.partial(xla.gradient, digits.method))
+    descend = jax.jit(functools.partial(xla.descend, plan_of()))
     for step, rows in enumerate(digits.rows[:5]):
         found, risk = one(state.layers, x[rows].T, y[rows], keys_of(digits.method, step))
         state, risks = descend(state, found), [*risks, risk]
@@ -332,9 +345,10 @@ def test_steps_are_those_of_the_gradient_and_the_descent(digits):
     np.testing.assert_allclose(trained(digits, 5), wanted, rtol=1e-3, atol=1e-5)
 
 
-def test_loss_falls_on_the_digits(digits):
-    risks = trained(digits, 40)[-40:]
-    assert risks[-5:].mean() < 0.5 * risks[:5].mean()
+def test_network_learns_the_digits(digits):
+    parameters = trained(digits, 240)[: digits.network.parameters.size]
+    output = digits.network._replace(parameters=parameters).logits(digits.data.x_test)
+    assert accuracy(output, digits.data.y_test) > 0.9
 
 
 DIGEST = """
@@ -375,12 +389,13 @@ def digest(n_cores, cache):
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores can be chosen on Linux")
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-def test_one_core_and_two_give_the_same_bits_and_later_runs_need_not_compile(tmp_path):
-    one, two = digest(1, tmp_path), digest(2, tmp_path)
-    assert one.stdout == two.stdout
+def test_one_core_and_two_give_the_same_bits_compiled_or_kept(tmp_path):
+    one, two = digest(1, tmp_path / "one"), digest(2, tmp_path / "two")
+    kept = digest(2, tmp_path / "one")
+    assert one.stdout == two.stdout == kept.stdout
     assert len(one.stdout.strip()) == hashlib.sha256().digest_size * 2
-    assert any((tmp_path / "glr" / "xla").glob("jit_steps_of_rows*"))
-    assert one.stderr == two.stderr == ""
+    assert any((tmp_path / "one" / "glr" / "xla").glob("jit_steps_of_rows*"))
+    assert one.stderr == two.stderr == kept.stderr == ""
 
 
 def test_a_cache_that_cannot_be_written_is_not_fatal(tmp_path):

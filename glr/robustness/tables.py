@@ -133,13 +133,21 @@ def table_lines(
 
     kinds : the columns, each a condition and its severity; None stands for that of the tables
     """
-    lines = [["model", *(f"{c} ε {s:g}" if s else c for c, s in kinds)]]
+    heads = (f"{c} ε {s:g}" if s else c for c, s in kinds)
+    lines = [["model", *(head + fewer(rows, c) for head, (c, _) in zip(heads, kinds, strict=True))]]
     for model in models:
         lines.append([model, *(mean_and_spread(cell(rows, model, *kind)) for kind in kinds)])
         below = [published_cell(dataset, model, condition) for condition, _ in kinds]
         if any(below):
             lines.append(["  published", *below])
     return lines
+
+
+def fewer(rows: list[Row], condition: str) -> str:
+    """How many samples a condition was measured on, if they are not all of the clean ones."""
+    sizes = {row.n for row in rows if row.condition == condition}
+    n_clean = max((row.n for row in rows if row.condition == "clean"), default=0)
+    return "".join(f" (first {n})" for n in sorted(sizes) if n < n_clean)
 
 
 def paired_lines(rows: list[Row]) -> list[list[str]]:

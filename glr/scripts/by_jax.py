@@ -54,7 +54,8 @@ def take_all_steps(run: Run) -> None:
             return state
         write_back(state, arrays.parameters, arrays.optimizer)
         arrays.step += len(rows)
-        run.check_finite(float(risks.sum()))
+        with np.errstate(over="ignore", invalid="ignore"):
+            run.check_finite(float(risks.sum()))
         arrays.risks += risks.tolist()
         return state
 
@@ -64,8 +65,10 @@ def take_all_steps(run: Run) -> None:
 
 
 def is_finite(state: xla.State, risks: np.ndarray) -> bool:
-    """Whether all losses and weights are finite."""
-    return all(np.isfinite(array).all() for array in (risks, *jax.tree.leaves(state.layers)))
+    """Whether all losses, and the weights' norm, are finite, as the run's check_finite has it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = [np.vdot(part, part) for part in map(np.asarray, jax.tree.leaves(state.layers))]
+        return bool(np.isfinite(np.sum(squares, dtype=np.float32) + risks.sum()))
 
 
 # ---------------------------------------------------------------- states

@@ -172,7 +172,11 @@ def functions_of(path: str) -> dict[str, Callable]:
         return {}
     if not Path(path).is_file():
         raise GLRError(f"FUNCTIONS = {path}: no such file; give the .py file that defines them")
-    found = {str(name_of(item)): item for item in runpy.run_path(path).values() if callable(item)}
+    try:
+        items = runpy.run_path(path).values()
+    except (SyntaxError, ImportError, OSError, SystemExit) as error:
+        raise GLRError(f"FUNCTIONS = {path}: cannot be run ({error}); mend it first") from error
+    found = {str(name_of(item)): item for item in items if callable(item)}
     return {name: item for name, item in found.items() if name not in NAMED["ACTIVATION"]}
 
 
@@ -237,7 +241,8 @@ def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -
     if kind is FLAG:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
     elif name == "LOCAL_DIFFERENCES":
-        parser.add_argument(flag, nargs="?", const=True, metavar="output", **options)
+        choice = {"nargs": "?", "const": True, "choices": ("output",), "metavar": "output"}
+        parser.add_argument(flag, **choice, **options)
         parser.add_argument("--no-local-differences", dest=name, action="store_false")
     else:
         nargs = ("*" if kind.read is str else "+") if kind.many else None
