@@ -98,3 +98,9 @@ def test_tables_without_a_row_are_left_out():
     rows += [Row(name, s, "pgd", 0.1, 0.5, 10) for name in ("LRS", "BP+L2C") for s in (0, 1)]
     titles = [*result_tables(rows, "digits")]
     assert [title.split()[0] for title in titles] == ["Accuracy", "Controls", "Other"]
+
+
+def test_a_condition_of_fewer_samples_says_how_many():
+    rows = [Row("LRS", 0, "clean", 0, 0.9, 360), Row("LRS", 0, "fgsm", 0.1, 0.5, 10)]
+    (table, *_) = result_tables(rows, "digits").values()
+    assert "fgsm (first 10)" in table[0] and "clean" in table[0]

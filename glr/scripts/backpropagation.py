@@ -49,6 +49,7 @@ def import_tensorflow() -> ModuleType:
     with silent_stderr():
         import tensorflow  # noqa: PLC0415  (seconds, which the GLR scripts do without)
 
+    tensorflow.get_logger().setLevel("ERROR")  # it warns of a function for every network
     tensorflow.config.experimental.enable_op_determinism()
     return tensorflow
 
