@@ -241,13 +241,22 @@ def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -
     if kind is FLAG:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
     elif name == "LOCAL_DIFFERENCES":
-        choice = {"nargs": "?", "const": True, "choices": ("output",), "metavar": "output"}
-        parser.add_argument(flag, **choice, **options)
+        choice = {"nargs": "?", "const": True, "type": _where_differences_begin}
+        parser.add_argument(flag, metavar="output", **choice, **options)
         parser.add_argument("--no-local-differences", dest=name, action="store_false")
     else:
         nargs = ("*" if kind.read is str else "+") if kind.many else None
         metavar = {float: "X", int: "N", str: "NAME"}[kind.read]
         parser.add_argument(flag, type=kind.of_word, nargs=nargs, metavar=metavar, **options)
+
+
+def _where_differences_begin(word: str) -> str:
+    """The word after --local-differences, if there is one."""
+    if word != "output":
+        raise argparse.ArgumentTypeError(
+            f"{word!r}: give no word, the word output, or --no-local-differences"
+        )
+    return word
 
 
 def _is_own(key: str, value: object, script: Mapping[str, object]) -> bool:
