@@ -42,8 +42,9 @@ fuzz: .venv/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt requirements-cluster.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-cluster.txt requirements-jax.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check \
+		-r requirements-dev.txt -r requirements-jax.txt
 	touch $@
 
 clean:

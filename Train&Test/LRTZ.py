@@ -42,6 +42,7 @@ OUTPUT_DRAWS = 4  # K, draws of the output layer's noise in each of them
 CONTROL_VARIATE = True  # without local differences: subtract the mean loss of the other passes
 STANDARDISED_LOSS = True  # of the 0-1 loss: divide each sample's by √(q(1 − q)) + q
 LOCAL_DIFFERENCES = True  # multiply scores by what each neuron's noise did to the loss; or "output"
+BACKEND = "numpy"  # what computes: "numpy", or "jax", which takes many steps in a call
 OPTIMIZER = adam  # "sgd", "adagrad" or "adam"
 BATCH_SIZE = 128  # samples per step
 STEPS = 10000  # minibatch steps
@@ -58,6 +59,8 @@ VALIDATION = 0  # training samples held out and evaluated in place of the test s
 def main() -> None:
     """Train the network from loss values, and save its weights, history and learning curve."""
     run = start(globals())  # the command line's constants, data, network; or a saved state
+    if BACKEND == "jax":  # the same method, compiled: glr/xla.py; then no step is left
+        run.take_steps_by_jax()
     for x, y in run.minibatches():  # with progress, evaluations and checkpoints
         estimate = gradient(  # equations (1) to (8) of docs/method.md, from noisy passes
             run.layers,

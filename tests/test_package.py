@@ -90,8 +90,9 @@ def test_the_package_requires_what_the_requirements_files_list(installed):
     said = metadata(installed)
     library = [line for line in requirements("") if line.startswith(("numpy", "scipy"))]
     wanted = list(library)
-    for extra, name in (("scripts", ""), ("cluster", "-cluster")):
-        wanted += [f'{line}; extra == "{extra}"' for line in requirements(name)]
+    for extra, name in (("scripts", ""), ("cluster", "-cluster"), ("jax", "-jax")):
+        for line in requirements(name):
+            wanted.append(f'{line}{" and" if ";" in line else ";"} extra == "{extra}"')
     assert said.get_all("Requires-Dist") == wanted
     assert (said["Name"], said["Version"]) == ("glr-training", glr.__version__)
 

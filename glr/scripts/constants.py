@@ -85,6 +85,7 @@ KINDS: dict[str, Kind] = {
         "SIGMA": _many(NOT_NEGATIVE),
         "CONTROL_VARIATE STANDARDISED_LOSS CENTRALISED_GRADIENT WRITE_DOCS": FLAG,
         "LOCAL_DIFFERENCES": _choice(True, "output", False),
+        "BACKEND": _choice("numpy", "jax"),
         "PERTURB": _choice("logits", "weights"),
         "ACTIVATION LOSS OPTIMIZER SCHEDULE": FUNCTION,
         "NOISE": Kind(str, lambda v: isinstance(v, noise.NoiseLaw), "a NoiseLaw"),
@@ -193,7 +194,7 @@ def constants_like(script: str, defaults: Mapping[str, object], words: list[str]
     recorded = recorded if isinstance(recorded, dict) else {}
     if trainer != script:
         raise GLRError(f"{path}: was trained by {trainer}.py, not by {script}.py; run that one")
-    unsaid = sorted(defaults.keys() - recorded.keys() - {"CHECKPOINT_EVERY"})
+    unsaid = sorted(defaults.keys() - recorded.keys() - {"CHECKPOINT_EVERY", "BACKEND"})
     if unsaid:
         raise GLRError(
             f"{path}: does not say {', '.join(unsaid)}: another version of {script}.py trained it"

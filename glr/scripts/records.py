@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 # Of a script's constants, those that have no bearing on the weights.
 NO_BEARING = ("SCRIPT", "DATA_DIR", "MODELS_DIR", "CHECKPOINT_EVERY", "RESUME")
-USED = ("numpy", "tensorflow")  # packages whose versions may change last bits
+# Packages whose versions may change last bits, and the modules that are there where they are used.
+USED = {"numpy": "numpy", "jax": "glr.xla", "tensorflow": "tensorflow"}
 
 
 def evaluated_on(constants: SimpleNamespace) -> str:
@@ -141,7 +142,7 @@ def run_metadata(run: Run) -> dict:
         },
         "versions": {
             "python": platform.python_version(),
-            **{name: sys.modules[name].__version__ for name in USED if name in sys.modules},
+            **{name: sys.modules[name].__version__ for name in USED if USED[name] in sys.modules},
         },
     }
 

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -35,6 +35,8 @@ from glr.storage.npz import MAX_ARRAYS
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+LEG_SECONDS = 0.2  # of steps that are taken in one call: a signal waits no longer
 
 
 class Gradient(Protocol):
@@ -58,6 +60,8 @@ def start(script: dict[str, object]) -> Run:
 def new_run(constants: SimpleNamespace) -> Run:
     """The run that the constants describe, as `start`."""
     prepare_for_small_arrays()
+    if getattr(constants, "BACKEND", "numpy") == "jax":
+        by_jax().prepare(constants)
     if getattr(constants, "NOISE", LAWS[0]) not in LAWS:  # a law of one's own
         check_law(constants.NOISE, run_generator(constants.SEED))
     run = Run(constants, load_data(constants))
@@ -93,23 +97,41 @@ class Run:
     def minibatches(self) -> Iterator[tuple[Array, np.ndarray]]:
         """Inputs x (B, n_in) and labels y (B,) of each step; between them, what a run needs.
 
-        Evaluations every EVAL_EVERY steps, checkpoints every CHECKPOINT_EVERY, progress. Raises
-        StoppedError, with the state saved, at Ctrl-C, SIGTERM, and when the terminal is closed.
+        Raises StoppedError, with the state saved, at Ctrl-C, SIGTERM, and when the terminal is
+        closed.
         """
-        c, state, (x, y, *_) = self.constants, self.state, self.data[1:]
-        batches = minibatches(len(x), c.BATCH_SIZE, self._batch_rng)
+        x, y = self.data.x_train, self.data.y_train
+        for (rows,) in self.legs(most=1):
+            yield x[rows], y[rows]
+
+    def take_steps_by_jax(self) -> None:
+        """Take all steps that are left, many in a call; raises as `minibatches` and `descend`."""
+        by_jax().take_all_steps(self)
+
+    def legs(self, most: int) -> Iterator[np.ndarray]:
+        """Rows (S, B) of the minibatches of the next S steps, which are taken before the next leg.
+
+        S ≤ most, for LEG_SECONDS or so. Between legs: evaluations every EVAL_EVERY steps,
+        checkpoints every CHECKPOINT_EVERY, progress, signals.
+        """
+        c, state, at_once = self.constants, self.state, 1
+        batches = minibatches(len(self.data.y_train), c.BATCH_SIZE, self._batch_rng)
+        batches = islice(batches, state.step, None)
         try:
             with stop_signals(self.earlier_state_note) as signals, progress_bar(self) as bar:
-                for rows in islice(batches, state.step, c.STEPS):
+                while state.step < c.STEPS:
                     begun, before = time.perf_counter(), state.step
-                    yield x[rows], y[rows]
-                    if state.step != before + 1:
+                    rows = np.array(list(islice(batches, min(at_once, steps_to_pause(c, before)))))
+                    yield rows
+                    if state.step != before + len(rows):
                         raise GLRError("call run.descend(…) once for each minibatch")
-                    state.seconds += time.perf_counter() - begun
+                    seconds = time.perf_counter() - begun
+                    state.seconds += seconds
+                    at_once = max(1, min(most, int(len(rows) * LEG_SECONDS / seconds)))
                     if state.step == c.STEPS or state.step % c.EVAL_EVERY == 0:
                         self.evaluate()
                         show(self, bar)
-                    bar.update()
+                    bar.update(len(rows))
                     self.pause(signals)
         except BrokenPipeError:
             print(self.earlier_state_note(), file=sys.stderr)
@@ -210,6 +232,24 @@ class Run:
         if not self.state.history or self.state.history[-1].step != self.state.step:
             self.evaluate()  # after a break out of the loop
         save_run(self)
+
+
+def by_jax() -> ModuleType:
+    """glr.scripts.by_jax; GLRError where JAX is not installed."""
+    try:
+        from glr.scripts import by_jax  # noqa: PLC0415  (no requirement)
+    except ImportError as error:
+        raise GLRError(
+            f'BACKEND = "jax": cannot import JAX ({error}); pip install -r requirements-jax.txt, '
+            'or set it to "numpy"'
+        ) from error
+    return by_jax
+
+
+def steps_to_pause(constants: SimpleNamespace, step: int) -> int:
+    """How many steps there are from a step to the next evaluation, checkpoint, or the end."""
+    c = constants
+    return min(c.STEPS - step, *(n - step % n for n in (c.EVAL_EVERY, c.CHECKPOINT_EVERY)))
 
 
 def run_generator(seed: int) -> np.random.Generator:

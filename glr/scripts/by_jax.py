@@ -1,0 +1,184 @@
+"""The steps of a run by JAX (BACKEND = "jax"), many in a call: glr/xla.py for a run's state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glr import xla
+from glr.checks import check_method, checked_sigma
+from glr.errors import GLRError
+from glr.estimator import Method
+from glr.losses import zero_one
+from glr.network import Layer, layer_views
+from glr.optimizers import Optimizer
+from glr.scripts.constants import name_of
+from glr.xla_noise import LAWS
+
+if TYPE_CHECKING:
+    from glr.scripts.run import Run
+
+Arrays = dict[str, np.ndarray]
+
+
+def take_all_steps(run: Run) -> None:
+    """Take the steps that are left to a run; between calls, all that a run needs.
+
+    Raises as the run's `minibatches` and `descend`.
+    """
+    c, data, arrays = run.constants, run.data, run.state
+    method, plan = method_of(c), plan_of(c)
+    samples = jax.device_put((data.x_train, data.y_train.astype(np.int32)))
+    if not arrays.optimizer:
+        arrays.optimizer.update(first_arrays(plan.optimizer, arrays.parameters))
+    seed = seed_words(run.rng)
+
+    def stored() -> xla.State:
+        return new_state(arrays.parameters, run.network.sizes, arrays.optimizer, arrays.step, seed)
+
+    def taken(state: xla.State, rows: np.ndarray) -> xla.State:
+        state, risks = xla.take_steps(method, plan, state, samples, rows)
+        if len(rows) > 1 and not is_finite(state, risks):
+            state = stored()
+            for row in rows:  # which of them leaves the finite numbers
+                state = taken(state, row[None])
+            return state
+        write_back(state, arrays.parameters, arrays.optimizer)
+        arrays.step += len(rows)
+        with np.errstate(over="ignore", invalid="ignore"):
+            run.check_finite(float(risks.sum()))
+        arrays.risks += risks.tolist()
+        return state
+
+    state = stored()
+    for rows in run.legs(xla.MOST_STEPS):
+        state = taken(state, rows)
+
+
+def is_finite(state: xla.State, risks: np.ndarray) -> bool:
+    """Whether all losses, and the weights' norm, are finite, as the run's check_finite has it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = [np.vdot(part, part) for part in map(np.asarray, jax.tree.leaves(state.layers))]
+        return bool(np.isfinite(np.sum(squares, dtype=np.float32) + risks.sum()))
+
+
+# ---------------------------------------------------------------- states
+
+
+def seed_words(rng: np.random.Generator) -> np.ndarray:
+    """Two words of what a generator was seeded by, whatever it has drawn since: uint32 (2,)."""
+    return rng.bit_generator.seed_seq.generate_state(2)
+
+
+def first_arrays(optimizer: Optimizer, parameters: np.ndarray) -> Arrays:
+    """An optimizer's arrays before the first step: zeros."""
+    zeros, state = np.zeros_like(parameters), {}
+    optimizer(zeros, zeros, 0.0, state)
+    return {name: np.zeros_like(array) for name, array in state.items()}
+
+
+def new_state(
+    parameters: np.ndarray, sizes: Sequence[int], optimizer: Arrays, step: int, seed: np.ndarray
+) -> xla.State:
+    """The state on the device; from arrays as a checkpoint holds them, and two words of a seed."""
+
+    def in_layers(array: np.ndarray) -> xla.Layers | np.ndarray:
+        if array.shape != parameters.shape:
+            return np.array(array)
+        return [Layer(np.array(W.T, order="C"), np.array(b)) for W, b in layer_views(array, sizes)]
+
+    arrays = {name: in_layers(array) for name, array in optimizer.items()}
+    return jax.device_put(xla.State(in_layers(parameters), arrays, np.int32(step), seed))
+
+
+def write_back(state: xla.State, parameters: np.ndarray, optimizer: Arrays) -> None:
+    """Write the state into the arrays that it was made from."""
+    pairs = [(parameters, state.layers), *((optimizer[k], v) for k, v in state.optimizer.items())]
+    for array, found in pairs:
+        if isinstance(found, list):
+            parts = [part for W, b in found for part in (np.ravel(np.transpose(W)), b)]
+            np.concatenate(parts, out=array)
+        else:
+            array[...] = found
+
+
+# ---------------------------------------------------------------- constants
+
+
+def method_of(constants: SimpleNamespace) -> Method:
+    """The estimator that the constants describe."""
+    chosen = {field.name: getattr(constants, field.name.upper()) for field in fields(Method)}
+    return Method(**chosen | {"sigma": checked_sigma(constants.SIGMA, len(constants.HIDDEN) + 1)})
+
+
+def plan_of(constants: SimpleNamespace) -> xla.Plan:
+    """The descent that the constants describe."""
+    return xla.Plan(*(getattr(constants, name.upper()) for name in xla.Plan._fields))
+
+
+def prepare(constants: SimpleNamespace) -> None:
+    """Set JAX up; raise GLRError, naming it, for a constant that is not covered."""
+    set_up()
+    method, plan = method_of(constants), plan_of(constants)
+    check_method(method, np.random.default_rng(0))
+    check_covered(method, plan)
+
+
+def set_up() -> None:
+    """Have JAX compute by one thread, and keep what it compiles in the user's cache folder.
+
+    XLA's program, and so its rounding, depends on the number of threads; and two save a fifth of a
+    step's time for half as much again of the processor's. PJRT_NPROC sets another number before JAX
+    computes anything, JAX_COMPILATION_CACHE_DIR another folder. One that cannot be written costs a
+    warning.
+    """
+    os.environ.setdefault("PJRT_NPROC", "1")
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "glr" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def check_covered(method: Method, plan: xla.Plan) -> None:
+    """Raise GLRError, naming it, for what glr/xla.py does not do."""
+    for name, value, covered in (
+        ("NOISE", method.noise, LAWS),
+        ("OPTIMIZER", plan.optimizer, xla.OPTIMIZERS),
+        ("SCHEDULE", plan.schedule, xla.SCHEDULES),
+    ):
+        if value not in covered:
+            refuse(name, value, f"takes {', '.join(str(name_of(item)) for item in covered)} alone")
+    if method.standardised_loss and method.loss is not zero_one:
+        refuse("STANDARDISED_LOSS", True, "takes the loss zero_one alone")
+    v, y = jnp.zeros((5, 2)), jnp.zeros(2, jnp.int32)  # 2 samples
+    moved = jnp.zeros((5, 3, 2))  # 3 classes
+    check_traced("ACTIVATION", method.activation, partial(xla.outputs_of, method), (5, 2), v)
+    check_traced("LOSS", method.loss, partial(xla.losses_of, method), (5, 2), moved, y)
+
+
+def check_traced(
+    name: str, function: Callable, call: Callable, shape: tuple[int, ...], *arguments: jax.Array
+) -> None:
+    """Raise GLRError unless JAX can compile the call of a function, which gives the shape."""
+    try:
+        found = jax.eval_shape(call, *arguments).shape
+    except Exception as error:  # of someone's code: anything
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        refuse(name, function, f"cannot compile it ({reason}); write it with jax.numpy", error)
+    if found != shape:
+        refuse(name, function, f"got shape {found} from it for shape {arguments[0].shape}")
+
+
+def refuse(name: str, value: object, why: str, cause: Exception | None = None) -> NoReturn:
+    """Raise GLRError for a constant."""
+    message = f'{name} = {name_of(value)}: BACKEND = "jax" {why}; or set BACKEND to "numpy"'
+    raise GLRError(message) from cause

@@ -1,0 +1,381 @@
+"""Training steps by JAX: the estimate of glr/estimator.py and its descent, many steps in a call.
+
+JAX compiles a loop over the steps around a loop over the noisy passes, for the processor or a GPU.
+Arrays are those of one pass, the neurons first and the samples last, (n, B); weights are (n_out,
+n_in), since the products of a layer with many inputs take half as long by rows of neurons. Equation
+numbers are those of docs/method.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax, tree
+
+import glr.losses
+from glr import network, optimizers
+from glr.estimator import Method
+from glr.network import Layer
+from glr.neurons import TINY
+from glr.noise import WORDS
+from glr.optimizers import BETA_1, BETA_2, Optimizer, Schedule
+from glr.xla_noise import LAWS, keys_of_step, random_words
+
+MOST_STEPS = 256  # of a call: arguments of one shape, so that one program takes any number of steps
+
+Layers = list[Layer]
+
+
+class Plan(NamedTuple):
+    """How the gradient is descended, in so many steps in all: constants of a training script."""
+
+    optimizer: Optimizer
+    schedule: Schedule
+    steps: int
+    learning_rate: float
+    weight_decay: float
+    centralised_gradient: bool
+
+
+class State(NamedTuple):
+    """What a step changes, and the two words of its seed, which stay.
+
+    optimizer : its arrays by name; what has a number for each parameter is in the form of layers
+    """
+
+    layers: Layers
+    optimizer: dict
+    step: jax.Array
+    seed: jax.Array
+
+
+# ---------------------------------------------------------------- activations and losses
+
+
+def by_class(logits: jax.Array) -> list[jax.Array]:
+    """The logits (…, classes, B) of each class, (…, B).
+
+    XLA makes one vectorised loop of arithmetic with them. Reductions over the axis of classes make
+    a step of LRT a sixth longer, and one of LRTZ four fifths.
+    """
+    return [logits[..., j, :] for j in range(logits.shape[-2])]
+
+
+def label_logits(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """The logit of each sample's own class, (…, B)."""
+    found, *others = by_class(logits)
+    for j, logit in enumerate(others, 1):
+        found = jnp.where(y == j, logit, found)
+    return found
+
+
+def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """As in glr.losses."""
+    largest = logits.max(axis=-2)
+    total = sum(jnp.exp(logit - largest) for logit in by_class(logits))
+    return jnp.log(total) + largest - label_logits(logits, y)
+
+
+def zero_one(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """As in glr.losses, the label's logit compared with the others alone.
+
+    XLA may compute a logit once more where it is used again, and round it otherwise there.
+    """
+    label = label_logits(logits, y)
+    if logits.ndim == 2:
+        # Of a pass's own logits by a reduction, the result of which XLA keeps. The rest it would
+        # compute over for every neuron that it is compared with: a seventh of a step of LRTZ.
+        is_larger = (logits > label) & (jnp.arange(len(logits))[:, None] != y)
+        return is_larger.any(axis=0)
+    is_larger = [(logit > label) & (y != j) for j, logit in enumerate(by_class(logits))]
+    return functools.reduce(jnp.logical_or, is_larger)
+
+
+ACTIVATIONS = {
+    network.sigmoid: lambda v: 0.5 + 0.5 * jnp.tanh(0.5 * v),
+    network.threshold: lambda v: v > 0,
+    network.tanh: jnp.tanh,
+    network.relu: jax.nn.relu,
+}
+LOSSES = {glr.losses.cross_entropy: cross_entropy, glr.losses.zero_one: zero_one}
+
+
+def outputs_of(method: Method, v: jax.Array) -> jax.Array:
+    """φ(v) as float32."""
+    return jnp.asarray(ACTIVATIONS.get(method.activation, method.activation)(v), jnp.float32)
+
+
+def losses_of(method: Method, logits: jax.Array, y: jax.Array) -> jax.Array:
+    """The losses (…, B) of logits (…, classes, B) as float32.
+
+    A loss of one's own may compare a logit with itself, and so takes them from memory (see
+    zero_one): XLA fuses no product, and this one, by 1 and 0, is exact.
+    """
+    if method.loss in LOSSES:
+        losses = LOSSES[method.loss](logits, y)
+    else:
+        kept = jnp.matmul(jnp.eye(logits.shape[-2]), logits, precision="highest")
+        losses = method.loss(kept, y)
+    return jnp.asarray(losses, jnp.float32)
+
+
+# ---------------------------------------------------------------- the estimate
+
+
+class Neurons(NamedTuple):
+    """A layer's neurons in one pass, (n, B): NoisyNeurons or Bits of glr.neurons.
+
+    noise : of the logits, of deviation `scale`, () or (B,); of bits None
+    change, weighed_score : what reversed noise changes in the outputs; the score times P
+    """
+
+    outputs: jax.Array
+    noise: jax.Array | None
+    scale: jax.Array
+    score: jax.Array
+    change: jax.Array
+    weighed_score: jax.Array
+
+
+Draw = Callable[[jax.Array], Neurons]  # by a key
+
+
+def noisy_layer(method: Method, layers: Layers, t: int, x: jax.Array) -> Draw:
+    """What draws layer t's neurons by a key: what passes of the same inputs share is done once.
+
+    x : inputs (n_in, B)
+    """
+    (W, b), law, is_output = layers[t], LAWS[method.noise], t == len(layers) - 1
+    v, scale = W @ x + b[:, None], noise_scale(method, t, x)
+
+    def neurons(key: jax.Array) -> Neurons:
+        r, score = law.draw(key, v.shape)
+        noise = scale * r
+        up, down = v + noise, v - noise
+        if not is_output:
+            up, down = outputs_of(method, up), outputs_of(method, down)
+        return Neurons(up, noise, scale, score, down - up, 0.5 * score)
+
+    if method.activation is not network.threshold or is_output:
+        return neurons
+    p, q, f = law.cdf(v / scale), law.cdf(-v / scale), law.pdf(v / scale)
+    level = jnp.minimum(p * WORDS, WORDS - 2**8).astype(jnp.uint32)
+
+    def bits(key: jax.Array) -> Neurons:
+        x = (random_words(key, v.shape) < level).astype(jnp.float32)
+        score = x * (f / jnp.maximum(p, TINY)) - (1 - x) * (f / jnp.maximum(q, TINY))  # (3)
+        change = 1 - 2 * x
+        return Neurons(x, None, scale, score, change, -change * f)
+
+    return bits
+
+
+def noise_scale(method: Method, t: int, x: jax.Array) -> jax.Array:
+    """The deviation of layer t's noise: σ; of noise on the weights σ√(1 + ‖x‖²), (B,)."""
+    sigma = np.float32(method.sigma[t])
+    return sigma if method.perturb == "logits" else sigma * jnp.sqrt(1 + jnp.square(x).sum(axis=0))
+
+
+def gradient(
+    method: Method, layers: Layers, x: jax.Array, y: jax.Array, keys: jax.Array
+) -> tuple[Layers, jax.Array]:
+    """Equation (1) for every layer, averaged over the batch; and the mean loss of the passes.
+
+    x : inputs (n_in, B)
+    keys : of each pass's hidden layers and output draws, see keys_of_step
+    """
+    draw_first = noisy_layer(method, layers, 0, x)
+
+    def noisy_pass(keys: jax.Array) -> tuple[list[Neurons], Draw, jax.Array]:
+        hidden, draw = [], draw_first
+        for t in range(1, len(layers)):
+            hidden.append(draw(keys[t - 1]))
+            draw = noisy_layer(method, layers, t, hidden[-1].outputs)
+        return hidden, draw, keys[len(hidden) :]
+
+    def losses_of_pass(keys: jax.Array) -> jax.Array:
+        _, draw, keys = noisy_pass(keys)
+        return lax.map(lambda key: losses_of(method, draw(key).outputs, y), keys)
+
+    def one_pass(first_sum: jax.Array, keys_and_factors: tuple) -> tuple[jax.Array, tuple]:
+        keys, (factor_of_hidden, factors_of_draws) = keys_and_factors
+        hidden, draw, keys = noisy_pass(keys)
+
+        def one_draw(key_and_factor: tuple) -> tuple[jax.Array, list[jax.Array]]:
+            key, factor = key_and_factor
+            output = draw(key)
+            losses = losses_of(method, output.outputs, y)
+            if not method.local_differences:
+                return losses, [output.score * factor / output.scale]
+            last = hidden[-1:] if method.local_differences is True else []
+            return losses, local_scores(method, layers[-1].W, last, output, losses, y)
+
+        losses, found = lax.map(one_draw, (keys, factors_of_draws))
+        found = [delta.mean(axis=0) for delta in found]
+        for t in reversed(range(len(layers) - len(found))):
+            layer = hidden[t]
+            if method.local_differences:
+                found.insert(0, carried_back(layer, layers[t + 1].W, found[0]))
+            else:
+                found.insert(0, layer.score * factor_of_hidden / layer.scale)
+        return first_sum + found[0], (losses, [layer.outputs for layer in hidden], found[1:])
+
+    factors = None, None
+    if not method.local_differences:  # the mean (2) is over all passes: each is run twice
+        losses = lax.map(losses_of_pass, keys)
+        of_draws = centred(method, losses.reshape(-1, len(y))).reshape(losses.shape)
+        factors = centred(method, losses.mean(axis=1)), of_draws
+    first = jnp.zeros((len(layers[0].b), len(y)))
+    first, (losses, inputs, others) = lax.scan(one_pass, first, (keys, factors))
+    weight = 1 / (len(keys) * len(y))  # of a pass and sample in the mean
+    if method.standardised_loss:
+        weight = weight / deviation_and_share_right(losses.reshape(-1, len(y)))
+    first = first * weight
+    found = [Layer(first @ x.T, first.sum(axis=1))]  # the passes share these inputs
+    for x_t, delta in zip(inputs, others, strict=True):  # (R, n, B)
+        weighted = delta * weight
+        # A product for each pass: before one product of all XLA would transpose both, which takes
+        # a fifth of a step of 14 passes.
+        products = jnp.einsum("rib,rjb->rij", weighted, x_t)
+        found.append(Layer(products.sum(axis=0), weighted.sum(axis=(0, 2))))
+    return found, losses.mean()
+
+
+def local_scores(  # noqa: PLR0913, PLR0917  (all there is of an output draw)
+    method: Method,
+    W: jax.Array,
+    hidden: list[Neurons],
+    output: Neurons,
+    losses: jax.Array,
+    y: jax.Array,
+) -> list[jax.Array]:
+    """s·P·(L − L⁻)/σ (4), (5), of the output layer and perhaps of the last hidden one."""
+    found = []
+    for layer, effect in [*((layer, W) for layer in hidden), (output, jnp.eye(len(W)))]:
+        moved = output.outputs + effect.T[:, :, None] * layer.change[:, None]  # (n, classes, B)
+        if method.perturb == "weights" and layer is not output:
+            moved += noise_growth(layer)[:, None] * output.noise
+        differences = losses - losses_of(method, moved, y)
+        found.append(layer.weighed_score * differences / layer.scale)
+    return found
+
+
+def noise_growth(layer: Neurons) -> jax.Array:
+    """By what part of it the next layer's weight noise grows with each neuron's change alone."""
+    x, change = layer.outputs, layer.change
+    return jnp.sqrt(1 + change * (2 * x + change) / (1 + jnp.square(x).sum(axis=0))) - 1
+
+
+def carried_back(layer: Neurons, W: jax.Array, delta: jax.Array) -> jax.Array:
+    """½·s·(x − x⁻)·Σ_k W_k δ_k/σ (8): the next layer's δ, through its weights W."""
+    return -0.5 * layer.score * layer.change * (W.T @ delta) / layer.scale
+
+
+def centred(method: Method, losses: jax.Array) -> jax.Array:
+    """Losses (R, B) less the mean loss of the sample's other passes (2)."""
+    if not method.control_variate:
+        return losses
+    return (losses - losses.mean(axis=0)) * (len(losses) / (len(losses) - 1))
+
+
+def deviation_and_share_right(losses: jax.Array) -> jax.Array:
+    """√(q(1 − q)) + q, (B,), from 0-1 losses (R, B); q is (right passes + 1)/(R + 2)."""
+    q = ((1 - losses).sum(axis=0) + 1) / (len(losses) + 2)
+    return jnp.sqrt(q * (1 - q)) + q
+
+
+# ---------------------------------------------------------------- the descent
+
+
+def sgd(layers: Layers, slopes: Layers, rate: jax.Array, state: dict) -> tuple[Layers, dict]:
+    """As in glr.optimizers: the new layers and state."""
+    return tree.map(lambda w, g: w - rate * g, layers, slopes), state
+
+
+def adagrad(layers: Layers, slopes: Layers, rate: jax.Array, state: dict) -> tuple[Layers, dict]:
+    """As in glr.optimizers: the new layers and state."""
+    total = tree.map(lambda s, g: s + g * g, state["squares"], slopes)
+    layers = tree.map(lambda w, g, s: w - rate * g / (jnp.sqrt(s) + 1e-10), layers, slopes, total)
+    return layers, {"squares": total}
+
+
+def adam(layers: Layers, slopes: Layers, rate: jax.Array, state: dict) -> tuple[Layers, dict]:
+    """As in glr.optimizers: the new layers and state."""
+    step = state["step"] + 1
+    root = jnp.sqrt(-jnp.expm1(step * math.log(BETA_2)))  # √(1 − β₂^step)
+    factor = rate * root / -jnp.expm1(step * math.log(BETA_1))
+    mean = tree.map(lambda m, g: m + (1 - BETA_1) * (g - m), state["mean"], slopes)
+    square = tree.map(lambda v, g: v + (1 - BETA_2) * (g * g - v), state["square"], slopes)
+    layers = tree.map(
+        lambda w, m, v: w - factor * (m / (jnp.sqrt(v) + 1e-8 * root)), layers, mean, square
+    )
+    return layers, {"mean": mean, "square": square, "step": step}
+
+
+OPTIMIZERS = {optimizers.sgd: sgd, optimizers.adagrad: adagrad, optimizers.adam: adam}
+SCHEDULES = {
+    optimizers.cosine: lambda step, steps: 0.5 * (1 + jnp.cos(math.pi / steps * step)),
+    optimizers.constant: lambda step, steps: 1.0,
+}
+
+
+def descend(plan: Plan, state: State, gradients: Layers) -> State:
+    """The state after a step along the gradients and the weight decay."""
+    slopes = [
+        Layer(found.W + plan.weight_decay * layer.W, found.b)
+        for found, layer in zip(gradients, state.layers, strict=True)
+    ]
+    if plan.centralised_gradient:
+        mean = gradients[0].W.mean(axis=1, keepdims=True)
+        slopes[0] = slopes[0]._replace(W=slopes[0].W - mean)
+    rate = plan.learning_rate * SCHEDULES[plan.schedule](state.step, plan.steps)
+    layers, optimizer = OPTIMIZERS[plan.optimizer](state.layers, slopes, rate, state.optimizer)
+    return State(layers, optimizer, state.step + 1, state.seed)
+
+
+# ---------------------------------------------------------------- many steps
+
+
+def take_steps(
+    method: Method, plan: Plan, state: State, data: tuple, rows: np.ndarray
+) -> tuple[State, np.ndarray]:
+    """The state after a step with each minibatch, and their mean losses (S,).
+
+    state : on the device; what is given is used up
+    data : all inputs x (N, n_in) and targets y (N, …), on the device
+    rows : of data in each minibatch, (S, B), S ≤ MOST_STEPS
+    """
+    padded = np.full((MOST_STEPS, rows.shape[1]), -1, np.int32)
+    padded[: len(rows)] = rows
+    state, risks = compiled_steps()(method, plan, state, data, padded)
+    return state, np.asarray(risks)[: len(rows)]
+
+
+@functools.cache
+def compiled_steps() -> Callable[..., tuple[State, jax.Array]]:
+    """`steps_of_rows`, compiled anew for each method, plan and shape."""
+    # Without vectors of 512 bits, on a processor that has them, a step of LRTZ takes twice as long.
+    options = {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else None
+    return jax.jit(steps_of_rows, static_argnums=(0, 1), donate_argnums=2, compiler_options=options)
+
+
+def steps_of_rows(
+    method: Method, plan: Plan, state: State, data: tuple, rows: jax.Array
+) -> tuple[State, jax.Array]:
+    """As take_steps, with rows (MOST_STEPS, B): those of −1 are no minibatch."""
+    x, y = data
+
+    def step(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        state, risks = carry
+        keys = keys_of_step(state.seed, state.step, method, len(state.layers))
+        gradients, risk = gradient(method, state.layers, x[rows[i]].T, y[rows[i]], keys)
+        return descend(plan, state, gradients), risks.at[i].set(risk)
+
+    n = (rows[:, 0] >= 0).sum()
+    return lax.fori_loop(0, n, step, (state, jnp.zeros(len(rows))))

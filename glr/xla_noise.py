@@ -1,0 +1,91 @@
+"""Random words and noise laws by JAX, for glr/xla.py.
+
+A word is a hash of the seed, the step, the pass, the layer and the place: a run that is resumed
+draws the same again, and so does any number of cores.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy import stats
+
+from glr import noise
+from glr.estimator import Method
+from glr.noise import LAPLACE_SCALE, LOGISTIC_SCALE, NoiseLaw
+
+Shape = tuple[int, int]
+
+
+def mixed(z: jax.Array) -> jax.Array:
+    """A bijection of 32-bit words in which every bit depends on every bit (Wellons' lowbias32)."""
+    z = (z ^ (z >> 16)) * jnp.uint32(0x21F0AAAD)
+    z = (z ^ (z >> 15)) * jnp.uint32(0xD35A2D97)
+    return z ^ (z >> 15)
+
+
+def keys_of_step(seed: jax.Array, step: jax.Array, method: Method, n_layers: int) -> jax.Array:
+    """A key for every hidden layer and output draw of every pass, (R, n_layers − 1 + K, 2).
+
+    The seed is two words, and so is a key.
+    """
+    n = n_layers - 1 + method.output_draws
+    place = jnp.arange(2 * method.replicates * n, dtype=jnp.uint32)
+    words = mixed(mixed(mixed(place + seed[0]) ^ step.astype(jnp.uint32)) ^ seed[1])
+    return words.reshape(method.replicates, n, 2)
+
+
+def random_words(key: jax.Array, shape: Shape) -> jax.Array:
+    """Independent uniform uint32 of the shape. JAX's own make a step of LRTZ half as long again."""
+    row, column = (lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 1))
+    return mixed(mixed(row * jnp.uint32(shape[1]) + column + key[0]) ^ key[1])
+
+
+def uniform(key: jax.Array, shape: Shape, bound: float) -> jax.Array:
+    """Independent uniforms on (−bound, bound), of 32 random bits, as in glr.noise."""
+    c = lax.bitcast_convert_type(random_words(key, shape), jnp.int32).astype(jnp.float32)
+    return c * np.float32(bound * (1 - 2**-22) * 2**-31)
+
+
+def draw_logistic(key: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
+    """Noise and score, as in glr.noise."""
+    s = uniform(key, shape, 1 / LOGISTIC_SCALE)
+    return LOGISTIC_SCALE * jnp.log((1 / LOGISTIC_SCALE + s) / (1 / LOGISTIC_SCALE - s)), s
+
+
+def logistic_pdf(v: jax.Array) -> jax.Array:
+    """f(v). That of jax.scipy makes a step of LRT a twentieth longer."""
+    tail = jnp.exp(jnp.abs(v) * (-1 / LOGISTIC_SCALE))
+    return tail / jnp.square(1 + tail) / LOGISTIC_SCALE
+
+
+def draw_gaussian(key: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
+    """Noise and score by inversion of F: they end at ±5."""
+    r = math.sqrt(2) * lax.erf_inv(uniform(key, shape, 1))
+    return r, r
+
+
+def draw_laplace(key: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
+    """Noise and score, as in glr.noise."""
+    c = uniform(key, shape, 1)
+    r = jnp.copysign(LAPLACE_SCALE * jnp.log1p(-jnp.abs(c)), c)
+    return r, jnp.copysign(np.float32(1 / LAPLACE_SCALE), c)
+
+
+LAWS = {  # their draws take a key in the place of a generator
+    noise.gaussian: NoiseLaw("gaussian", draw_gaussian, stats.norm.cdf, stats.norm.pdf),
+    noise.laplace: NoiseLaw(
+        "laplace",
+        draw_laplace,
+        partial(stats.laplace.cdf, scale=LAPLACE_SCALE),
+        partial(stats.laplace.pdf, scale=LAPLACE_SCALE),
+    ),
+    noise.logistic: NoiseLaw(
+        "logistic", draw_logistic, lambda v: jax.nn.sigmoid(v / LOGISTIC_SCALE), logistic_pdf
+    ),
+}
