@@ -342,8 +342,19 @@ def descend(plan: Plan, state: State, gradients: Layers) -> State:
 # ---------------------------------------------------------------- many steps
 
 
+Program = Callable[[State, tuple, np.ndarray], tuple[State, jax.Array]]
+
+
+def program(method: Method, plan: Plan) -> Program:
+    """`steps_of_rows` of a method and plan, compiled anew for every shape; a state is used up."""
+    # Without vectors of 512 bits, on a processor that has them, a step of LRTZ takes twice as long.
+    options = {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else None
+    constants = {"static_argnums": (0, 1), "donate_argnums": 2, "compiler_options": options}
+    return functools.partial(jax.jit(steps_of_rows, **constants), method, plan)
+
+
 def take_steps(
-    method: Method, plan: Plan, state: State, data: tuple, rows: np.ndarray
+    compiled: Program, state: State, data: tuple, rows: np.ndarray
 ) -> tuple[State, np.ndarray]:
     """The state after a step with each minibatch, and their mean losses (S,).
 
@@ -353,16 +364,8 @@ def take_steps(
     """
     padded = np.full((MOST_STEPS, rows.shape[1]), -1, np.int32)
     padded[: len(rows)] = rows
-    state, risks = compiled_steps()(method, plan, state, data, padded)
+    state, risks = compiled(state, data, padded)
     return state, np.asarray(risks)[: len(rows)]
-
-
-@functools.cache
-def compiled_steps() -> Callable[..., tuple[State, jax.Array]]:
-    """`steps_of_rows`, compiled anew for each method, plan and shape."""
-    # Without vectors of 512 bits, on a processor that has them, a step of LRTZ takes twice as long.
-    options = {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else None
-    return jax.jit(steps_of_rows, static_argnums=(0, 1), donate_argnums=2, compiler_options=options)
 
 
 def steps_of_rows(

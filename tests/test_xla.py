@@ -322,11 +322,11 @@ def digits():
 def trained(digits, *legs):
     """Parameters, optimizer's arrays and risks after so many steps in each call."""
     parameters, taken, risks = digits.network.parameters.copy(), 0, []
-    arrays = by_jax.first_arrays(adam, parameters)
+    arrays, program = by_jax.first_arrays(adam, parameters), xla.program(digits.method, plan_of())
     for n in legs:
         state = by_jax.new_state(parameters, digits.network.sizes, arrays, taken, SEED)
         rows = digits.rows[taken : taken + n]
-        state, found = xla.take_steps(digits.method, plan_of(), state, digits.samples, rows)
+        state, found = xla.take_steps(program, state, digits.samples, rows)
         by_jax.write_back(state, parameters, arrays)
         taken, risks = taken + n, [*risks, *found]
         assert int(state.step) == taken
@@ -384,7 +384,8 @@ plan = xla.Plan(adam, cosine, 40, 0.01, 1e-4, True)
 parameters = new_network(sizes, sigmoid, rng).parameters
 arrays = by_jax.first_arrays(adam, parameters)
 state = by_jax.new_state(parameters, sizes, arrays, 0, np.array([3, 1], np.uint32))
-state, risks = xla.take_steps(method, plan, state, (x, y), rng.integers(0, 1000, (10, 128)))
+program, rows = xla.program(method, plan), rng.integers(0, 1000, (10, 128))
+state, risks = xla.take_steps(program, state, (x, y), rows)
 by_jax.write_back(state, parameters, arrays)
 print(hashlib.sha256(parameters.tobytes() + risks.tobytes()).hexdigest())
 """

@@ -35,20 +35,13 @@ def take_all_steps(run: Run) -> None:
 
     Raises as the run's `minibatches` and `descend`.
     """
-    c, data, arrays = run.constants, run.data, run.state
-    method, plan = method_of(c), plan_of(c)
-    samples = jax.device_put((data.x_train, data.y_train.astype(np.int32)))
-    if not arrays.optimizer:
-        arrays.optimizer.update(first_arrays(plan.optimizer, arrays.parameters))
-    seed = seed_words(run.rng)
-
-    def stored() -> xla.State:
-        return new_state(arrays.parameters, run.network.sizes, arrays.optimizer, arrays.step, seed)
+    arrays, samples = run.state, samples_of(run)
+    program = xla.program(method_of(run.constants), plan_of(run.constants))
 
     def taken(state: xla.State, rows: np.ndarray) -> xla.State:
-        state, risks = xla.take_steps(method, plan, state, samples, rows)
+        state, risks = xla.take_steps(program, state, samples, rows)
         if len(rows) > 1 and not is_finite(state, risks):
-            state = stored()
+            state = state_of(run)
             for row in rows:  # which of them leaves the finite numbers
                 state = taken(state, row[None])
             return state
@@ -59,9 +52,23 @@ def take_all_steps(run: Run) -> None:
         arrays.risks += risks.tolist()
         return state
 
-    state = stored()
+    state = state_of(run)
     for rows in run.legs(xla.MOST_STEPS):
         state = taken(state, rows)
+
+
+def samples_of(run: Run) -> tuple[jax.Array, jax.Array]:
+    """The training set's x (N, n_in) and y (N,) on the device."""
+    return jax.device_put((run.data.x_train, run.data.y_train.astype(np.int32)))
+
+
+def state_of(run: Run) -> xla.State:
+    """A run's state on the device; the optimizer's arrays are zeros before the first step."""
+    arrays, optimizer = run.state, run.constants.OPTIMIZER
+    if not arrays.optimizer:
+        arrays.optimizer.update(first_arrays(optimizer, arrays.parameters))
+    saved = arrays.parameters, run.network.sizes, arrays.optimizer, arrays.step
+    return new_state(*saved, seed_words(run.rng))
 
 
 def is_finite(state: xla.State, risks: np.ndarray) -> bool:
