@@ -1,6 +1,6 @@
 """Time training by GLR beside the published algorithm and backpropagation.
 
-    python benchmarks/bench.py                      everything; some ten minutes
+    python benchmarks/bench.py                      everything; some twenty minutes
     python benchmarks/bench.py --parts 1 3          two parts, printed but not kept
     python benchmarks/bench.py --turns 5            fewer turns: quicker, and less sure
     GLR_DATA_DIR=data python benchmarks/bench.py    with real MNIST, which part 3 needs
@@ -56,8 +56,8 @@ from glr.study.comparison import half_trained_network, script_methods, variance_
 from glr.study.published import published_gradient
 
 # --------------------------------------------------------------------------------------------
-PATHS = {"NumPy": rivals.numpy_step}  # what takes a script's step …
-PATH_FLAGS = {"NumPy": ()}  # … and the flags by which the script takes it
+PATHS = {"NumPy": rivals.numpy_step}  # what takes a script's step: its --backend
+PATHS |= {"JAX": rivals.jax_step} if find_spec("jax") else {}  # no requirement
 RIVALS = {
     "published": rivals.published_step,
     "NumPy backprop.": rivals.backpropagation_step,
@@ -122,7 +122,12 @@ def cpu_ms(step: Step) -> float:
     while calls == 0 or seconds < TURN_SECONDS:
         step()
         calls, seconds = calls + 1, time.process_time() - begun
-    return 1e3 * seconds / calls
+    return 1e3 * seconds / (calls * n_steps(step))
+
+
+def n_steps(step: Step) -> int:
+    """How many steps a call takes."""
+    return getattr(step, "n_steps", 1)
 
 
 def cpu_turns(steps: Mapping[str, Step], turns: int) -> dict[str, list[float]]:
@@ -138,7 +143,7 @@ def cpu_turns(steps: Mapping[str, Step], turns: int) -> dict[str, list[float]]:
 
 def in_training(step: Step) -> Step:
     """The step, after WARM_STEPS of it: in a network that has learned, the 0-1 loss is cheaper."""
-    for _ in progress(range(WARM_STEPS), "training"):
+    for _ in range(-(-WARM_STEPS // n_steps(step))):
         step()
     return step
 
@@ -149,7 +154,8 @@ def training_steps(data: Dataset, turns: int) -> Iterator[Row]:
     CPU time of a whole step, from the minibatch to the optimizer. Ours is at the scripts' constants
     after 500 steps; `published` is the published estimator at R 10, one matrix product for the mean
     of its outer products, and SGD; the others are backpropagation of sigmoids and cross-entropy by
-    Adam, in the same network. Batch 128; all with our settings of memory and BLAS.
+    Adam, in the same network. Batch 128; all with our settings of memory and BLAS. JAX computes by
+    one thread, as in the scripts, without the time in which it compiles.
     """
     for hidden in HIDDEN:
         flags = ["--hidden", *hidden.split()]
@@ -205,8 +211,8 @@ def time_to_accuracy(data: Dataset, _turns: int) -> Iterator[Row]:
     keras = rivals.keras_curve(data, EVAL_EVERY, max(goals.values()))
     words = ["--dataset", "mnist", "--eval-every", str(EVAL_EVERY)]
     for script, goal in progress(goals.items(), "accuracy"):
-        for path, flags in PATH_FLAGS.items():
-            ours = rivals.script_curve(script, [*words, *flags])
+        for path in PATHS:
+            ours = rivals.script_curve(script, [*words, "--backend", path.lower()])
             seconds = [[seconds_to(goal, *curve)] for curve in (ours, keras)]
             yield Row(3, f"{script} to {goal} %, {path}", "Keras", "s", *seconds)
 
@@ -275,6 +281,24 @@ def choices(data: Dataset, turns: int) -> Iterator[Row]:
     ]
     case = "step of LRS: memory that is kept (scripts/machine.py)"
     yield Row(5, case, "the plain way", "ms", *np.transpose(times))
+    if "JAX" in PATHS:
+        yield from choices_of_jax(data, turns)
+
+
+def choices_of_jax(data: Dataset, turns: int) -> Iterator[Row]:
+    """Of glr/xla.py: a step of LRTZ with each of its choices made the plain way."""
+    import plain_jax  # noqa: PLC0415  (no requirement)
+
+    steps = {
+        case: in_training(rivals.jax_step("LRTZ", [], data, **changed))
+        for case, changed in {"ours": {}, **plain_jax.WAYS}.items()
+    }
+    ours, *others = cpu_turns(steps, turns).values()
+    for case, ms in zip(plain_jax.WAYS, others, strict=True):
+        yield Row(5, f"step of LRTZ, JAX: {case}", "the plain way", "ms", ours, ms)
+    ms = cpu_turns({name: of() for name, of in plain_jax.PRODUCTS.items()}, turns)
+    case = "first layer's products, JAX: weights (n_out, n_in), (n_in, n_out)"
+    yield Row(5, case, "the plain way", "ms", *ms.values())
 
 
 def own_process_ms(setting: Callable[[], object]) -> float:

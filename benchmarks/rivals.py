@@ -1,7 +1,8 @@
 """Training steps: a script's, the published algorithm's, and those of backpropagation.
 
 Each function takes a script's name, more of its flags and the data, and returns a step: a call
-without arguments that draws a minibatch, finds a gradient and updates the weights.
+without arguments that draws a minibatch, finds a gradient and updates the weights. One whose calls
+take several has their number as `n_steps`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import numpy as np
 
@@ -31,12 +33,40 @@ from glr.study.published import PublishedEstimate, published_gradient
 
 Step = Callable[[], object]
 PUBLISHED_R = "10"  # replicates of the published step
+JAX_STEPS = 50  # in a call
 
 
 def numpy_step(script: str, flags: Sequence[str], data: Dataset, **changed: object) -> Step:
     """The script's own step; some arguments of `gradient` may be changed."""
     run = Run(constants_of(f"{script}.py", flags), data)
     return step_of(run, partial(gradient, **method_of(vars(run.constants)) | changed))
+
+
+def jax_step(script: str, flags: Sequence[str], data: Dataset, **changed: object) -> Step:
+    """The script's own steps by JAX; some names of glr/xla.py may be changed."""
+    from glr import xla  # noqa: PLC0415  (no requirement)
+    from glr.scripts import by_jax  # noqa: PLC0415
+
+    run = Run(constants_of(f"{script}.py", [*flags, "--backend", "jax"]), data)
+    batches = minibatches(len(data.x_train), run.constants.BATCH_SIZE, run_generator(0))
+    by_jax.set_up()
+    state, samples = by_jax.state_of(run), by_jax.samples_of(run)
+    traced = xla.steps_of_rows
+
+    def steps_of_rows(*arguments: object) -> object:  # a new function: JAX keeps what it traced
+        return traced(*arguments)
+
+    with patch.multiple(xla, **{"steps_of_rows": steps_of_rows, **changed}):  # till the first call
+        program = xla.program(by_jax.method_of(run.constants), by_jax.plan_of(run.constants))
+        state, _ = xla.take_steps(program, state, samples, np.array([next(batches)]))
+
+    def steps() -> None:
+        nonlocal state
+        rows = np.array(list(islice(batches, JAX_STEPS)))
+        state, _ = xla.take_steps(program, state, samples, rows)
+
+    steps.n_steps = JAX_STEPS
+    return steps
 
 
 def step_of(run: Run, estimate: Callable[..., Gradient]) -> Step:

@@ -1,9 +1,9 @@
 """Training steps by JAX: the estimate of glr/estimator.py and its descent, many steps in a call.
 
 JAX compiles a loop over the steps around a loop over the noisy passes, for the processor or a GPU.
-Arrays are those of one pass, the neurons first and the samples last, (n, B); weights are (n_out,
-n_in), since the products of a layer with many inputs take half as long by rows of neurons. Equation
-numbers are those of docs/method.md.
+Arrays are those of one pass, the neurons first and the samples last, (n, B). Weights are (n_out,
+n_in): the other way round, the first layer's products take a quarter longer. Equation numbers are
+those of docs/method.md; benchmarks/results/bench.md has what each choice for speed buys.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def by_class(logits: jax.Array) -> list[jax.Array]:
     """The logits (…, classes, B) of each class, (…, B).
 
     XLA makes one vectorised loop of arithmetic with them. Reductions over the axis of classes make
-    a step of LRT a sixth longer, and one of LRTZ four fifths.
+    a step of LRT a seventh longer, and one of LRTZ three quarters.
     """
     return [logits[..., j, :] for j in range(logits.shape[-2])]
 
@@ -155,7 +155,7 @@ def noisy_layer(method: Method, layers: Layers, t: int, x: jax.Array) -> Draw:
     v, scale = W @ x + b[:, None], noise_scale(method, t, x)
 
     def neurons(key: jax.Array) -> Neurons:
-        r, score = law.draw(key, v.shape)
+        r, score = law.draw(random_words(key, v.shape))
         noise = scale * r
         up, down = v + noise, v - noise
         if not is_output:
@@ -240,10 +240,8 @@ def gradient(
     found = [Layer(first @ x.T, first.sum(axis=1))]  # the passes share these inputs
     for x_t, delta in zip(inputs, others, strict=True):  # (R, n, B)
         weighted = delta * weight
-        # A product for each pass: before one product of all XLA would transpose both, which takes
-        # a fifth of a step of 14 passes.
-        products = jnp.einsum("rib,rjb->rij", weighted, x_t)
-        found.append(Layer(products.sum(axis=0), weighted.sum(axis=(0, 2))))
+        W = jnp.einsum("rib,rjb->ij", weighted, x_t)
+        found.append(Layer(W, weighted.sum(axis=(0, 2))))
     return found, losses.mean()
 
 
@@ -347,7 +345,7 @@ Program = Callable[[State, tuple, np.ndarray], tuple[State, jax.Array]]
 
 def program(method: Method, plan: Plan) -> Program:
     """`steps_of_rows` of a method and plan, compiled anew for every shape; a state is used up."""
-    # Without vectors of 512 bits, on a processor that has them, a step of LRTZ takes twice as long.
+    # By vectors of XLA's choice a step of LRTZ takes 1.5 times as long, where 512 bits are had.
     options = {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else None
     constants = {"static_argnums": (0, 1), "donate_argnums": 2, "compiler_options": options}
     return functools.partial(jax.jit(steps_of_rows, **constants), method, plan)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from glr.data.datasets import Dataset
 from glr.errors import GLRError
 from glr.losses import cross_entropy, zero_one
 from glr.network import layer_views, logits, new_network, sigmoid, threshold
+from glr.noise import logistic
 from glr.scripts.constants import ROOT
 from glr.study import comparison
 from glr.study.published import published_gradient
@@ -146,8 +148,65 @@ def test_every_turn_is_of_all_steps_and_counts_cpu_time(monkeypatch):
     assert "".join(called) == "ab" + "aabb" * 2  # a call before a turn's clock starts
 
 
+@pytest.mark.skipif(not find_spec("jax"), reason="JAX is not installed: requirements-jax.txt")
+def test_a_step_of_jax_is_the_script_s_whatever_another_one_is(tmp_path, monkeypatch):
+    """What takes a name's place is in its own program alone; a call is of JAX_STEPS."""
+    from glr import xla  # noqa: PLC0415  (no requirement)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    losses, traced, loss = {}, [], xla.LOSSES[cross_entropy]
+
+    def changed_loss(logits, y):
+        traced.append(1)
+        return loss(logits, y)
+
+    take_steps = xla.take_steps
+
+    def kept(*arguments):
+        state, risks = take_steps(*arguments)
+        losses.setdefault(arguments[0], []).extend(risks)
+        return state, risks
+
+    monkeypatch.setattr(xla, "take_steps", kept)
+    ours = rivals.jax_step("LRS", ["--hidden", "3"], tiny_data())
+    assert not traced
+    changed = {"LOSSES": {cross_entropy: changed_loss}}
+    other = rivals.jax_step("LRS", ["--hidden", "3"], tiny_data(), **changed)
+    n_traced = len(traced)
+    assert n_traced > 0
+    ours()
+    other()
+    assert len(traced) == n_traced
+    first, second = losses.values()
+    assert len(first) == ours.n_steps + 1 and first == second
+    assert np.mean(first[-10:]) < np.mean(first[:10])
+
+
+@pytest.mark.skipif(not find_spec("jax"), reason="JAX is not installed: requirements-jax.txt")
+def test_the_plain_ways_compute_the_same():
+    """As glr/xla.py; the bits but for rounding, the words but in their law."""
+    import jax  # noqa: PLC0415  (no requirement)
+    import plain_jax  # noqa: PLC0415
+
+    from glr import xla  # noqa: PLC0415
+
+    z = np.random.default_rng(0).standard_normal((7, 4, 50)).astype(np.float32)
+    y = np.random.default_rng(1).integers(0, 4, 50)
+    for loss in (cross_entropy, zero_one):
+        for logits_of in (z, z[0]):
+            found = getattr(plain_jax, loss.__name__)(logits_of, y)
+            np.testing.assert_allclose(found, xla.LOSSES[loss](logits_of, y), atol=1e-5)
+    np.testing.assert_allclose(
+        plain_jax.logistic_pdf(z), xla.LAWS[logistic].pdf(z), rtol=1e-4, atol=1e-7
+    )
+    words = plain_jax.threefry_words(jax.numpy.array([1, 2], "uint32"), (100, 100))
+    assert words.dtype == np.uint32
+    assert abs(np.mean(np.asarray(words, float)) / 2**32 - 0.5) < 5 / np.sqrt(12 * words.size)
+
+
 def test_the_parts_compare_every_path_with_every_rival(tiny, monkeypatch):
     """At tiny sizes: two scripts, one network, all parts but the runs on MNIST."""
+    monkeypatch.setattr(bench, "PATHS", {"NumPy": rivals.numpy_step})
     methods = {"LRT": comparison.script_methods()["LRT"]}
     monkeypatch.setattr(bench, "script_methods", lambda: methods)
     monkeypatch.setattr(bench, "own_process_ms", lambda setting: 1.0)
@@ -158,6 +217,15 @@ def test_the_parts_compare_every_path_with_every_rival(tiny, monkeypatch):
     assert [row.case for row in of[4][:4]] == [f"{what} 2, NumPy" for what in bench.GROWTH]
     assert [row.unit for row in of[4]] == 4 * ["ms"] + 2 * ["MB"]
     assert len(of[5]) == 4
+    for row in rows:
+        assert np.all(row.ratio > 0) and np.all(np.isfinite(row.ratio)), row
+
+
+@pytest.mark.skipif(not find_spec("jax"), reason="JAX is not installed: requirements-jax.txt")
+def test_every_choice_of_jax_has_its_row(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rows = list(bench.choices_of_jax(tiny, 2))
+    assert len({row.case for row in rows}) == 5
     for row in rows:
         assert np.all(row.ratio > 0) and np.all(np.isfinite(row.ratio)), row
 

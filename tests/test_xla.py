@@ -123,7 +123,7 @@ def estimate_by_jax(method, problem, keys):
 def estimate_by_numpy(method, problem, keys, monkeypatch):
     """Of the noise that these keys draw by JAX."""
     ours, n_drawn = LAWS[problem.law], itertools.count()
-    draw_by_jax = compiled(xla_noise.LAWS[ours].draw)
+    draw_by_jax = compiled(lambda *given: xla_noise.LAWS[ours].draw(xla_noise.random_words(*given)))
 
     def of_layer(draw, shape):
         t, (n, _, B) = next(n_drawn), shape
@@ -241,13 +241,16 @@ def test_mean_over_steps_is_the_exact_gradient(name):
 @pytest.mark.parametrize("name", PACKAGE_LAWS)
 def test_law_is_that_of_glr_noise(name):
     """Its draws by Kolmogorov and Smirnov's test at 10⁻⁴, its score by check_law, F and f."""
-    law, key = xla_noise.LAWS[LAWS[name]], jnp.array([5, 7], jnp.uint32)
+    law = xla_noise.LAWS[LAWS[name]]
+
+    def words(*shape):
+        return xla_noise.random_words(jnp.array([5, 7], jnp.uint32), shape)
 
     def draw(rng, shape):
-        return tuple(np.reshape(part, shape) for part in law.draw(key, (64, 64**2)))
+        return tuple(np.reshape(part, shape) for part in law.draw(words(64, 64**2)))
 
     check_law(NoiseLaw(name, draw, law.cdf, law.pdf), np.random.default_rng(0))
-    r, _ = law.draw(key, (100, 1000))
+    r, _ = law.draw(words(100, 1000))
     assert stats.kstest(np.ravel(r), DISTRIBUTION[name].cdf).pvalue > 1e-4
     v = np.linspace(-6, 6, 97, dtype=np.float32)
     for found, wanted in ((law.cdf, LAWS[name].cdf), (law.pdf, LAWS[name].pdf)):
@@ -262,7 +265,8 @@ def test_words_of_other_seeds_steps_passes_layers_and_places_are_independent():
         [[xla_noise.keys_of_step(s, jnp.int32(step), method, 2) for step in (0, 1)] for s in seeds]
     ).reshape(-1, 2)
     assert len(np.unique(keys[:, 0])) == len(np.unique(keys[:, 1])) == len(keys)
-    draws = np.array([xla_noise.draw_gaussian(key, (50, 128))[0] for key in keys])
+    words = [xla_noise.random_words(key, (50, 128)) for key in keys]
+    draws = np.array([xla_noise.draw_gaussian(of_key)[0] for of_key in words])
     assert np.abs(np.corrcoef(draws.reshape(len(keys), -1)) - np.eye(len(keys))).max() < 5 / 80
     lagged = [(draws[..., lag:] * draws[..., :-lag]).mean() for lag in (1, 2, 16)]
     assert np.abs(lagged).max() < 5 / np.sqrt(draws.size * 0.8)
