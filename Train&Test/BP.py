@@ -43,6 +43,10 @@ LEARNING_RATE = 0.005  # of the first step
 SCHEDULE = cosine  # how the step size goes on: "cosine" (falls to 0) or "constant"
 WEIGHT_DECAY = 0.0  # L2 penalty on the weights, added to the gradient
 CENTRALISED_GRADIENT = False  # subtract each first-layer neuron's mean weight gradient
+ADVERSARIAL_EPSILON = 0.0  # largest change of a pixel in free adversarial training; 0: none
+REPLAYS = (
+    4  # steps on each minibatch in adversarial training, whose changes go from one to the next
+)
 EVAL_EVERY = 500  # steps between evaluations on the test set
 CHECKPOINT_EVERY = 1000  # steps between saved states, from which --resume continues
 VALIDATION = 0  # training samples held out and evaluated in place of the test set
@@ -52,7 +56,8 @@ VALIDATION = 0  # training samples held out and evaluated in place of the test s
 def main() -> None:
     """Train the network by backpropagation, and save its weights, history and learning curve."""
     run = start(globals())  # the command line's constants, data, network; or a saved state
-    gradient = backpropagation(run.network, LOSS, TrainingNoise(NOISE, SIGMA, PERTURB))
+    noise, is_adversarial = TrainingNoise(NOISE, SIGMA, PERTURB), ADVERSARIAL_EPSILON > 0
+    gradient = backpropagation(run.network, LOSS, noise, of_inputs=is_adversarial)
     for x, y in run.minibatches():  # with progress, evaluations and checkpoints
         run.descend(gradient(x, y, run.rng))  # the optimizer's step, with weight decay
     run.save()

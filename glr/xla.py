@@ -41,18 +41,21 @@ class Plan(NamedTuple):
     learning_rate: float
     weight_decay: float
     centralised_gradient: bool
+    adversarial_epsilon: float
 
 
 class State(NamedTuple):
     """What a step changes, and the two words of its seed, which stay.
 
     optimizer : its arrays by name; what has a number for each parameter is in the form of layers
+    perturbation : of adversarial training, (n_in, B); None without
     """
 
     layers: Layers
     optimizer: dict
     step: jax.Array
     seed: jax.Array
+    perturbation: jax.Array | None
 
 
 # ---------------------------------------------------------------- activations and losses
@@ -184,8 +187,8 @@ def noise_scale(method: Method, t: int, x: jax.Array) -> jax.Array:
 
 def gradient(
     method: Method, layers: Layers, x: jax.Array, y: jax.Array, keys: jax.Array
-) -> tuple[Layers, jax.Array]:
-    """Equation (1) for every layer, averaged over the batch; and the mean loss of the passes.
+) -> tuple[Layers, jax.Array, jax.Array]:
+    """Equation (1) for every layer, averaged over the batch; the mean loss of the passes; ∂E[L]/∂x.
 
     x : inputs (n_in, B)
     keys : of each pass's hidden layers and output draws, see keys_of_step
@@ -242,7 +245,7 @@ def gradient(
         weighted = delta * weight
         W = jnp.einsum("rib,rjb->ij", weighted, x_t)
         found.append(Layer(W, weighted.sum(axis=(0, 2))))
-    return found, losses.mean()
+    return found, losses.mean(), layers[0].W.T @ first
 
 
 def local_scores(  # noqa: PLR0913, PLR0917  (all there is of an output draw)
@@ -334,7 +337,7 @@ def descend(plan: Plan, state: State, gradients: Layers) -> State:
         slopes[0] = slopes[0]._replace(W=slopes[0].W - mean)
     rate = plan.learning_rate * SCHEDULES[plan.schedule](state.step, plan.steps)
     layers, optimizer = OPTIMIZERS[plan.optimizer](state.layers, slopes, rate, state.optimizer)
-    return State(layers, optimizer, state.step + 1, state.seed)
+    return state._replace(layers=layers, optimizer=optimizer, step=state.step + 1)
 
 
 # ---------------------------------------------------------------- many steps
@@ -375,7 +378,13 @@ def steps_of_rows(
     def step(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
         state, risks = carry
         keys = keys_of_step(state.seed, state.step, method, len(state.layers))
-        gradients, risk = gradient(method, state.layers, x[rows[i]].T, y[rows[i]], keys)
+        batch, eta, epsilon = x[rows[i]].T, state.perturbation, plan.adversarial_epsilon
+        if eta is not None:  # as in glr.scripts.adversarial
+            batch = jnp.clip(batch + eta, 0, 1)
+        gradients, risk, inputs = gradient(method, state.layers, batch, y[rows[i]], keys)
+        if eta is not None:
+            moved = jnp.clip(eta + epsilon * jnp.sign(inputs), -epsilon, epsilon)
+            state = state._replace(perturbation=moved)
         return descend(plan, state, gradients), risks.at[i].set(risk)
 
     n = (rows[:, 0] >= 0).sum()

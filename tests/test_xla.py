@@ -50,6 +50,7 @@ from glr.optimizers import adagrad, adam, constant, cosine, sgd  # noqa: E402
 from glr.scripts import by_jax  # noqa: E402
 from glr.scripts.constants import constants_of  # noqa: E402
 from glr.scripts.run import new_run  # noqa: E402
+from glr.storage.checkpoint import State  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = np.array([3, 1], np.uint32)
@@ -114,10 +115,10 @@ def batch_of(problem):
 
 def estimate_by_jax(method, problem, keys):
     x, y = batch_of(problem)
-    found, risk = jax.jit(functools.partial(xla.gradient, method))(
+    found, risk, inputs = jax.jit(functools.partial(xla.gradient, method))(
         transposed(layers_of(problem)), x.T, y, keys
     )
-    return flat(Estimate(transposed(found), float(risk), None, None))
+    return flat(Estimate(transposed(found), float(risk), None, None)), np.transpose(inputs)
 
 
 def estimate_by_numpy(method, problem, keys, monkeypatch):
@@ -138,7 +139,8 @@ def estimate_by_numpy(method, problem, keys, monkeypatch):
     words_by_jax = compiled(xla_noise.random_words)
     fields = {name: value for name, value in vars(method).items() if name != "noise"}
     law = NoiseLaw(ours.name, draw, ours.cdf, ours.pdf)
-    return flat(estimate_of(problem, *batch_of(problem), noise=law, **fields))
+    estimate = estimate_of(problem, *batch_of(problem), noise=law, **fields)
+    return flat(estimate), estimate.inputs / len(estimate.inputs)
 
 
 # ---------------------------------------------------------------- the estimate
@@ -193,9 +195,10 @@ def test_same_noise_gives_the_estimate_of_numpy(name, monkeypatch):
     problem, settings = COVERED[name]
     method = method_of(problem, **settings)
     keys = keys_of(method)
-    found = estimate_by_jax(method, problem, keys)
-    wanted = estimate_by_numpy(method, problem, keys, monkeypatch)
+    found, of_inputs = estimate_by_jax(method, problem, keys)
+    wanted, wanted_of_inputs = estimate_by_numpy(method, problem, keys, monkeypatch)
     assert relative_difference(found, wanted) < 1e-5
+    assert relative_difference(of_inputs, wanted_of_inputs) < 1e-5
     assert found[-1] == pytest.approx(wanted[-1], rel=1e-6)
     assert np.abs(wanted).max() > 1e-3
 
@@ -203,9 +206,9 @@ def test_same_noise_gives_the_estimate_of_numpy(name, monkeypatch):
 def test_own_activation_is_called(monkeypatch):
     problem = Problem((7, 9, 5))
     method = method_of(problem, activation=softplus)
-    found = estimate_by_jax(method, problem, keys_of(method))
+    found, _ = estimate_by_jax(method, problem, keys_of(method))
     by_numpy = method_of(problem, activation=lambda v: np.logaddexp(v, 0))
-    wanted = estimate_by_numpy(by_numpy, problem, keys_of(method), monkeypatch)
+    wanted, _ = estimate_by_numpy(by_numpy, problem, keys_of(method), monkeypatch)
     assert relative_difference(found, wanted) < 1e-5
 
 
@@ -226,7 +229,7 @@ def test_mean_over_steps_is_the_exact_gradient(name):
 
     def of_step(step):
         keys = xla_noise.keys_of_step(SEED, step, method, len(method.sigma))
-        return xla.gradient(method, layers, x, y, keys)
+        return xla.gradient(method, layers, x, y, keys)[:2]
 
     found, risks = jax.jit(lambda: jax.lax.map(of_step, jnp.arange(100)))()
     parts = [np.reshape(part, (100, -1)) for W, b in found for part in (W.transpose(0, 2, 1), b)]
@@ -277,8 +280,14 @@ def test_words_of_other_seeds_steps_passes_layers_and_places_are_independent():
 # ---------------------------------------------------------------- the descent
 
 
+def state_of(parameters, optimizer):
+    """A run's state before the first step."""
+    arrays = by_jax.first_arrays(optimizer, parameters)
+    return State(parameters.copy(), np.random.default_rng(0), arrays)
+
+
 def plan_of(**changes):
-    return xla.Plan(adam, cosine, 240, 0.05, 1e-3, True)._replace(**changes)
+    return xla.Plan(adam, cosine, 240, 0.05, 1e-3, True, 0.0)._replace(**changes)
 
 
 @pytest.mark.parametrize("optimizer", [sgd, adagrad, adam])
@@ -288,8 +297,8 @@ def test_descent_is_that_of_numpy(optimizer, schedule):
     sizes, rng = [7, 9, 5], np.random.default_rng(0)
     parameters = new_network(sizes, sigmoid, rng).parameters
     plan = plan_of(optimizer=optimizer, schedule=schedule, learning_rate=0.1)
-    arrays = by_jax.first_arrays(optimizer, parameters)
-    state, kept = by_jax.new_state(parameters, sizes, arrays, 0, SEED), {}
+    arrays = state_of(parameters, optimizer)
+    state, kept = by_jax.new_state(arrays, sizes, SEED), {}
     descend = jax.jit(functools.partial(xla.descend, plan))
     for step in range(6):
         slope = rng.standard_normal(parameters.size, np.float32)
@@ -300,11 +309,10 @@ def test_descent_is_that_of_numpy(optimizer, schedule):
         for found, layer in zip(layer_views(slope, sizes), layers, strict=True):
             found.W[:] += np.float32(plan.weight_decay) * layer.W
         optimizer(parameters, slope, 0.1 * schedule(step, plan.steps), kept)
-    written = np.empty_like(parameters)
-    by_jax.write_back(state, written, arrays)
-    np.testing.assert_allclose(written, parameters, rtol=1e-4, atol=1e-6)
-    assert arrays.keys() == kept.keys()
-    for name, array in arrays.items():
+    by_jax.write_back(state, arrays)
+    np.testing.assert_allclose(arrays.parameters, parameters, rtol=1e-4, atol=1e-6)
+    assert arrays.optimizer.keys() == kept.keys()
+    for name, array in arrays.optimizer.items():
         assert array.dtype == kept[name].dtype
         np.testing.assert_allclose(array, kept[name], rtol=1e-5, atol=1e-7)
 
@@ -325,16 +333,21 @@ def digits():
 
 def trained(digits, *legs):
     """Parameters, optimizer's arrays and risks after so many steps in each call."""
-    parameters, taken, risks = digits.network.parameters.copy(), 0, []
-    arrays, program = by_jax.first_arrays(adam, parameters), xla.program(digits.method, plan_of())
+    arrays, risks = state_of(digits.network.parameters, adam), []
+    program = xla.program(digits.method, plan_of())
     for n in legs:
-        state = by_jax.new_state(parameters, digits.network.sizes, arrays, taken, SEED)
-        rows = digits.rows[taken : taken + n]
+        state = by_jax.new_state(arrays, digits.network.sizes, SEED)
+        rows = digits.rows[arrays.step : arrays.step + n]
         state, found = xla.take_steps(program, state, digits.samples, rows)
-        by_jax.write_back(state, parameters, arrays)
-        taken, risks = taken + n, [*risks, *found]
-        assert int(state.step) == taken
-    return np.concatenate([parameters, *map(np.ravel, arrays.values()), risks])
+        by_jax.write_back(state, arrays)
+        arrays.step, risks = arrays.step + n, [*risks, *found]
+        assert int(state.step) == arrays.step
+    return everything(arrays, risks)
+
+
+def everything(arrays, risks):
+    """Parameters, the optimizer's arrays and risks, flat."""
+    return np.concatenate([arrays.parameters, *map(np.ravel, arrays.optimizer.values()), risks])
 
 
 def test_resumed_at_any_step_the_bits_are_the_same(digits):
@@ -347,16 +360,15 @@ def test_resumed_at_any_step_the_bits_are_the_same(digits):
 def test_steps_are_those_of_the_gradient_and_the_descent(digits):
     """One by one, at the steps' own keys; risks, weights and optimizer's arrays."""
     x, y = digits.samples
-    parameters = digits.network.parameters.copy()
-    arrays, risks = by_jax.first_arrays(adam, parameters), []
-    state = by_jax.new_state(parameters, digits.network.sizes, arrays, 0, SEED)
+    arrays, risks = state_of(digits.network.parameters, adam), []
+    state = by_jax.new_state(arrays, digits.network.sizes, SEED)
     one = jax.jit(functools.partial(xla.gradient, digits.method))
     descend = jax.jit(functools.partial(xla.descend, plan_of()))
     for step, rows in enumerate(digits.rows[:5]):
-        found, risk = one(state.layers, x[rows].T, y[rows], keys_of(digits.method, step))
+        found, risk, _ = one(state.layers, x[rows].T, y[rows], keys_of(digits.method, step))
         state, risks = descend(state, found), [*risks, risk]
-    by_jax.write_back(state, parameters, arrays)
-    wanted = np.concatenate([parameters, *map(np.ravel, arrays.values()), risks])
+    by_jax.write_back(state, arrays)
+    wanted = everything(arrays, risks)
     np.testing.assert_allclose(trained(digits, 5), wanted, rtol=1e-3, atol=1e-5)
 
 
@@ -378,19 +390,20 @@ from glr.network import new_network, sigmoid
 from glr.noise import logistic
 from glr.optimizers import adam, cosine
 from glr.scripts import by_jax
+from glr.storage.checkpoint import State
 
 by_jax.set_up()
 rng, sizes = np.random.default_rng(0), [784, 500, 500, 10]
 x, y = rng.random((1000, 784), np.float32), rng.integers(0, 10, 1000).astype(np.int32)
 sigma = 1.0, 1.0, 0.5
 method = Method(sigmoid, cross_entropy, logistic, sigma, "logits", 2, 1, True, True, False)
-plan = xla.Plan(adam, cosine, 40, 0.01, 1e-4, True)
+plan = xla.Plan(adam, cosine, 40, 0.01, 1e-4, True, 0.0)
 parameters = new_network(sizes, sigmoid, rng).parameters
-arrays = by_jax.first_arrays(adam, parameters)
-state = by_jax.new_state(parameters, sizes, arrays, 0, np.array([3, 1], np.uint32))
+arrays = State(parameters, rng, by_jax.first_arrays(adam, parameters))
+state = by_jax.new_state(arrays, sizes, np.array([3, 1], np.uint32))
 program, rows = xla.program(method, plan), rng.integers(0, 1000, (10, 128))
 state, risks = xla.take_steps(program, state, (x, y), rows)
-by_jax.write_back(state, parameters, arrays)
+by_jax.write_back(state, arrays)
 print(hashlib.sha256(parameters.tobytes() + risks.tobytes()).hexdigest())
 """
 
@@ -459,6 +472,7 @@ def test_what_is_not_covered_is_refused_by_name(changes, message):
         "LEARNING_RATE": 0.01,
         "WEIGHT_DECAY": 0.0,
         "CENTRALISED_GRADIENT": False,
+        "ADVERSARIAL_EPSILON": 0.0,
     }
     given = SimpleNamespace(**(constants | changes))
     if message is None:
@@ -487,6 +501,7 @@ def new_jax_run(folder, *flags, backend="jax", script="LRTZ.py"):
 
 def test_a_stopped_run_continues_to_the_same_weights(tmp_path, monkeypatch):
     flags = ["--steps", "700", "--eval-every", "300", "--checkpoint-every", "200"]
+    flags += ["--adversarial-epsilon", "0.05", "--replays", "3"]
     whole, stopped = (new_jax_run(tmp_path / name, *flags) for name in ("whole", "stopped"))
     whole.take_steps_by_jax()
     whole.save()

@@ -29,10 +29,11 @@ TRAINING_SLOPE = 1 / LOGISTIC_SCALE  # that of a threshold's mean output under n
 
 
 class Backpropagated(NamedTuple):
-    """The gradient of every layer, and the minibatch's mean loss."""
+    """The gradient of every layer, the minibatch's mean loss; and, if asked for, that in x."""
 
     layers: list[Layer]
     risk: float
+    inputs: Array | None = None  # (B, n_in), of each sample's own loss times 1/B
 
 
 class TrainingNoise(NamedTuple):
@@ -69,7 +70,7 @@ def silent_stderr() -> Iterator[None]:
 
 
 def backpropagation(
-    network: Network, loss: Loss, noise: TrainingNoise
+    network: Network, loss: Loss, noise: TrainingNoise, of_inputs: bool = False
 ) -> Callable[[Array, np.ndarray, np.random.Generator], Backpropagated]:
     """The gradient of the mean cross-entropy, as a function of x (B, n_in), y (B,) and a generator.
 
@@ -86,18 +87,21 @@ def backpropagation(
 
     @tf.function(reduce_retracing=True)
     def risk_and_gradient(layers, x, y, drawn):
+        wanted = [layers, x] if of_inputs else [layers]
         with tf.GradientTape() as tape:
-            tape.watch(layers)
+            tape.watch(wanted)
             noisy = {t: scaled(drawn[t], sigmas[t], noise.perturb) for t in drawn}
             z = tf_logits(layers, x, activation, noisy)
             risk = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, z))
-        return risk, tape.gradient(risk, layers)
+        return risk, *tape.gradient(risk, wanted)
 
     def gradient(x: Array, y: np.ndarray, rng: np.random.Generator) -> Backpropagated:
         shapes = {t: (len(x), b.size) for t, (_, b) in enumerate(network.layers) if sigmas[t] > 0}
         drawn = {t: noise_and_score(noise.law, rng, shape)[0] for t, shape in shapes.items()}
-        risk, layers = risk_and_gradient([tuple(one) for one in network.layers], x, y, drawn)
-        return Backpropagated([Layer(W.numpy(), b.numpy()) for W, b in layers], float(risk))
+        layers = [tuple(one) for one in network.layers]
+        risk, layers, *inputs = risk_and_gradient(layers, tf.constant(x), y, drawn)
+        found = [Layer(W.numpy(), b.numpy()) for W, b in layers]
+        return Backpropagated(found, float(risk), *(one.numpy() for one in inputs))
 
     return gradient
 

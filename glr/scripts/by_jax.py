@@ -22,6 +22,7 @@ from glr.losses import zero_one
 from glr.network import Layer, layer_views
 from glr.optimizers import Optimizer
 from glr.scripts.constants import name_of
+from glr.storage.checkpoint import State
 from glr.xla_noise import LAWS
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def take_all_steps(run: Run) -> None:
             for row in rows:  # which of them leaves the finite numbers
                 state = taken(state, row[None])
             return state
-        write_back(state, arrays.parameters, arrays.optimizer)
+        write_back(state, arrays)
         arrays.step += len(rows)
         with np.errstate(over="ignore", invalid="ignore"):
             run.check_finite(float(risks.sum()))
@@ -67,8 +68,7 @@ def state_of(run: Run) -> xla.State:
     arrays, optimizer = run.state, run.constants.OPTIMIZER
     if not arrays.optimizer:
         arrays.optimizer.update(first_arrays(optimizer, arrays.parameters))
-    saved = arrays.parameters, run.network.sizes, arrays.optimizer, arrays.step
-    return new_state(*saved, seed_words(run.rng))
+    return new_state(arrays, run.network.sizes, seed_words(run.rng))
 
 
 def is_finite(state: xla.State, risks: np.ndarray) -> bool:
@@ -93,29 +93,33 @@ def first_arrays(optimizer: Optimizer, parameters: np.ndarray) -> Arrays:
     return {name: np.zeros_like(array) for name, array in state.items()}
 
 
-def new_state(
-    parameters: np.ndarray, sizes: Sequence[int], optimizer: Arrays, step: int, seed: np.ndarray
-) -> xla.State:
-    """The state on the device; from arrays as a checkpoint holds them, and two words of a seed."""
+def new_state(arrays: State, sizes: Sequence[int], seed: np.ndarray) -> xla.State:
+    """The state on the device; from that of a run, and two words of a seed."""
+    parameters, perturbation = arrays.parameters, arrays.perturbation
 
     def in_layers(array: np.ndarray) -> xla.Layers | np.ndarray:
         if array.shape != parameters.shape:
             return np.array(array)
         return [Layer(np.array(W.T, order="C"), np.array(b)) for W, b in layer_views(array, sizes)]
 
-    arrays = {name: in_layers(array) for name, array in optimizer.items()}
-    return jax.device_put(xla.State(in_layers(parameters), arrays, np.int32(step), seed))
+    optimizer = {name: in_layers(array) for name, array in arrays.optimizer.items()}
+    eta = None if perturbation is None else np.array(perturbation.T, order="C")
+    return jax.device_put(
+        xla.State(in_layers(parameters), optimizer, np.int32(arrays.step), seed, eta)
+    )
 
 
-def write_back(state: xla.State, parameters: np.ndarray, optimizer: Arrays) -> None:
+def write_back(state: xla.State, arrays: State) -> None:
     """Write the state into the arrays that it was made from."""
-    pairs = [(parameters, state.layers), *((optimizer[k], v) for k, v in state.optimizer.items())]
-    for array, found in pairs:
+    pairs = [(arrays.optimizer[name], found) for name, found in state.optimizer.items()]
+    for array, found in [(arrays.parameters, state.layers), *pairs]:
         if isinstance(found, list):
             parts = [part for W, b in found for part in (np.ravel(np.transpose(W)), b)]
             np.concatenate(parts, out=array)
         else:
             array[...] = found
+    if state.perturbation is not None:
+        arrays.perturbation[:] = np.transpose(state.perturbation)
 
 
 # ---------------------------------------------------------------- constants

@@ -24,6 +24,7 @@ from glr.errors import DivergenceError, GLRError, StoppedError
 from glr.losses import losses_of
 from glr.network import Array, Layer, accuracy, layer_views, n_parameters, new_network
 from glr.noise import LAWS
+from glr.scripts.adversarial import first_perturbation, moved, perturbed
 from glr.scripts.console import stop_signals
 from glr.scripts.constants import as_typed, script_constants
 from glr.scripts.machine import prepare_for_small_arrays
@@ -40,10 +41,14 @@ LEG_SECONDS = 0.2  # of steps that are taken in one call: a signal waits no long
 
 
 class Gradient(Protocol):
-    """What a run descends: the gradient of every layer, and the minibatch's mean loss."""
+    """What a run descends: the gradient of every layer, and the minibatch's mean loss.
+
+    Adversarial training asks for that in the inputs too, (B, n_in).
+    """
 
     layers: list[Layer]
     risk: float
+    inputs: Array
 
 
 def start(script: dict[str, object]) -> Run:
@@ -88,6 +93,7 @@ class Run:
         self.layers = self.network.layers
         (self.rng,) = self._batch_rng.spawn(1)
         self.state = State(self.network.parameters, self.rng)
+        self.state.perturbation = first_perturbation(constants, data)
         self.origin = {**recorded_constants(constants), "training data": fingerprint(data)}
         *_, self._checkpoint = run_files(constants)
         self._is_kept = False  # whether the checkpoint that is there is this run's
@@ -97,12 +103,15 @@ class Run:
     def minibatches(self) -> Iterator[tuple[Array, np.ndarray]]:
         """Inputs x (B, n_in) and labels y (B,) of each step; between them, what a run needs.
 
+        In adversarial training x is perturbed (adversarial.py).
+
         Raises StoppedError, with the state saved, at Ctrl-C, SIGTERM, and when the terminal is
         closed.
         """
         x, y = self.data.x_train, self.data.y_train
         for (rows,) in self.legs(most=1):
-            yield x[rows], y[rows]
+            eta = self.state.perturbation
+            yield x[rows] if eta is None else perturbed(x[rows], eta), y[rows]
 
     def take_steps_by_jax(self) -> None:
         """Take all steps that are left, many in a call; raises as `minibatches` and `descend`."""
@@ -116,6 +125,8 @@ class Run:
         """
         c, state, at_once = self.constants, self.state, 1
         batches = minibatches(len(self.data.y_train), c.BATCH_SIZE, self._batch_rng)
+        if state.perturbation is not None:
+            batches = (rows for rows in batches for _ in range(c.REPLAYS))
         batches = islice(batches, state.step, None)
         try:
             with stop_signals(self.earlier_state_note) as signals, progress_bar(self) as bar:
@@ -144,6 +155,9 @@ class Run:
         """
         c, state = self.constants, self.state
         state.step += 1
+        if state.perturbation is not None:
+            epsilon = c.ADVERSARIAL_EPSILON
+            state.perturbation = moved(state.perturbation, gradient.inputs, epsilon)
         with np.errstate(over="ignore", invalid="ignore"):  # check_finite sees to it
             self.write_slope(gradient.layers)
             rate = c.LEARNING_RATE * c.SCHEDULE(state.step - 1, c.STEPS)

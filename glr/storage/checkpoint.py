@@ -1,7 +1,8 @@
 """An unfinished run on disk, from which training continues bit for bit.
 
 A checkpoint is one .npz without pickle: `parameters`, the optimizer's arrays (`optimizer_…`), the
-generator's words (`rng`), `risks`, `history`, and `metadata`, a JSON string of step, seconds, the
+generator's words (`rng`), `risks`, `history`, the `perturbation` of adversarial training, and
+`metadata`, a JSON string of step, seconds, the
 run's constants and a fingerprint of its training data. The order of the minibatches is not in it:
 it follows from the seed.
 """
@@ -23,7 +24,7 @@ from glr.storage.npz import load_arrays, refusals, save_arrays
 
 MAX_BYTES = 2**32  # of a checkpoint's arrays together
 RETUNABLE = ("LEARNING_RATE", "SIGMA")  # what a run that diverged may be continued with
-NAMES, PREFIX = "parameters|rng|risks|history|optimizer_.+", "optimizer_"
+NAMES, PREFIX = "parameters|rng|risks|history|perturbation|optimizer_.+", "optimizer_"
 KIND, ADVICE = "checkpoint", "delete it and start anew"
 
 
@@ -46,6 +47,7 @@ class State:
     optimizer : its arrays
     step, seconds : minibatch steps taken, and spent on them, evaluations not counted
     risks : the minibatches' mean losses since the last evaluation
+    perturbation : of adversarial training, (B, n_in); None without
     retuned : after which steps it was continued with other constants, and what they were before
     """
 
@@ -56,6 +58,7 @@ class State:
     seconds: float = 0.0
     risks: list[float] = field(default_factory=list)
     history: list[Evaluation] = field(default_factory=list)
+    perturbation: Array | None = None
     retuned: list[dict] = field(default_factory=list)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -65,7 +68,7 @@ class State:
         for name, rows in (("history", self.history), ("risks", self.risks)):
             if rows:
                 found[name] = np.array(rows, np.float64)
-        return found
+        return found | ({} if self.perturbation is None else {"perturbation": self.perturbation})
 
 
 def save_checkpoint(path: Path, state: State, origin: dict) -> None:
@@ -93,6 +96,7 @@ def restore_checkpoint(path: Path, state: State, origin: dict, optimizer: Optimi
 
     state.parameters[:] = arrays["parameters"]
     set_generator_words(state.rng, arrays["rng"])
+    state.perturbation = arrays.get("perturbation")
     state.optimizer.update((name, arrays[PREFIX + name]) for name in like.optimizer)
     state.step, state.seconds, state.retuned = (place[n] for n in ("step", "seconds", "retuned"))
     state.retuned += [{"after_step": state.step, "was": was}] if was else []
@@ -115,7 +119,7 @@ def state_like(state: State, step: int, origin: dict, optimizer: Optimizer) -> S
     steps, every, zeros = origin["STEPS"], origin["EVAL_EVERY"], np.zeros_like(state.parameters)
     if step > steps:
         raise GLRError(f"is of step {step}, and the run of {steps} steps")
-    like = State(zeros, state.rng)
+    like = State(zeros, state.rng, perturbation=state.perturbation)
     optimizer(zeros, zeros, 0.0, like.optimizer)  # tells which arrays it keeps
     evaluated = [at for at in range(1, step + 1) if at % every == 0 or at == steps]
     like.history = [Evaluation(at, 0, 0, 0, 0, 0) for at in evaluated]
