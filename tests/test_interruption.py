@@ -199,6 +199,7 @@ def test_a_run_under_nohup_outlives_its_terminal(tmp_path):
 def test_a_stopped_run_continues_to_the_same_weights(script, tmp_path):
     """Stopped between two evaluations, with Gaussian noise, whose generator keeps half-words."""
     words = ("--steps", 900, "--eval-every", 200, "--noise", "gaussian", "--sigma", 1)
+    words += ("--adversarial-epsilon", 0.05, "--replays", 3)
     name = f"{script.removesuffix('.py')}_digits_seed0"
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(script, *words, "--models-dir", whole).returncode == 0
