@@ -98,7 +98,7 @@ def draw_panels(
         draw(axes, measured)
         axes.set_title(dataset, parse_math=False)
         plain_axes(axes)
-    panels[-1].legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, frameon=False)  # of each: own networks may not be of all data sets
     figure.suptitle(title, fontsize=10)
     save_figure(path, figure)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from statistics import fmean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -178,9 +179,13 @@ def whitebox_block(by_dataset: Mapping[str, Sequence[Row]]) -> str:
 
 def draw_pgd(axes: Axes, rows: Sequence[Row]) -> None:
     """Accuracy under PGD on the network itself against ε, a line for each network."""
-    for i, name in enumerate(names_in(rows)):
+    from matplotlib import colormaps  # noqa: PLC0415  (as in glr.scripts.plots)
+
+    names = names_in(rows)
+    colours = colormaps["tab10" if len(names) <= 10 else "tab20"].colors
+    for name, colour in zip(names, cycle(colours), strict=False):
         style = "s:" if network_name(name) not in GLR_ROWS else "o-"
-        axes.plot(*epsilon_curve(rows, name, "pgd"), style, ms=3, color=f"C{i}", label=name)
+        axes.plot(*epsilon_curve(rows, name, "pgd"), style, ms=3, color=colour, label=name)
     axes.set(xlabel="ε of PGD", ylabel="accuracy (%)", ylim=(0, 100))
 
 
