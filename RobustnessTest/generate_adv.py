@@ -7,8 +7,9 @@
     python generate_adv.py --dataset mnist --attack square --images 500    needs no gradient
 
 The target is whose gradient is followed. The default, the paper's, is a surrogate: a ReLU network
-of 50 neurons trained by backpropagation (and kept in models/), whose attack is transferred to the
-others. A threshold network has no gradient: its backward pass goes through a sigmoid instead.
+of 50 neurons trained by backpropagation, whose attack is transferred to the others. One ships; of
+other seeds and data it is trained, and kept in models/. A threshold network has no gradient: its
+backward pass goes through a sigmoid instead.
 Samples go to data/<dataset>/adversarial/, with a picture of the first ten.
 """
 
@@ -26,7 +27,7 @@ DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with i
 ATTACK = "fgsm"  # "fgsm", "pgd", "lbfgs", or "square" (which asks for no gradient)
 EPSILON = (0.1,)  # largest change of a pixel, of inputs in [0, 1]; one file for each
 TARGET = "surrogate"  # whose gradient: "surrogate" (transfer), or the path of a model (white box)
-IMAGES = 0  # attack the first so many test images; 0 for all
+IMAGES = 0  # attack the first so many test images, into a file named after them; 0 for all
 SEED = 0  # of the surrogate's training, and of random choices
 PGD_STEPS = 40  # of pgd
 PENALTY = 2.3  # of lbfgs, on squared changes: chosen on BP's column of the published MNIST table

@@ -6,7 +6,9 @@
 
 Run generate_adv.py and noise_generate_adv.py before it. Prediction is noise-free. Several seeds of
 a network are shown as mean ± standard deviation. Every sample file is checked before it counts.
-The tables are written to results/, or to the folder GLR_RESULTS_DIR of the environment.
+Networks that came with the code and were not trained here are marked (pretrained). The tables are
+written to results/, or to the folder GLR_RESULTS_DIR of the environment; those of chosen models or
+samples to digits_part.csv, in place of digits.csv.
 """
 
 import sys

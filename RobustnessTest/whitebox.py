@@ -1,7 +1,7 @@
 """Attack every network itself, not by way of another: what of its robustness is left.
 
-    python whitebox.py                              study.py's networks, in seven minutes; without
-                                                    them the pretrained ones
+    python whitebox.py                              study.py's networks, in seven minutes; those
+                                                    not trained here are the pretrained ones
     python whitebox.py --datasets digits --seeds 1 --names LRS LRT BP+L2C
 
 The attacks of the table have ε 0.1: FGSM transferred from the surrogate, as the published one is;
@@ -10,8 +10,9 @@ network has none: the attacks follow those of four sigmoid networks of its weigh
 counts if all four fail. Only what is right under every attack counts in the last column. A picture
 shows PGD at other ε.
 
-Written: whitebox.md and .png in RobustnessTest/results/; with --write-docs, from the constants
-below and all of study.py's networks, docs/results.md and docs/whitebox.png.
+Written: whitebox.md and .png in RobustnessTest/results/ (whitebox_part if the constants are not
+those below); with --write-docs, from the constants below and all of study.py's networks,
+docs/results.md and docs/whitebox.png.
 """
 
 import sys
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 
 from glr.scripts.console import one_line_errors
 from glr.scripts.constants import script_constants
-from glr.study.pages import is_for_docs
+from glr.study.pages import is_for_docs, page_name
 from glr.study.runs import are_trained, datasets_found
 from glr.study.whitebox import measured_rows, write_whitebox
 
@@ -44,7 +45,8 @@ def main() -> None:
     constants = script_constants(globals())
     by_dataset = {name: measured_rows(constants, name) for name in datasets_found(constants)}
     is_all = is_for_docs(constants, globals()) and [*by_dataset] == [*DATASETS]
-    write_whitebox(by_dataset, is_all and are_trained(NAMES, constants, DATASETS))
+    is_all = is_all and are_trained(NAMES, constants, DATASETS)
+    write_whitebox(by_dataset, is_all, page_name("whitebox", constants, globals()))
 
 
 if __name__ == "__main__":

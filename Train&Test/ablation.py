@@ -6,7 +6,8 @@
 
 With several seeds the table has each variant's difference from the first, and the p of a paired
 t-test for it. VALIDATION = 0 compares on the test set, which is for the last run. Finished runs are
-not repeated; their models are in models/ablation/. Written: ablation.md in RobustnessTest/results/.
+not repeated; their models are in models/ablation/. Written: ablation.md in RobustnessTest/results/;
+ablation_part.md if the constants are not those below.
 """
 
 import sys
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 from glr.scripts.console import one_line_errors
 from glr.scripts.constants import script_constants
 from glr.scripts.records import evaluated_on
-from glr.study.pages import is_for_docs, write_ablation
+from glr.study.pages import is_for_docs, page_name, write_ablation
 from glr.study.runs import tasks, train_missing
 
 # --------------------------------------------------------------------------------------------
@@ -98,7 +99,8 @@ def main() -> None:
         variants[f"try{i}"] = script, " ".join([*held_out, *flags])
     runs = tasks(own, variants, [constants.DATASET])
     train_missing(runs, own)
-    write_ablation(runs, evaluated_on(constants), is_for_docs(constants, globals()))
+    page = page_name("ablation", constants, globals())
+    write_ablation(runs, evaluated_on(constants), is_for_docs(constants, globals()), page)
 
 
 if __name__ == "__main__":

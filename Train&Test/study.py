@@ -13,14 +13,17 @@ what today's constants trained: after a change of glr/, delete models/*.npz firs
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
+from glr.robustness.evaluation import write_results
 from glr.robustness.perturbation import table_samples
 from glr.scripts.console import one_line_errors
 from glr.scripts.constants import script_constants
 from glr.study.pages import (
     is_for_docs,
+    page_name,
     results_block,
     write_comparisons,
     write_page,
@@ -29,7 +32,6 @@ from glr.study.pages import (
 from glr.study.runs import (
     datasets_found,
     make_samples,
-    run_robustness_script,
     tasks,
     train_missing,
     write_pretrained,
@@ -84,17 +86,20 @@ def main() -> None:
     runs = tasks(constants, NETWORKS, datasets)
     train_missing(runs, constants)
     samples = table_samples(constants.EPSILON)  # and no others that the folder may hold
+    rows = {}
     for dataset in datasets:
         make_samples(constants, dataset, constants.EPSILON)
-        own = [str(task.path) for task in runs if task.dataset == dataset]
-        evaluation = ["testAdv.py", "--models", *own, "--samples", *samples]
-        run_robustness_script(evaluation, constants, dataset)
+        own = [task.path for task in runs if task.dataset == dataset]
+        chosen = {"DATASET": dataset, "MODELS": own, "SAMPLES": samples, "FUNCTIONS": ""}
+        name = page_name(f"study_{dataset}", constants, globals())
+        rows[dataset] = write_results(SimpleNamespace(**vars(constants), **chosen), name)
     if not is_for_docs(constants, globals()) or datasets != [*DATASETS]:
-        write_page("results", results_block(datasets), whole=False)
+        page = page_name("results", constants, globals())
+        write_page(page, results_block(rows), whole=False)
         return
     write_pretrained(runs, constants, datasets)
     write_comparisons(constants, COMPARED)
-    write_tables(constants, runs, datasets)
+    write_tables(constants, runs, rows)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ Noise on the weights has a larger step size, which the scripts' own noise is giv
 the two apart.
 
 Every setting is reported: none is chosen by the test set. Finished runs are not repeated; the
-models are in models/tradeoff/. Written: tradeoff.md and .png in RobustnessTest/results/; with
---write-docs, from the constants below, docs/results.md and docs/tradeoff.png.
+models are in models/tradeoff/. Written: tradeoff.md and .png in RobustnessTest/results/
+(tradeoff_part if the constants are not those below); with --write-docs, from the constants below,
+docs/results.md and docs/tradeoff.png.
 """
 
 import sys
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an
 
 from glr.scripts.console import one_line_errors
 from glr.scripts.constants import script_constants
-from glr.study.pages import is_for_docs
+from glr.study.pages import is_for_docs, page_name
 from glr.study.runs import datasets_found, make_samples, study_networks, tasks, train_missing
 from glr.study.tradeoff import Measured, Setting, measured_rows, networks_at, write_tradeoffs
 
@@ -57,7 +58,7 @@ def main() -> None:
         rows = measured_rows(runs, constants, dataset)
         measured.append(Measured(dataset, list(constants.NAMES), settings, rows))
     whole = is_for_docs(constants, globals()) and datasets == [*DATASETS]
-    write_tradeoffs(measured, whole)
+    write_tradeoffs(measured, whole, page_name("tradeoff", constants, globals()))
 
 
 if __name__ == "__main__":

@@ -109,14 +109,15 @@ def test_pretrained_networks_have_the_constants_of_today_s_study():
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_pretrained_surrogates_have_the_constants_of_today_s_attack(dataset, monkeypatch):
+    """So they serve, and none is trained."""
     trained = []
     monkeypatch.setattr(perturbation, "train_by_backpropagation", trained.append)
     monkeypatch.setattr(perturbation, "load_model_for", lambda path, data: path)
     words = ("--dataset", dataset, "--models-dir", "nowhere", "--data-dir", "nowhere")
     path = perturbation.surrogate(constants_of_attack(*words), None)
-    (settings,) = trained
-    found = load_model(PRETRAINED / path.name).metadata["constants"]
-    assert found == recorded_constants(settings)
+    assert (path, trained) == (PRETRAINED / f"surrogate_{dataset}_seed1000.npz", [])
+    settings = surrogate_constants(constants_of_attack(*words))
+    assert load_model(path).metadata["constants"] == recorded_constants(settings)
     assert settings.SEED == 1000  # of no network's initial weights
 
 
@@ -151,12 +152,27 @@ def test_a_surrogate_of_other_constants_is_put_aside_and_trained_anew(tmp_path, 
     model = load_model(PRETRAINED / path.name)
     model.metadata["constants"]["STEPS"] = 9
     save_model(path, *model)
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    save_model(shipped / path.name, *model)  # of other constants than today's, too
+    monkeypatch.setattr(perturbation, "PRETRAINED", shipped)
     trained = []
     monkeypatch.setattr(perturbation, "train_by_backpropagation", trained.append)
     monkeypatch.setattr(perturbation, "load_model_for", lambda path, data: path)
     perturbation.surrogate(constants_of_attack("--models-dir", str(tmp_path)), None)
     assert [settings.STEPS for settings in trained] == [5000]
-    assert [file.name for file in tmp_path.iterdir()] == [f"{path.name}.old"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["shipped", f"{path.name}.old"]
+
+
+def test_an_epsilon_of_255_is_refused_with_what_is_meant():
+    script = runpy.run_path(str(ROOT / "RobustnessTest" / "whitebox.py"))
+    for epsilon in ("8", "5", "1.001", "inf"):
+        for words in ((epsilon,), ("0.1", epsilon)):
+            with pytest.raises(GLRError, match=r"^EPSILON = .*≤ 1, .*: 8 of 255 is 0\.0314$"):
+                constants_of_attack("--epsilon", *words)
+            with pytest.raises(GLRError, match="≤ 1"):
+                script_constants(script, ["--epsilon", *words])
+    assert constants_of_attack("--epsilon", "1", "0.0314").EPSILON == (1, 0.0314)
 
 
 @pytest.mark.parametrize("shape", [(2, 8), (4, 4, 4), (15,)])

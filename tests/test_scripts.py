@@ -240,17 +240,34 @@ def test_divergence_is_one_line_with_the_step_and_status_3(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_on_a_terminal_there_is_a_bar_and_a_complaint_has_a_line_of_its_own(tmp_path):
+def on_a_terminal(columns, *words):
+    """The finished process of `python words`, and what it wrote to stderr, a terminal."""
     terminal, its_end = pty.openpty()
-    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
-    words = ("--learning-rate", 60, "--weight-decay", 1, "--optimizer", "sgd")
-    words = command("LRS.py", *words, "--models-dir", tmp_path)
-    ran = subprocess.run(words, stdout=subprocess.PIPE, stderr=its_end, check=False)
+    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    ran = subprocess.run(command(*words), stdout=subprocess.PIPE, stderr=its_end, check=False)
     os.close(its_end)
     shown = os.read(terminal, 2**16).decode()
     os.close(terminal)
+    return ran, shown
+
+
+@pytest.mark.parametrize("columns", [0, 40, 80])  # 0: of a terminal that does not tell its width
+def test_on_a_terminal_the_bar_is_whole_and_each_evaluation_leaves_a_line(columns, tmp_path):
+    words = ("--steps", 30, "--eval-every", 10, "--models-dir", tmp_path)
+    ran, shown = on_a_terminal(columns, "LRS.py", *words, "--name", "a-rather-long-name-of-mine")
+    assert ran.returncode == 0
+    evaluations = re.findall(rb"^step (\d+)/30  loss .* s$", ran.stdout, re.MULTILINE)
+    assert evaluations == [b"10", b"20", b"30"]
+    bars = [part for part in re.split(r"[\r\n]+", shown) if "%" in part]
+    assert bars[-1].startswith("100%|")
+    assert all(len(bar) <= (columns or 80) and re.search(r" \d+/30, .* left$", bar) for bar in bars)
+
+
+def test_on_a_terminal_there_is_a_bar_and_a_complaint_has_a_line_of_its_own(tmp_path):
+    words = ("--learning-rate", 60, "--weight-decay", 1, "--optimizer", "sgd")
+    ran, shown = on_a_terminal(40, "LRS.py", *words, "--models-dir", tmp_path)
     assert (ran.returncode, ran.stdout) == (3, b"")
-    assert "/10000 [" in shown
+    assert "| 0/10000, ? left" in shown
     assert shown.splitlines()[-1].startswith("LRS.py: step ")
 
 

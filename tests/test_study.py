@@ -18,7 +18,7 @@ from glr.data.datasets import fingerprint, load_dataset
 from glr.errors import GLRError
 from glr.network import new_network, sigmoid
 from glr.robustness.corruptions import CORRUPTIONS
-from glr.robustness.tables import MATCHED, Row, csv_text, read_csv
+from glr.robustness.tables import MATCHED, Row
 from glr.scripts.constants import ROOT, SCRIPTS, constants_of
 from glr.scripts.records import recorded_constants
 from glr.storage.models import save_model
@@ -63,19 +63,20 @@ def test_the_study_evaluates_the_samples_that_it_makes_and_no_others(monkeypatch
     ran = []
     for name in ("train_missing", "results_block", "write_page"):
         monkeypatch.setitem(main.__globals__, name, lambda *_, **__: None)
-    for place in (main.__globals__, vars(study)):
-        monkeypatch.setitem(place, "run_robustness_script", lambda words, *_: ran.append(words))
+    monkeypatch.setattr(study, "run_robustness_script", lambda words, *_: ran.append(words))
+    monkeypatch.setitem(main.__globals__, "write_results", lambda *asked: ran.append(asked))
     words = ["study.py", "--datasets", "digits", "--epsilon", "0.1", "0.2"]
     monkeypatch.setattr(sys, "argv", words)
     main()
-    *made, evaluation = ran
+    *made, (evaluation, name) = ran
     assert made == [
         ["generate_adv.py", "--epsilon", "0.1", "0.2"],
         ["generate_adv.py", "--attack", "lbfgs"],
         ["noise_generate_adv.py"],
     ]
     names = ["fgsm_eps0.1", "fgsm_eps0.2", "lbfgs", *CORRUPTIONS]
-    assert evaluation[evaluation.index("--samples") + 1 :] == names
+    assert names == evaluation.SAMPLES
+    assert name == "study_digits_part"  # with constants that are not its own
 
 
 def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
@@ -190,7 +191,10 @@ def test_a_run_is_for_docs_only_if_asked_for_with_the_script_s_own_constants():
         ({"WRITE_DOCS": True, "SEEDS": 3}, False),
         ({"WRITE_DOCS": True, "PENALTIES": (1.0,)}, False),
     ):
-        assert pages.is_for_docs(SimpleNamespace(**(own | changes)), script) is is_for_docs
+        chosen = SimpleNamespace(**(own | changes))
+        assert pages.is_for_docs(chosen, script) is is_for_docs
+        part = "_part" if changes.keys() & {"SEEDS", "PENALTIES"} else ""
+        assert pages.page_name("page", chosen, script) == f"page{part}"
 
 
 def test_a_study_of_no_data_set_is_one_clear_error(tmp_path):
@@ -272,13 +276,6 @@ def test_a_script_says_its_mean_accuracy_and_seconds():
     )
 
 
-def test_results_are_read_as_they_were_written(tmp_path):
-    rows = [Row("LRS", 0, "clean", 0.0, 0.9625, 100), Row("BP+L2", 3, "fgsm", 0.1, 1 / 3, 360)]
-    path = tmp_path / "digits.csv"
-    path.write_text(csv_text(rows))
-    assert read_csv(path) == rows
-
-
 def test_networks_are_the_study_s_by_their_constants_not_by_their_names(tmp_path):
     """The page would else have the figures of whatever a folder holds."""
     network = new_network([4, 3, 2], sigmoid, np.random.default_rng(0))
@@ -337,7 +334,7 @@ def test_variants_are_compared_over_seeds_and_docs_stay_as_they_are(tmp_path):
     ran = run("ablation.py", *words, "--variants", *variants, env=env)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[0].split("  ")[0] == "command"
-    text = (tmp_path / "results" / "ablation.md").read_text()
+    text = (tmp_path / "results" / "ablation_part.md").read_text()
     assert text.startswith("| command | validation accuracy (%) | less the first | p |\n")
     assert "| `LRT.py --validation 100 --steps 30 --noise laplace` | " in text
     assert (ROOT / "docs" / "results.md").read_bytes() == page

@@ -1,10 +1,15 @@
 """The arithmetic of the tables."""
 
+import runpy
+
 import numpy as np
 import pytest
+from processes import ROOT
 from scipy.stats import ttest_rel
 
 from glr.robustness.tables import (
+    CONTROLS,
+    MAIN_ROWS,
     Row,
     cell,
     mean_and_spread,
@@ -78,19 +83,23 @@ def test_each_network_is_compared_with_its_control_seed_by_seed():
     assert header[:2] == ["", "clean"]
     assert compared == [["LRS less BP+L2C", f"-0.67 ({p:.2g})", *[""] * 6]]
     _, _, both = paired_lines([*rows, *lone, *(row._replace(seed=1) for row in lone)])
-    assert both == ["LRT less ST+L2C", "+10.00 (nan)", *[""] * 6]
+    assert both == ["LRT less ST+L2C", "+10.00 (no p: alike in all seeds)", *[""] * 6]
 
 
 @pytest.mark.parametrize("counts", [(346, 346), (347, 346, 349, 345, 348), (10, 20, 30)])
 @pytest.mark.parametrize("more", [0, 1, 14])
-def test_differences_that_are_all_equal_have_no_p(counts, more):
+def test_differences_that_are_all_equal_have_no_p_and_ties_have_one(counts, more):
     """One sample more in each of two runs happens by chance: it is no certainty."""
     one, other = ([100 * (k + extra) / 360 for k in counts] for extra in (more, 0))
-    assert np.isnan(paired_p(one, other))
+    if more:
+        assert np.isnan(paired_p(one, other))
+    else:
+        assert paired_p(one, other) == 1
+        assert variants_table({"a": other, "b": one}, "it")[2][2:] == ["+0.00", "1"]
 
 
 def test_tables_without_a_row_are_left_out():
-    rows = [Row("own", 0, "clean", 0, 0.5, 10)]
+    rows = [Row("BP-L2", 0, "clean", 0, 0.5, 10)]
     assert [*result_tables(rows, "digits")] == ["Controls"]
     assert results_page(rows, "digits").startswith(
         "### digits\n\nControls:\n\n| model | clean | lbfgs |"
@@ -100,7 +109,12 @@ def test_tables_without_a_row_are_left_out():
     assert [title.split()[0] for title in titles] == ["Accuracy", "Controls", "Other"]
 
 
-def test_a_condition_of_fewer_samples_says_how_many():
-    rows = [Row("LRS", 0, "clean", 0, 0.9, 360), Row("LRS", 0, "fgsm", 0.1, 0.5, 10)]
-    (table, *_) = result_tables(rows, "digits").values()
-    assert "fgsm (first 10)" in table[0] and "clean" in table[0]
+def test_networks_of_your_own_stand_in_the_main_table_and_the_study_s_others_are_controls():
+    names = ("mine", "BP+L2C", "LRS (pretrained)", "A-mine", "LRS", "BP-L2 (pretrained)")
+    rows = [Row(name, 0, "clean", 0, 0.5, 10) for name in names]
+    main, controls = result_tables(rows, "mnist").values()
+    shown = [line[0] for line in main]
+    assert shown == ["model", "LRS", "LRS (pretrained)", "  published", "A-mine", "mine"]
+    assert [line[0] for line in controls] == ["model", "BP+L2C", "BP-L2 (pretrained)"]
+    study = runpy.run_path(str(ROOT / "Train&Test" / "study.py"))["NETWORKS"]
+    assert {*MAIN_ROWS, *CONTROLS} == {*study}

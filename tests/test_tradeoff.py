@@ -10,6 +10,7 @@ from glr.data.datasets import Dataset
 from glr.network import Network, sigmoid
 from glr.robustness.evaluation import PRETRAINED
 from glr.robustness.tables import PUBLISHED, Row
+from glr.scripts.plots import new_figure
 from glr.storage.models import Model
 from glr.study import pages, tradeoff
 from glr.study import runs as study
@@ -89,6 +90,23 @@ def test_the_table_has_a_line_per_setting_and_the_published_last():
     assert published == ["published", "90.22 / 61.36", "95.54 / 45.91", "–"]
 
 
+@pytest.mark.parametrize("dataset", ["digits", "mnist"])
+def test_every_network_has_a_colour_of_its_own_and_stars_are_named_where_they_are(
+    dataset, tmp_path, monkeypatch
+):
+    axes, titles = new_figure(4, 4).subplots(), []
+    tradeoff.draw_tradeoff(axes, measured_on(dataset))
+    handles, names = axes.get_legend_handles_labels()
+    colours = {name: h.get_color() for h, name in zip(handles, names, strict=True)}
+    assert len({colours[name] for name in ("LRTZ", "LRS", "BP+L2C")}) == 3
+    assert any(line.get_marker() == "*" for line in axes.lines) == (dataset == "mnist")
+    monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path))
+    monkeypatch.setattr(tradeoff, "draw_panels", lambda path, title, **_: titles.append(title))
+    monkeypatch.setattr(tradeoff, "tradeoff_block", str)
+    tradeoff.write_tradeoffs([measured_on(dataset)], whole=False, name="tradeoff")
+    assert [title.endswith("stars: published") for title in titles] == [dataset == "mnist"]
+
+
 def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):
     """From training on the digits to the page, in a copy of it; the surrogate is the pretrained."""
     monkeypatch.setattr(pages, "ROOT", tmp_path)
@@ -110,11 +128,11 @@ def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):
     measured = [Measured(dataset, ["LRT"], settings, rows) for dataset in ("digits", "mnist")]
     monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path / "results"))
     before = page.read_text()
-    tradeoff.write_tradeoffs(measured, whole=False)
+    tradeoff.write_tradeoffs(measured, whole=False, name="tradeoff_part")
     assert page.read_text() == before
-    assert "| LRT |" in (tmp_path / "results" / "tradeoff.md").read_text()
+    assert "| LRT |" in (tmp_path / "results" / "tradeoff_part.md").read_text()
     assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == ["results.md"]
-    tradeoff.write_tradeoffs(measured, whole=True)
+    tradeoff.write_tradeoffs(measured, whole=True, name="tradeoff")
     text = page.read_text()
     assert text.startswith("head\n")
     assert text.endswith("\ntail\n")

@@ -12,17 +12,17 @@ A gradient is a callable, vectorised over samples, of which none depends on anot
 
 from __future__ import annotations
 
-import sys
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import fmin_l_bfgs_b
-from tqdm import tqdm
 
 from glr.errors import GLRError
 from glr.network import Network
 from glr.robustness.corruptions import as_images
 from glr.scripts.backpropagation import differentiable, import_tensorflow, tf_logits
+from glr.scripts.console import progress_bar
 
 InputGradient = Callable[[np.ndarray, np.ndarray], np.ndarray]
 LossAndGradient = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -80,7 +80,7 @@ def lbfgs(x: np.ndarray, targets: np.ndarray, model: LossAndGradient, penalty: f
     """
     x_adv = np.empty_like(x)
     starts = range(0, len(x), LBFGS_GROUP)
-    for start in tqdm(starts, desc="lbfgs", unit="group", disable=None):
+    for start in progress_bar(starts, "lbfgs"):
         group = slice(start, start + LBFGS_GROUP)
         x_adv[group] = _lbfgs_group(x[group], targets[group], model, penalty)
     return x_adv
@@ -104,8 +104,10 @@ def square_attack(
 
     Raises GLRError for images of fewer pixels than SMALLEST_SIDE².
     """
-    from art.attacks.evasion import SquareAttack  # noqa: PLC0415  (seconds, for this attack only)
-    from art.estimators.classification import BlackBoxClassifierNeuralNetwork  # noqa: PLC0415
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that PyTorch is not there
+        from art.attacks.evasion import SquareAttack  # noqa: PLC0415  (seconds, for this alone)
+        from art.estimators.classification import BlackBoxClassifierNeuralNetwork  # noqa: PLC0415
 
     x, y = batch
     images = as_images(x)[..., None]
@@ -122,7 +124,7 @@ def square_attack(
         answers, images.shape[1:], network.sizes[-1], channels_first=False, clip_values=(0.0, 1.0)
     )
     attack = SquareAttack(
-        classifier, eps=epsilon, max_iter=queries, batch_size=len(x), verbose=sys.stderr.isatty()
+        classifier, eps=epsilon, max_iter=queries, batch_size=len(x), verbose=False
     )
     before = np.random.get_state()  # noqa: NPY002  (ART draws from the global one: lend it a seed)
     np.random.seed(int(rng.integers(2**32)))  # noqa: NPY002

@@ -13,13 +13,13 @@ from statistics import fmean
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
-from tqdm import tqdm
 
 from glr.data.datasets import SHIPPED, Dataset, fingerprint, load_dataset, n_classes
 from glr.errors import GLRError, UnknownActivationError
 from glr.network import Activation, accuracy, is_right
 from glr.robustness.samples import Samples, how_to_make, load_samples, samples_path, severities_of
 from glr.robustness.tables import (
+    PRETRAINED_LABEL,
     PUBLISHED,
     Row,
     cell,
@@ -30,6 +30,7 @@ from glr.robustness.tables import (
     result_tables,
     results_page,
 )
+from glr.scripts.console import progress_bar
 from glr.scripts.constants import ROOT, functions_of
 from glr.scripts.machine import prepare_for_small_arrays
 from glr.scripts.plots import new_figure, plain_axes, save_figure
@@ -92,25 +93,45 @@ def misfit(model: Model, data: Dataset) -> str:
 def known_models(
     constants: SimpleNamespace, data: Dataset, functions: Functions = MappingProxyType({})
 ) -> dict[Path, Model]:
-    """The models of DATASET by path: those trained here, or else those that came with the code.
+    """The models of DATASET by path: those trained here, beside those that came with the code.
 
-    Those of an activation not known are left out, with a note. Raises GLRError if none is left.
+    Of these, networks that were trained here too are left out; with a note, models of an
+    activation not known. Raises GLRError if none is left.
     """
     folder, known = constants.MODELS_DIR, {}
     own, shipped = (models_found(place, data.name) for place in (folder, PRETRAINED))
     if shipped and not own:
         print(f"No model of {data.name} in {folder}: evaluating those of {PRETRAINED}")
-    for path in own or shipped:
+    for path in own:
         try:
             known[path] = load_model_for(path, data, functions)
         except UnknownActivationError as error:
             print(f"Left out: {error}", file=sys.stderr)
+    trained_here = [model.metadata["constants"] for model in known.values()]
+    for path in shipped:
+        model = load_model_for(path, data)
+        if not any(is_of_one_network(model.metadata["constants"], one) for one in trained_here):
+            known[path] = model
     if not known:
         raise GLRError(
             f"{folder}: no model of {data.name} to evaluate; train one first, "
             f'python "Train&Test/LRS.py" --dataset {constants.DATASET}'
         )
-    return known
+    return labelled(known)
+
+
+def is_of_one_network(shipped: dict, own: dict) -> bool:
+    """Whether own constants are a shipped network's, but for the seed; it may lack later ones."""
+    return all(own.get(name) == shipped[name] for name in shipped.keys() - set(OF_ONE_NETWORK))
+
+
+def labelled(models: Mapping[Path, Model]) -> dict[Path, Model]:
+    """The models, with names that tell those that came with the code from those trained here."""
+    shipped = PRETRAINED.resolve()
+    for path, model in models.items():
+        if path.parent.resolve() == shipped:
+            model.metadata["constants"]["NAME"] += PRETRAINED_LABEL
+    return dict(models)
 
 
 def check_seeds(models: Mapping[Path, Model]) -> None:
@@ -165,12 +186,17 @@ def blind_spot(metadata: dict) -> str:
     )
 
 
-def write_results(constants: SimpleNamespace) -> None:
-    """Evaluate what the constants name; print the tables, and write them: .csv, .md and .png."""
+def write_results(constants: SimpleNamespace, name: str = "") -> list[Row]:
+    """Evaluate what the constants name; print the tables, and write them: .csv, .md and .png.
+
+    name : of these files; without one, it is the data set's. Those of chosen models or samples have
+        a name of their own: they do not replace those of all
+    """
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     rows = measured_rows(constants, data)
-    path = results_dir() / f"{data.name}.csv"
+    name = name or part_name(data.name, bool(constants.MODELS or constants.SAMPLES))
+    path = results_dir() / f"{name}.csv"
     page = results_page(rows, data.name)
     write_whole(path, lambda file: file.write(csv_text(rows).encode()))
     write_whole(path.with_suffix(".md"), lambda file: file.write(f"{page}\n".encode()))
@@ -179,6 +205,7 @@ def write_results(constants: SimpleNamespace) -> None:
     for title, lines in result_tables(rows, data.name).items():
         print(f"\n{title}\n\n{plain_table(lines)}")
     print(f"\nWritten: {path} and .md")
+    return rows
 
 
 @contextmanager
@@ -190,6 +217,11 @@ def optional_picture() -> Iterator[None]:
         print(f"no picture: {error}", file=sys.stderr)
 
 
+def part_name(name: str, is_part: bool) -> str:
+    """The name of results' files: another for those of a part, which do not replace the whole's."""
+    return f"{name}_part" if is_part else name
+
+
 def results_dir() -> Path:
     """GLR_RESULTS_DIR, else RobustnessTest/results."""
     return Path(os.environ.get("GLR_RESULTS_DIR") or ROOT / "RobustnessTest" / "results")
@@ -199,13 +231,13 @@ def measured_rows(constants: SimpleNamespace, data: Dataset) -> list[Row]:
     """The accuracy of every model on every sample file, and on the clean test set."""
     functions = functions_of(constants.FUNCTIONS)
     models = {path: load_model_for(path, data, functions) for path in map(Path, constants.MODELS)}
-    models = models or known_models(constants, data, functions)
+    models = labelled(models) or known_models(constants, data, functions)
     check_seeds(models)
     samples = samples_of(constants, data)
     lost = (lost_classes(model, data) for model in models.values())
     for note in filter(None, (*(blind_spot(one.metadata) for one in samples), *lost)):
         print(note)
-    bar = tqdm(models.values(), desc="evaluating", unit="model", disable=None)
+    bar = progress_bar(models.values(), "evaluating")
     return [row for model in bar for row in rows_of(model, data, samples)]
 
 
@@ -216,9 +248,14 @@ def rows_of(model: Model, data: Dataset, samples: Iterable[Samples]) -> list[Row
     for _, x_adv, y, metadata in (clean, *samples):
         for severity, x in zip(severities_of(metadata), x_adv, strict=True):
             share = accuracy(model.network.logits(x.astype(np.float32, copy=False)), y)
-            condition = condition_of(metadata)
+            condition = condition_of(metadata) + fewer(len(y), data)
             rows.append(Row(model.name, model.seed, condition, severity, share, len(y)))
     return rows
+
+
+def fewer(n: int, data: Dataset) -> str:
+    """What sets samples of a part of the test set apart: ", first 20"; nothing for all of it."""
+    return f", first {n}" if n < len(data.y_test) else ""
 
 
 def accuracy_by_class(model: Model, data: Dataset) -> dict[int, float]:
@@ -237,13 +274,14 @@ def lost_classes(model: Model, data: Dataset) -> str:
 
 def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
     """Mean accuracies by condition, a bar for each model; a black line where one is published."""
-    figure = new_figure(11, 4.4)
+    models = [*chain(*present(rows))]
+    columns_of_legend = 1 + len(models) // 24  # as many lines as fit beside the bars
+    figure = new_figure(11 + 2 * columns_of_legend, 4.4)
     axes = figure.subplots()
     from matplotlib import colormaps  # noqa: PLC0415  (as in glr.scripts.plots)
 
     axes.set_prop_cycle(color=colormaps["tab20"].colors)
     columns = [c for c in PUBLISHED["columns"] if any(row.condition == c for row in rows)]
-    models = [*chain(*present(rows))]
     width = 0.8 / len(models)
     for i, model in enumerate(models):
         left = np.arange(len(columns)) + i * width - 0.4
@@ -253,8 +291,10 @@ def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
         axes.hlines(published, left, left + width, color="black")
     axes.set_xticks(range(len(columns)), [column.replace("_", "\n") for column in columns])
     axes.set(ylabel="accuracy (%), noise-free, mean over seeds", ylim=(0, 100))
-    axes.legend(ncols=9, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
+    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": columns_of_legend}
+    axes.legend(fontsize=8, frameon=False, **beside)
     plain_axes(axes, lines_of="y")
-    note = "; black: published" if published_cell(dataset, "LRS", "clean") else ""
+    is_any_published = any(published_cell(dataset, model, "clean") for model in models)
+    note = "; black: published" if is_any_published else ""
     figure.suptitle(f"{dataset}{note}", fontsize=10, parse_math=False)  # $ is no formula
     save_figure(path, figure)

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from tqdm import tqdm
 
 from glr.data.datasets import Dataset, dataset_label, has_square_images, load_dataset
 from glr.errors import GLRError
@@ -24,7 +23,7 @@ from glr.robustness.attacks import (
     zero_gradient_share,
 )
 from glr.robustness.corruptions import CORRUPTIONS, SEVERITIES, as_images
-from glr.robustness.evaluation import blind_spot, load_model_for, optional_picture
+from glr.robustness.evaluation import PRETRAINED, blind_spot, load_model_for, optional_picture
 from glr.robustness.samples import (
     ATTACKS,
     Samples,
@@ -40,7 +39,7 @@ from glr.scripts.plots import new_figure, save_figure
 from glr.scripts.records import keep_other_model, recorded_constants, run_path
 from glr.scripts.run import new_run
 from glr.storage.files import check_writable
-from glr.storage.models import Model
+from glr.storage.models import Model, layers_and_metadata
 
 PERTURBATIONS = 1  # beside the seed, what tells their generator from that of the seed's training
 SHOWN = 10  # images of an attack's picture
@@ -77,15 +76,16 @@ def surrogate_constants(constants: SimpleNamespace) -> SimpleNamespace:
 
 
 def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
-    """The surrogate of the data set and seed; trained, and kept in models/, when missing.
+    """The surrogate of the data set and seed; trained, and kept in models/, when none is there.
 
     One that other constants than today's trained is put aside.
 
     Raises GLRError if the file in its place is damaged, or of other data.
     """
     settings = surrogate_constants(constants)
-    path = run_path(settings)
-    print(keep_other_model(path, recorded_constants(settings)), end="", file=sys.stderr)
+    own, wanted = run_path(settings), recorded_constants(settings)
+    print(keep_other_model(own, wanted), end="", file=sys.stderr)
+    path = surrogate_path(own, wanted)
     if not path.exists():
         print(f"No surrogate at {path}: training one", file=sys.stderr)
         train_by_backpropagation(settings)
@@ -93,6 +93,15 @@ def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
         return load_model_for(path, data)
     except GLRError as error:
         raise GLRError(f"{error}. If deleted, a surrogate of these data is trained") from error
+
+
+def surrogate_path(own: Path, wanted: dict) -> Path:
+    """Where the surrogate of the wanted constants is: in models/, or else among the pretrained."""
+    shipped = PRETRAINED / own.name
+    if own.exists() or not shipped.exists():
+        return own
+    _, metadata = layers_and_metadata(shipped)
+    return shipped if metadata["constants"] == wanted else own
 
 
 def train_by_backpropagation(settings: SimpleNamespace) -> None:
@@ -149,9 +158,10 @@ def write_attacks(constants: SimpleNamespace) -> None:
     (check_square_images if attack == "square" else check_image_range)(data)
     network, target = attacked_model(constants, data)
     n = constants.IMAGES or len(data.x_test)
+    first = n if n < len(data.x_test) else 0
     x, y = data.x_test[:n], data.y_test[:n]
     epsilons = constants.EPSILON if has_epsilon(attack) else (None,)
-    names = [sample_name(attack, target, epsilon) for epsilon in epsilons]
+    names = [sample_name(attack, target, epsilon, first) for epsilon in epsilons]
     paths = [samples_path(constants.DATA_DIR, data.name, name) for name in names]
     check_writable(paths[0])
     labels = attack_labels(constants, network, y)
@@ -223,7 +233,7 @@ def write_corruptions(constants: SimpleNamespace) -> None:
     check_square_images(data)
     x, rows = data.x_test, []
     rngs = perturbation_generator(constants.SEED).spawn(len(CORRUPTIONS))
-    for name, rng in zip(tqdm(CORRUPTIONS, unit="corruption", disable=None), rngs, strict=True):
+    for name, rng in zip(CORRUPTIONS, rngs, strict=True):
         stack = [CORRUPTIONS[name](as_images(x), severity, rng) for severity in SEVERITIES]
         x_adv = np.stack(stack).reshape(len(stack), *x.shape).astype(np.float16)
         metadata = {"attack": name, "dataset": data.name, "severities": [*SEVERITIES]}

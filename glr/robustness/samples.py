@@ -48,10 +48,14 @@ def samples_path(data_dir: Path, dataset: str, name: str) -> Path:
     return data_dir / dataset / "adversarial" / f"{name}.npz"
 
 
-def sample_name(attack: str, target: str, epsilon: float | None) -> str:
-    """The name of an attack's file: fgsm_eps0.1, lbfgs, pgd_LRT-seed0_eps0.1."""
+def sample_name(attack: str, target: str, epsilon: float | None, first: int = 0) -> str:
+    """The name of an attack's file: fgsm_eps0.1, lbfgs, pgd_LRT-seed0_eps0.1, lbfgs_first20.
+
+    first : how many test images it is of; 0 for all
+    """
     of_target = "" if target == "surrogate" else f"_{target}"
-    return attack + of_target + ("" if epsilon is None else f"_eps{epsilon:g}")
+    of_size = "" if epsilon is None else f"_eps{epsilon:g}"
+    return attack + of_target + of_size + (f"_first{first}" if first else "")
 
 
 def save_samples(path: Path, samples: Samples) -> None:

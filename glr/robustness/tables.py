@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -17,9 +18,14 @@ from glr.robustness.samples import has_epsilon
 from glr.storage.models import Model
 
 GLR_ROWS = ("LRS", "LRT", "LRSZ", "LRTZ")
-MAIN_ROWS = ("BP", *GLR_ROWS)  # the published table's; others are controls
+MAIN_ROWS = ("BP", *GLR_ROWS)  # the published table's
+CONTROLS = (  # study.py's other networks
+    *("BP-L2", "BP-L2C", "BP-L2C-0.01", "BP+", "BP+L2C", "ST+L2C"),
+    *("BP-published", "LRS-published"),
+)
 MATCHED = {"LRS": "BP+L2C", "LRT": "ST+L2C"}  # GLR networks, and controls of the same constants
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
+PRETRAINED_LABEL = " (pretrained)"  # follows the name of a model that came with the code
 TABLE_EPSILON = 0.1  # whose accuracies stand in the tables; the published ε is not known
 
 
@@ -44,14 +50,6 @@ def csv_text(rows: Iterable[Row]) -> str:
     writer.writerow(Row._fields)
     writer.writerows(rows)
     return text.getvalue()
-
-
-def read_csv(path: Path) -> list[Row]:
-    """The rows that csv_text wrote."""
-    types = (str, int, str, float, float, int)  # of Row's fields
-    with path.open(encoding="utf-8", newline="") as file:
-        _, *lines = csv.reader(file)
-    return [Row(*(read(text) for read, text in zip(types, line, strict=True))) for line in lines]
 
 
 def cell(
@@ -92,14 +90,22 @@ def mean_and_spread(values: Sequence[float]) -> str:
 def published_cell(dataset: str, model: str, condition: str) -> str:
     """The published accuracy in percent, or nothing."""
     by_model = PUBLISHED.get(dataset, {}) if dataset in SHIPPED else {}  # not of columns.npz
-    cells = by_model.get(model, [])
+    cells = by_model.get(network_name(model), [])
     return f"{cells[PUBLISHED['columns'].index(condition)]:.2f}" if cells else ""
 
 
+def network_name(model: str) -> str:
+    """A model's name, without the label of those that came with the code."""
+    return model.removesuffix(PRETRAINED_LABEL)
+
+
 def present(rows: Iterable[Row]) -> tuple[list[str], list[str]]:
-    """The models of the main table and the controls that were measured, each in its order."""
-    names = {row.model for row in rows}
-    return [n for n in MAIN_ROWS if n in names], sorted(names - set(MAIN_ROWS))
+    """The models of the main table, your own last, and the controls that were measured."""
+    names = sorted({row.model for row in rows})
+    controls = [name for name in names if network_name(name) in CONTROLS]
+    order = dict(zip(MAIN_ROWS, range(len(MAIN_ROWS)), strict=True))
+    main = [name for name in names if name not in controls]
+    return sorted(main, key=lambda name: order.get(network_name(name), len(order))), controls
 
 
 def result_tables(rows: list[Row], dataset: str) -> dict[str, list[list[str]]]:
@@ -133,21 +139,13 @@ def table_lines(
 
     kinds : the columns, each a condition and its severity; None stands for that of the tables
     """
-    heads = (f"{c} ε {s:g}" if s else c for c, s in kinds)
-    lines = [["model", *(head + fewer(rows, c) for head, (c, _) in zip(heads, kinds, strict=True))]]
-    for model in models:
+    lines = [["model", *(f"{condition} ε {s:g}" if s else condition for condition, s in kinds)]]
+    for i, model in enumerate(models):
         lines.append([model, *(mean_and_spread(cell(rows, model, *kind)) for kind in kinds)])
         below = [published_cell(dataset, model, condition) for condition, _ in kinds]
-        if any(below):
+        if any(below) and network_name(model) not in map(network_name, models[i + 1 :]):
             lines.append(["  published", *below])
     return lines
-
-
-def fewer(rows: list[Row], condition: str) -> str:
-    """How many samples a condition was measured on, if they are not all of the clean ones."""
-    sizes = {row.n for row in rows if row.condition == condition}
-    n_clean = max((row.n for row in rows if row.condition == "clean"), default=0)
-    return "".join(f" (first {n})" for n in sorted(sizes) if n < n_clean)
 
 
 def paired_lines(rows: list[Row]) -> list[list[str]]:
@@ -216,20 +214,21 @@ def markdown_table(lines: list[list[str]]) -> str:
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[str, str]:
     """The mean of ours less that of theirs, and p; paired, two or more."""
     points = round(fmean(ours) - fmean(theirs), 2) + 0  # no −0.00
-    return f"{points:+.2f}", f"{paired_p(ours, theirs):.2g}"
+    p = paired_p(ours, theirs)
+    return f"{points:+.2f}", "no p: alike in all seeds" if isnan(p) else f"{p:.2g}"
 
 
 def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
     """The probability that paired values of equal expectation differ as much: Student's t.
 
-    NaN if all differences are equal: a few runs, of whole samples, differ so by chance, and tell
-    nothing of how much they vary.
+    1 if all are equal. NaN if all differ by the same: a few runs, of whole samples, do so by
+    chance, and tell nothing of how much they vary.
     """
     from scipy.special import stdtr  # noqa: PLC0415  (for this alone)
 
     differences = np.subtract(one, other)
     n = len(differences)
     if np.allclose(differences, differences[0]):
-        return float("nan")
+        return 1.0 if np.allclose(differences, 0) else float("nan")
     t = differences.mean() / (differences.std(ddof=1) / np.sqrt(n))
     return float(2 * stdtr(n - 1, -abs(t)))

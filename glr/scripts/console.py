@@ -7,16 +7,20 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from glr.errors import GLRError
 from glr.scripts.constants import KINDS
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 # A full disk, a quota, a file size limit, a terminal that is gone, a reader that has read enough.
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
+BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left"
 
 
 @contextmanager
@@ -57,6 +61,21 @@ def end(complaint: str, status: int = GLRError.status) -> NoReturn:
     """End the script with one line and this status."""
     print(f"{Path(sys.argv[0]).name}: {complaint}", file=sys.stderr)
     sys.exit(status)
+
+
+def progress_bar(items: Iterable | None = None, desc: str = "", **counts: int) -> tqdm:
+    """Items with a bar on a terminal, or a bar alone; it fits into 40 columns.
+
+    desc : what it is of; of a longer one its beginning is shown
+    counts : tqdm's total, and initial
+    """
+    from tqdm import tqdm  # noqa: PLC0415  (after -h, which it would slow)
+
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    width = os.get_terminal_size(sys.stderr.fileno()).columns if is_terminal else 0
+    fits = {"dynamic_ncols": True} if width else {"ncols": 80}  # some do not tell theirs
+    shown = f"{desc[:14]}: " if desc else ""
+    return tqdm(items, shown, bar_format=BAR, disable=not is_terminal, **fits, **counts)
 
 
 @contextmanager

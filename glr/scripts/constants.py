@@ -57,6 +57,11 @@ def _many(kind: Kind) -> Kind:
 
 POSITIVE = Kind(float, lambda v: isinstance(v, (int, float)) and 0 < v < math.inf, "a number > 0")
 NOT_NEGATIVE = Kind(float, lambda v: v == 0 or POSITIVE.is_right(v), "a number ≥ 0")
+SHARE = Kind(
+    float,
+    lambda v: POSITIVE.is_right(v) and v <= 1,
+    "a number > 0 and ≤ 1, as pixels are in [0, 1]: 8 of 255 is 0.0314",
+)
 FLAG = _choice(True, False)
 FUNCTION = Kind(str, callable, "a function")
 FILE_NAME = Kind(  # begins a file name, and is told from the data set and seed that follow
@@ -80,7 +85,8 @@ KINDS: dict[str, Kind] = {
         "PGD_STEPS QUERIES SEEDS PROCESSES": _whole(1),
         "HIDDEN": _many(_whole(1)),
         "INITIAL_SCALE LEARNING_RATE PENALTY": POSITIVE,
-        "EPSILON SLOPES PENALTIES WEIGHT_SIGMAS": _many(POSITIVE),
+        "EPSILON": _many(SHARE),
+        "SLOPES PENALTIES WEIGHT_SIGMAS": _many(POSITIVE),
         "WEIGHT_DECAY": NOT_NEGATIVE,
         "ADVERSARIAL_EPSILON": Kind(
             float,

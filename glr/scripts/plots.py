@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import textwrap
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from glr.storage.checkpoint import Evaluation
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that is read-only
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -25,7 +25,7 @@ from glr.losses import losses_of
 from glr.network import Array, Layer, accuracy, layer_views, n_parameters, new_network
 from glr.noise import LAWS
 from glr.scripts.adversarial import first_perturbation, moved, perturbed
-from glr.scripts.console import stop_signals
+from glr.scripts.console import progress_bar, stop_signals
 from glr.scripts.constants import as_typed, script_constants
 from glr.scripts.machine import prepare_for_small_arrays
 from glr.scripts.records import reached, recorded_constants, run_files, save_run
@@ -129,7 +129,8 @@ class Run:
             batches = (rows for rows in batches for _ in range(c.REPLAYS))
         batches = islice(batches, state.step, None)
         try:
-            with stop_signals(self.earlier_state_note) as signals, progress_bar(self) as bar:
+            counts = {"total": c.STEPS, "initial": state.step}
+            with stop_signals(self.earlier_state_note) as signals, progress_bar(**counts) as bar:
                 while state.step < c.STEPS:
                     begun, before = time.perf_counter(), state.step
                     rows = np.array(list(islice(batches, min(at_once, steps_to_pause(c, before)))))
@@ -315,23 +316,9 @@ def check_optimizer(returned: object, state: dict[str, object]) -> None:
             raise GLRError(f"OPTIMIZER: {wrong}; {how}")
 
 
-def progress_bar(run: Run) -> tqdm:
-    """A bar on a terminal, of the steps that are left."""
-    from tqdm import tqdm  # noqa: PLC0415  (after -h, which it would slow)
-
-    return tqdm(
-        total=run.constants.STEPS,
-        initial=run.state.step,
-        unit="step",
-        desc=run.constants.NAME,
-        disable=sys.stderr is None or not sys.stderr.isatty(),
-    )
-
-
 def show(run: Run, bar: tqdm) -> None:
-    """Show the last evaluation: beside the bar on a terminal, as a plain line elsewhere."""
+    """Print the last evaluation, above the bar if there is one."""
     row, c = run.state.history[-1], run.constants
     figures = f"loss {row.train_loss:.4f}, {reached(c, row)}"
-    bar.set_postfix_str(figures, refresh=False)
-    if bar.disable:
+    with bar.external_write_mode():
         print(f"step {row.step}/{c.STEPS}  {figures}  {row.seconds:.1f} s", flush=True)

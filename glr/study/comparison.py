@@ -16,6 +16,7 @@ from glr.estimator import Method, gradient
 from glr.network import Network, new_network
 from glr.optimizers import adam, cosine
 from glr.robustness.tables import GLR_ROWS
+from glr.scripts.console import progress_bar
 from glr.scripts.constants import constants_of
 from glr.scripts.plots import new_figure, plain_axes, save_figure
 from glr.scripts.run import Gradient, layer_sizes, minibatches
@@ -78,10 +79,8 @@ def relative_variance(estimate: Callable[[], Gradient], draws: int) -> float:
 
 def variances_by_replicates(data: Dataset, rng: np.random.Generator) -> Variances:
     """Relative variances of each script's estimate, and of the published one of its network."""
-    from tqdm import tqdm  # noqa: PLC0415  (after -h, which it would slow)
-
     found = {}
-    for name, method in tqdm(script_methods().items(), desc="variance", unit="script"):
+    for name, method in progress_bar(script_methods().items(), "variance"):
         layers = half_trained_network(method, data, rng).layers
         rows = rng.permutation(len(data.x_train))[:BATCH]
         batch = layers, data.x_train[rows], data.y_train[rows]

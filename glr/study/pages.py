@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from glr.data.datasets import load_dataset
 from glr.errors import GLRError
-from glr.robustness.evaluation import results_dir
+from glr.robustness.evaluation import part_name, results_dir
 from glr.robustness.tables import (
     GLR_ROWS,
     Row,
@@ -26,7 +26,6 @@ from glr.robustness.tables import (
     mean_and_spread,
     plain_table,
     published_cell,
-    read_csv,
     results_page,
     variants_table,
 )
@@ -55,12 +54,20 @@ README_ROWS = {  # the networks of README's table, and what it calls them
 NO_BEARING = ("PROCESSES", "DASK", "WRITE_DOCS")  # of the constants, on any figure
 
 
-def is_for_docs(constants: SimpleNamespace, script: Mapping[str, object]) -> bool:
-    """Whether docs/ are asked for, and all constants with a bearing are the script's (globals)."""
-    if not constants.WRITE_DOCS:
-        return False
+def are_own(constants: SimpleNamespace, script: Mapping[str, object]) -> bool:
+    """Whether all constants with a bearing are the script's (globals)."""
     stated = (vars(constants).keys() & script.keys()) - set(NO_BEARING)
     return all(getattr(constants, name) == script[name] for name in stated)
+
+
+def is_for_docs(constants: SimpleNamespace, script: Mapping[str, object]) -> bool:
+    """Whether docs/ are asked for, and all constants with a bearing are the script's (globals)."""
+    return constants.WRITE_DOCS and are_own(constants, script)
+
+
+def page_name(name: str, constants: SimpleNamespace, script: Mapping[str, object]) -> str:
+    """What a page is called: name, or name_part where the constants are not the script's own."""
+    return part_name(name, not are_own(constants, script))
 
 
 def write_page(
@@ -91,7 +98,7 @@ def draw_panels(
         draw(axes, measured)
         axes.set_title(dataset, parse_math=False)
         plain_axes(axes)
-    panels[-1].legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, frameon=False)  # of each: own networks may not be of all data sets
     figure.suptitle(title, fontsize=10)
     save_figure(path, figure)
 
@@ -112,10 +119,11 @@ def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
     write_page("variance", block, whole=True)
 
 
-def write_ablation(runs: list[Task], where: str, whole: bool) -> None:
+def write_ablation(runs: list[Task], where: str, whole: bool, name: str) -> None:
     """Print and write what the variants reached; with two seeds or more, less the first of them.
 
     where : "validation" or "test", which samples their accuracies are of
+    name : of the page, if it is not of a whole run
     """
     accuracies: dict[str, list[float]] = {}
     for task in runs:
@@ -126,12 +134,16 @@ def write_ablation(runs: list[Task], where: str, whole: bool) -> None:
     lines = variants_table(accuracies, f"{where} accuracy (%)")
     print(plain_table(lines))
     lines = [lines[0], *([f"`{command}`", *cells] for command, *cells in lines[1:])]
-    write_page("ablation", markdown_table(lines), whole)
+    write_page(name, markdown_table(lines), whole)
 
 
-def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[str]) -> None:
-    """Write README's table, docs/results.md, and what the training scripts say of themselves."""
-    rows = {dataset: read_csv(results_dir() / f"{dataset}.csv") for dataset in datasets}
+def write_tables(
+    constants: SimpleNamespace, runs: list[Task], rows: Mapping[str, list[Row]]
+) -> None:
+    """Write README's table, docs/results.md, and what the training scripts say of themselves.
+
+    rows : what the networks reached, by data set
+    """
     seconds: dict[str, list[float]] = {}
     for task in runs:
         _, metadata = layers_and_metadata(task.path)
@@ -146,7 +158,7 @@ def write_tables(constants: SimpleNamespace, runs: list[Task], datasets: list[st
     )
     table = markdown_table(readme_lines(rows, seconds))
     write_section(ROOT / "README.md", "results", f"{table}\n\n{note}")
-    write_page("results", results_block(datasets), whole=True)
+    write_page("results", results_block(rows), whole=True)
     for name in DESCRIBED:
         write_measured(SCRIPTS / f"{name}.py", measured(name, rows, seconds, constants.SEEDS))
 
@@ -164,10 +176,9 @@ def readme_lines(rows: dict[str, list[Row]], seconds: dict[str, list[float]]) ->
     return lines
 
 
-def results_block(datasets: Sequence[str]) -> str:
-    """What docs/results.md shows of the data sets, by the rows that testAdv.py has written."""
-    rows = {dataset: read_csv(results_dir() / f"{dataset}.csv") for dataset in datasets}
-    return "\n\n".join(results_page(rows[dataset], dataset) for dataset in datasets)
+def results_block(rows: Mapping[str, list[Row]]) -> str:
+    """What docs/results.md shows of the rows of each data set."""
+    return "\n\n".join(results_page(own, dataset) for dataset, own in rows.items())
 
 
 def measured(

@@ -214,5 +214,6 @@ def write_pretrained(runs: list[Task], constants: SimpleNamespace, datasets: Ite
     """Copy the models of seed 0 and the surrogates to models/pretrained/, which comes with glr."""
     attacks = [SimpleNamespace(**vars(constants), DATASET=name, SEED=0) for name in datasets]
     surrogates = [run_path(surrogate_constants(attack)) for attack in attacks]
+    surrogates = [path for path in surrogates if path.exists()]  # else the pretrained one served
     for path in [*(task.path for task in runs if task.seed == 0), *surrogates]:
         keep({path.name: path.read_bytes()}, PRETRAINED)

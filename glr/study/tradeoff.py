@@ -10,8 +10,6 @@ from statistics import fmean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
-from tqdm import tqdm
-
 from glr.data.datasets import Dataset, load_dataset
 from glr.robustness.evaluation import accuracy_by_class, load_model_for, rows_of
 from glr.robustness.perturbation import table_samples
@@ -25,6 +23,7 @@ from glr.robustness.tables import (
     mean_and_spread,
     published_cell,
 )
+from glr.scripts.console import progress_bar
 from glr.scripts.machine import prepare_for_small_arrays
 from glr.storage.models import Model
 from glr.study.pages import draw_panels, write_page
@@ -97,7 +96,7 @@ def measured_rows(runs: list[Task], constants: SimpleNamespace, dataset: str) ->
     samples = [load_samples(path, data) for path in paths]
     own = [task.path for task in runs if task.dataset == dataset]
     rows = []
-    for path in tqdm(own, desc=f"evaluating on {dataset}", unit="model", disable=None):
+    for path in progress_bar(own, data.name):
         model = load_model_for(path, data)
         rows += [*rows_of(model, data, samples), worst_class_row(model, data)]
     return rows
@@ -157,8 +156,7 @@ def draw_tradeoff(axes: Axes, measured: Measured) -> None:
     """A line for each network, and for each thing that is made larger; stars: published."""
     whats = dict.fromkeys(setting.what for setting in measured.settings)
     for i, name in enumerate(measured.networks):
-        star = measured.published(name, DRAWN)
-        colour = f"C{i}" if star else "black"
+        star, colour = measured.published(name, DRAWN), f"C{i}"
         axes.plot([], [], color=colour, label=name)
         for what in whats:
             some = [setting for setting in measured.settings if setting.what == what]
@@ -171,14 +169,19 @@ def draw_tradeoff(axes: Axes, measured: Measured) -> None:
     axes.set(xlabel="clean accuracy (%)", ylabel=f"FGSM accuracy, ε {TABLE_EPSILON:g} (%)")
 
 
-def write_tradeoffs(by_dataset: Sequence[Measured], whole: bool) -> None:
-    """Print and write the tables, and draw the picture: to docs/ if they are of a whole run."""
+def write_tradeoffs(by_dataset: Sequence[Measured], whole: bool, name: str) -> None:
+    """Print and write the tables, and draw the picture: to docs/ if they are of a whole run.
+
+    name : of the page and its picture
+    """
     block = "\n\n".join(map(tradeoff_block, by_dataset))
     print(block)
     panels = {measured.dataset: measured for measured in by_dataset}
-    title = "More penalty, step size, or noise on the weights; stars: published"
+    title = "More penalty, step size, or noise on the weights"
+    if any(m.published(network, DRAWN) for m in by_dataset for network in m.networks):
+        title += "; stars: published"
     draw = partial(draw_panels, by_dataset=panels, draw=draw_tradeoff, title=title)
-    write_page("tradeoff", block, whole, draw)
+    write_page(name, block, whole, draw)
 
 
 def tradeoff_block(measured: Measured) -> str:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from statistics import fmean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from glr.data.datasets import Dataset, load_dataset
 from glr.errors import GLRError
@@ -42,8 +42,10 @@ from glr.robustness.tables import (
     cell,
     markdown_table,
     mean_and_spread,
+    network_name,
 )
 from glr.scripts.backpropagation import GRADIENTS
+from glr.scripts.console import progress_bar
 from glr.scripts.constants import as_typed
 from glr.scripts.machine import prepare_for_small_arrays
 from glr.storage.models import Model
@@ -66,7 +68,11 @@ def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     models = known_models(constants, data).values()
     chosen = []
     for name in constants.NAMES:
-        own = [model for model in models if model.name == name and model.seed < constants.SEEDS]
+        own = [
+            model
+            for model in models
+            if network_name(model.name) == name and model.seed < constants.SEEDS
+        ]
         if own and own[0].network.activation in GRADIENTS:
             chosen += own
         else:
@@ -75,7 +81,7 @@ def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     if not chosen:
         raise GLRError(
             f"NAMES = {as_typed(constants.NAMES)}: none can be attacked; there are "
-            f"{', '.join(sorted({model.name for model in models}))}, and "
+            f"{', '.join(sorted({network_name(model.name) for model in models}))}, and "
             'python "Train&Test/study.py" trains the default ones'
         )
     return chosen
@@ -91,7 +97,7 @@ def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
     own = SimpleNamespace(**vars(constants), DATASET=dataset)
     models = chosen_models(own, data)
     transferred = fgsm(*batch, input_gradient(surrogate(own, data).network), TABLE_EPSILON)
-    bar = tqdm(models, desc=f"attacks on {dataset}", unit="network", disable=None)
+    bar = progress_bar(models, data.name)
     return [row for model in bar for row in model_rows(constants, model, batch, transferred)]
 
 
@@ -173,19 +179,26 @@ def whitebox_block(by_dataset: Mapping[str, Sequence[Row]]) -> str:
 
 def draw_pgd(axes: Axes, rows: Sequence[Row]) -> None:
     """Accuracy under PGD on the network itself against ε, a line for each network."""
-    for i, name in enumerate(names_in(rows)):
-        style = "s:" if name not in GLR_ROWS else "o-"
-        axes.plot(*epsilon_curve(rows, name, "pgd"), style, ms=3, color=f"C{i}", label=name)
+    from matplotlib import colormaps  # noqa: PLC0415  (as in glr.scripts.plots)
+
+    names = names_in(rows)
+    colours = colormaps["tab10" if len(names) <= 10 else "tab20"].colors
+    for name, colour in zip(names, cycle(colours), strict=False):
+        style = "s:" if network_name(name) not in GLR_ROWS else "o-"
+        axes.plot(*epsilon_curve(rows, name, "pgd"), style, ms=3, color=colour, label=name)
     axes.set(xlabel="ε of PGD", ylabel="accuracy (%)", ylim=(0, 100))
 
 
-def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], whole: bool) -> None:
-    """Print and write the tables, and draw the picture: to docs/ if they are of a whole run."""
+def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], whole: bool, name: str) -> None:
+    """Print and write the tables, and draw the picture: to docs/ if they are of a whole run.
+
+    name : of the page and its picture
+    """
     block = whitebox_block(by_dataset)
     print(block)
     title = "PGD on the network itself"
     draw = partial(draw_panels, by_dataset=by_dataset, draw=draw_pgd, title=title)
-    write_page("whitebox", block, whole, draw)
+    write_page(name, block, whole, draw)
 
 
 def epsilon_curve(rows: Sequence[Row], model: str, attack: str) -> tuple[list[float], list[float]]:
