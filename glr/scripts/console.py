@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from glr.errors import GLRError
 from glr.scripts.constants import KINDS
+from glr.scripts.own_code import own_errors
 
 # A full disk, a quota, a file size limit, a terminal that is gone, a reader that has read enough.
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
@@ -28,7 +29,8 @@ def one_line_errors() -> Iterator[None]:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
-        yield
+        with own_errors():
+            yield
         if sys.stdout is not None:  # as it is where there is no console, or after >&-
             sys.stdout.flush()
     except GLRError as error:
