@@ -13,6 +13,7 @@ from processes import ROOT, command, copy_of_the_scripts, run, saved
 import glr
 from glr.errors import GLRError
 from glr.noise import NoiseLaw, gaussian
+from glr.scripts import constants
 from glr.scripts.constants import script_constants
 
 DEFINED = ("def staircase(", "mixture = NoiseLaw(", "def momentum(")  # in the README's code
@@ -166,6 +167,20 @@ def test_a_function_of_one_s_own_that_raises_is_named_in_one_line(words, failing
     (line,) = (n for n, text in enumerate(source, 1) if code in text)
     assert error in ran.stderr and call in ran.stderr
     assert f"({script}, line {line}, in " in ran.stderr
+
+
+@pytest.mark.parametrize("text", ["def (", "import nothing_called_so", "1 / 0", "exit('no')"])
+def test_a_file_that_cannot_be_run_is_named_in_one_line(text, tmp_path, monkeypatch):
+    (tmp_path / "my.py").write_text(text)
+    monkeypatch.setattr(constants, "SCRIPTS", tmp_path)
+    for call in (
+        lambda: constants.functions_of(str(tmp_path / "my.py")),
+        lambda: constants.constants_of("my.py", []),
+    ):
+        with pytest.raises(
+            GLRError, match=r"^[^\n]*my\.py: cannot be run \([^\n]*; mend it first$"
+        ):
+            call()
 
 
 def test_an_error_of_one_s_own_leaves_gradient_as_it_is():

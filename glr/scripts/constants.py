@@ -175,7 +175,7 @@ def constants_of(script: str, flags: Sequence[str]) -> SimpleNamespace:
     path = SCRIPTS / script
     if not path.is_file():
         raise GLRError(f"{path}: no such script; name one of that folder")
-    return script_constants(runpy.run_path(str(path)), list(flags))
+    return script_constants(_globals_of(path, str(path)), list(flags))
 
 
 def functions_of(path: str) -> dict[str, Callable]:
@@ -184,12 +184,18 @@ def functions_of(path: str) -> dict[str, Callable]:
         return {}
     if not Path(path).is_file():
         raise GLRError(f"FUNCTIONS = {path}: no such file; give the .py file that defines them")
-    try:
-        items = runpy.run_path(path).values()
-    except (Exception, SystemExit) as error:  # of someone's code: anything
-        raise GLRError(f"FUNCTIONS = {path}: cannot be run ({error}); mend it first") from error
+    items = _globals_of(path, f"FUNCTIONS = {path}").values()
     found = {str(name_of(item)): item for item in items if callable(item)}
     return {name: item for name, item in found.items() if name not in NAMED["ACTIVATION"]}
+
+
+def _globals_of(path: Path | str, what: str) -> dict[str, object]:
+    """What a .py file defines; GLRError, of `what`, if it cannot be run."""
+    try:
+        return runpy.run_path(str(path))
+    except (Exception, SystemExit) as error:  # of someone's code: anything
+        why = f"{type(error).__name__}: {error}"
+        raise GLRError(f"{what}: cannot be run ({why}); mend it first") from error
 
 
 def constants_like(script: str, defaults: Mapping[str, object], words: list[str]) -> dict:

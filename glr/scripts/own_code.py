@@ -41,7 +41,8 @@ def own_error(error: BaseException) -> str:
     by_glr = False
     for frame, number in traceback.walk_tb(error.__traceback__):
         path = Path(frame.f_code.co_filename).resolve()
-        is_own = not (PYTHON in path.parents or any(name in path.parts for name in PACKAGES))
+        is_file = not path.name.startswith("<")  # as <frozen runpy> does
+        is_own = is_file and PYTHON not in path.parents and not {*PACKAGES} & {*path.parts}
         if GLR in path.parents:
             by_glr = True
         elif frame.f_code.co_name in NO_FUNCTIONS:
