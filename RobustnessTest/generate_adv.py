@@ -23,7 +23,7 @@ from glr.scripts.console import one_line_errors
 from glr.scripts.constants import script_constants
 
 # --------------------------------------------------------------------------------------------
-DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with inputs in [0, 1]
+DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or a file with inputs in [0, 1]
 ATTACK = "fgsm"  # "fgsm", "pgd", "lbfgs", or "square" (which asks for no gradient)
 EPSILON = (0.1,)  # largest change of a pixel, of inputs in [0, 1]; one file for each
 TARGET = "surrogate"  # whose gradient: "surrogate" (transfer), or the path of a model (white box)

@@ -17,7 +17,7 @@ from glr.scripts.console import one_line_errors
 from glr.scripts.constants import script_constants
 
 # --------------------------------------------------------------------------------------------
-DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file of square images
+DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or a file of square images
 SEED = 0  # of the noise
 # --------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from glr.scripts.run import start
 
 # --------------------------------------------------------------------------------------------
 NAME = "LRT"  # first part of the written files' names
-DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
+DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y, or a .csv
 SEED = 0  # of the initial weights, minibatches and noise; the same seed gives the same weights
 HIDDEN = (50,)  # neurons of each hidden layer
 INITIAL_SCALE = 1.0  # standard deviation of the initial weights, in units of 1/√(inputs of a layer)

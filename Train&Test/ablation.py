@@ -23,7 +23,7 @@ from glr.study.pages import is_for_docs, page_name, write_ablation
 from glr.study.runs import tasks, train_missing
 
 # --------------------------------------------------------------------------------------------
-DATASET = "mnist"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
+DATASET = "mnist"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y, or a .csv
 VALIDATION = 10000  # training samples held out and evaluated; 0 for the test set
 SEEDS = 1  # seeds 0 … SEEDS − 1 of every variant
 PROCESSES = 2  # runs at the same time; each uses one core

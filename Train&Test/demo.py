@@ -18,7 +18,7 @@ from glr.storage.models import load_model
 from glr.study.runs import run_robustness_script, tasks, train
 
 # --------------------------------------------------------------------------------------------
-DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y
+DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y, or a .csv
 SEED = 0  # of all five
 SCRIPTS = ("LRS", "LRT", "LRSZ", "LRTZ", "BP")  # in the order of the table
 PROCESSES = 2  # scripts that run at the same time; each uses one core

@@ -70,7 +70,8 @@ def checked_batch(
         classes = layers[-1].b.size
         wanted = f"{loss.__name__} takes whole class labels 0 … {classes - 1}, shape (B,)"
         if y.ndim != 1 or y.dtype.kind not in "iu":
-            raise GLRError(f"y is {y.dtype} of shape {y.shape}; {wanted}")
+            advice = "of rows y.argmax(axis=1); a loss of your own takes any y"
+            raise GLRError(f"y is {y.dtype} of shape {y.shape}; {wanted}: {advice}")
         if y.astype(np.uint64).max() >= classes:  # a negative label becomes a huge one
             raise GLRError(f"y has labels {y.min()} … {y.max()}; {wanted}")
     return x.T, y

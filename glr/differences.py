@@ -76,7 +76,7 @@ def zero_one_differences(output: Output, effect: Array, change: Array) -> Array:
         moved = np.repeat(effect.T, counts, axis=1) * change.take(some)
         moved += columns(output.z).take(column, axis=1)
         own = moved.take(labels.take(column) * len(some) + np.arange(len(some)))  # the labels'
-        found[some] = output.losses.take(column) - (moved.max(axis=0) > own)
+        found[some] = output.losses.take(column) - (moved.max(axis=0) != own)
     return found.reshape(change.shape)
 
 

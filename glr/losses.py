@@ -30,8 +30,8 @@ def cross_entropy(logits: Array, y: np.ndarray) -> Array:
 
 
 def zero_one(logits: Array, y: np.ndarray) -> Array:
-    """1 where argmax(logits) ≠ y, else 0. Ties, which noise makes impossible, count as right."""
-    return (logits.max(axis=-2) > label_logits(logits, y)).astype(np.float32)
+    """1 where argmax(logits) ≠ y, or a logit is NaN, else 0. Ties, rare by the noise, are right."""
+    return (logits.max(axis=-2) != label_logits(logits, y)).astype(np.float32)  # NaN ≠ NaN
 
 
 def losses_of(loss: Loss, logits: Array, y: np.ndarray) -> Array:

@@ -119,8 +119,11 @@ def new_network(
 
 
 def is_right(output_logits: Array, y: np.ndarray) -> np.ndarray:
-    """Whether the largest logit of each row of (N, classes) is at the label y (N,): (N,)."""
-    return output_logits.argmax(axis=1) == y
+    """Whether the largest logit of each row of (N, classes) is at the label y (N,): (N,).
+
+    A row with a NaN has no largest one.
+    """
+    return (output_logits.argmax(axis=1) == y) & ~np.isnan(output_logits).any(axis=1)
 
 
 def accuracy(output_logits: Array, y: np.ndarray) -> float:

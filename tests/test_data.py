@@ -286,7 +286,18 @@ REFUSED = {
     "object y": ({"x": X, "y": Y.astype(object)}, "y holds Python objects"),
     "object x_test": ({"x": X, "y": Y, **TEST_PART, "x_test": X.astype(object)}, "x_test holds"),
     "complex": ({"x": X + 0j, "y": Y}, "x has type complex128"),
-    "strings": ({"x": X, "y": Y.astype("U3")}, "y has type str96"),
+    "strings": ({"x": X.astype("U3"), "y": Y}, "x has type str96"),
+    "a name for all": ({"x": X, "y": np.array(["a"] * 30)}, "one class only"),
+    "an empty name": ({"x": X, "y": np.array(["", "b", "c"])[Y]}, "y holds an empty name"),
+    "a NaN name": ({"x": X, "y": np.array(["a", "nan", "c"])[Y]}, "y holds an empty name, or NaN"),
+    "a name and numbers": (
+        {"x": X, "y": np.array(["a", "b", "c"])[Y], "x_test": X, "y_test": Y},
+        "one of y and y_test holds names",
+    ),
+    "another name in the test": (
+        {"x": X, "y": np.array(["a", "b", "c"])[Y % 2], "x_test": X, "y_test": Y.astype("U1")},
+        "class '0' has test samples but no training sample",
+    ),
     "bytes": ({"x": X.astype("S4"), "y": Y}, "x has type bytes32"),
     "dates": ({"x": Y.astype("M8[s]"), "y": Y}, "x has type datetime64"),
     "records": ({"x": np.zeros(30, "f4,f4"), "y": Y}, "x has type void64"),
@@ -304,7 +315,7 @@ REFUSED = {
     "one sample": ({"x": X[:1], "y": Y[:1]}, "one class only"),
     "negative": ({"x": X, "y": Y - 1}, "negative label -1"),
     "fractions": ({"x": X, "y": Y / 2}, "not whole numbers"),
-    "NaN label": ({"x": X, "y": np.where(Y > 1, np.nan, Y)}, "not whole numbers"),
+    "NaN label": ({"x": X, "y": np.where(Y > 1, np.nan, Y)}, "y holds NaN"),
     "infinite label": ({"x": X, "y": np.where(Y > 1, np.inf, Y)}, "not whole numbers"),
     "huge label": (
         {"x": X, "y": np.where(Y > 1, np.uint64(2**64 - 1), Y.astype("u8"))},
@@ -315,12 +326,33 @@ REFUSED = {
     "label gaps": ({"x": X, "y": np.where(Y > 1, 31, Y)}, "label 31 among 30 samples"),
     "labels from 1": ({"x": X, "y": Y + 1}, "no training sample of class 0, though labels go up"),
     "skipped label": ({"x": X, "y": np.where(Y > 1, 3, Y)}, "class 2, though labels go up to 3"),
-    "one-hot": ({"x": X, "y": np.eye(3)[Y]}, "y has shape (30, 3)"),
+    "one-hot": ({"x": X, "y": np.eye(3)[Y]}, "y has shape (30, 3); one-hot or prob"),
+    "one-hot bits": ({"x": X, "y": np.eye(3)[Y] > 0}, "Save y.argmax(axis=1)"),
+    "probabilities": ({"x": X, "y": np.full((30, 3), 1 / 3)}, "Save y.argmax(axis=1)"),
+    "several labels": ({"x": X, "y": np.eye(3)[Y] + np.eye(3)[0] > 0}, "train by glr.gradient"),
+    "rows of numbers": ({"x": X, "y": X}, "y has shape (30, 4); "),
+    "real values": ({"x": X, "y": X[:, 0]}, "y holds 0.636962, not whole numbers; this looks like"),
+    "real names": ({"x": X, "y": X[:, 0].astype("U9")}, "not whole numbers; this looks like regr"),
+    "whole values": ({"x": X, "y": np.arange(30.0)}, "30 different labels for 30 samples; this"),
     "new test class": ({"x": X, "y": Y, "x_test": X, "y_test": Y + 1}, "class 3 has test samples"),
     "features": ({"x": X, "y": Y, "x_test": X[:3, 1:], "y_test": Y[:3]}, "4 numbers per sample"),
     "scales": (
         {"x": X.astype("u1"), "y": Y, "x_test": X[:3], "y_test": Y[:3]},
         "x is uint8, x_test is float64",
+    ),
+    "integers, then floats": (
+        {"x": (X * 255).astype(int), "y": Y, "x_test": X, "y_test": Y},
+        "x is int64, x_test is float64",
+    ),
+    "floats, then integers": (
+        {"x": X, "y": Y, "x_test": (X * 255).astype("u2"), "y_test": Y},
+        "x is float64, x_test is uint16",
+    ),
+    "floats to 255": ({"x": X * 255, "y": Y, "x_test": X, "y_test": Y}, "x goes up to 254"),
+    "test to 255": ({"x": X, "y": Y, "x_test": X * 255, "y_test": Y}, "x_test up to 254"),
+    "bytes of fractions": (
+        {"x": (X * 255).astype("u1"), "y": Y, "x_test": np.ones((30, 4), "u1"), "y_test": Y},
+        "scale both by the same numbers",
     ),
     "two samples": ({"x": X[:2], "y": Y[:2]}, "no training sample"),
 }
@@ -329,6 +361,133 @@ REFUSED = {
 @pytest.mark.parametrize(("arrays", "why"), REFUSED.values(), ids=REFUSED)
 def test_npz_refused(tmp_path, arrays, why):
     assert why in npz_refusal(tmp_path, **arrays)
+
+
+@pytest.mark.parametrize("names", [["cat", "dog", "fox"], ["-1", "1", "10"], ["a", "Ä", "$b$"]])
+def test_npz_labels_that_are_names(tmp_path, names):
+    y = np.array(names)[Y]
+    dataset = load(saved(tmp_path, x=X, y=y[:, None], x_test=X[:3], y_test=y[:3].astype("U40")))
+    assert_dataset(dataset)
+    assert [dataset.classes[k] for k in dataset.y_train] == y.tolist()
+    assert [dataset.classes[k] for k in dataset.y_test] == y[:3].tolist()
+    assert load(saved(tmp_path, x=X, y=Y.astype("U1"))).classes == ()  # numbers from 0
+
+
+def test_features_of_other_scales_are_noted_and_pixels_are_not(tmp_path):
+    x, names = X.copy(), np.array(["a", "b", "c"])
+    assert not data.scale_note(load(saved(tmp_path, x=x * [1, 20, -1, 0], y=names[Y])))
+    note = data.scale_note(load(saved(tmp_path, x=x * [1, 300, 1, 0], y=names[Y])))
+    assert "(x - x.mean(axis=0)) / (x.std(axis=0) + 1e-9)" in note
+    pixels = np.zeros((30, 100))
+    pixels[:, :60], pixels[3, 99] = np.arange(30)[:, None] / 30, 1 / 255
+    assert not data.scale_note(load(saved(tmp_path, x=pixels, y=Y)))
+
+
+# tables -----------------------------------------------------------------------------------------
+
+ROWS = [f"{a},{b}" for a, b in X[:, :2].round(3).tolist()]
+LABELS = [["owl", "elk", "emu"][k] for k in Y]
+
+
+def table(tmp_path, *lines, encoding="utf-8"):
+    path = tmp_path / "own.csv"
+    path.write_bytes("\n".join(lines).encode(encoding))
+    return str(path)
+
+
+def first(*columns):
+    return [",".join(cells) for cells in zip(*columns, strict=True)]
+
+
+TABLES = {
+    "last": (["u,v,kind", *first(ROWS, LABELS)], "utf-8"),
+    "named": (["Species,v,kind", *first(LABELS, ROWS)], "utf-8"),
+    "no names": (first(ROWS, LABELS), "utf-8"),
+    "numbers for names": (["0,1,2", *first(ROWS, LABELS)], "utf-8"),
+    "one number is a name": (["0,1,label", *first(ROWS, LABELS)], "utf-8"),
+    "Excel": (
+        ["u;v;class", *(r.replace(",", ";") for r in first(ROWS, LABELS)), ";;"],
+        "utf-8-sig",
+    ),
+    "tabs, spaces": (["u\t v\t y", *(r.replace(",", "\t ") for r in first(ROWS, LABELS))], "utf-8"),
+    "quotes": (['"u","v","y"', *first(ROWS, [f'"{name}"' for name in LABELS]), ""], "utf-8"),
+}
+
+
+@pytest.mark.parametrize(("lines", "encoding"), TABLES.values(), ids=TABLES)
+def test_a_table_is_a_dataset(tmp_path, lines, encoding):
+    dataset = load(table(tmp_path, *lines, encoding=encoding))
+    assert_dataset(dataset)
+    assert (dataset.name, dataset.classes) == ("own", ("elk", "emu", "owl"))
+    same = load(saved(tmp_path, x=X[:, :2].round(3), y=np.array(LABELS)))
+    for one, other in zip(dataset[1:5], same[1:5], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ("0 1 2", ()),
+        ("0.0 1.0 2.0", ()),
+        ("1 2 10", ("1", "2", "10")),
+        ("-1 1 7", ("-1", "1", "7")),
+    ],
+)
+def test_a_table_s_numbers_are_names_in_their_order(tmp_path, labels, classes):
+    dataset = load(table(tmp_path, *first(ROWS, [labels.split()[k] for k in Y])))
+    assert dataset.classes == classes
+    assert dataset.y_train[:9].max() == 2 and np.bincount(dataset.y_train).tolist() == [8, 8, 8]
+
+
+def with_line(line, n=4):
+    lines = ["u,v,kind", *first(ROWS, LABELS)]
+    return [*lines[: n - 1], line, *lines[n - 1 :]]
+
+
+BAD_TABLES = {
+    "missing": (with_line(",2,owl"), "line 4, column 'u' holds no value; fill it"),
+    "NA": (with_line("1,NA,owl"), "line 4, column 'v' holds no value; fill it"),
+    "text": (with_line("1,red,owl"), "line 4, column 'v' holds 'red', no number; encode it"),
+    "infinity": (with_line("1,inf,owl"), "line 4, column 'v' holds 'inf', no number"),
+    "no label": (with_line("1,2,"), "line 4, column 'kind' holds no label; add it"),
+    "a long label": (with_line("1,2," + "owl " * 99), "a text of 395 characters"),
+    "short": (with_line("1,owl"), "line 4 has 2 cells, the first has 3; mend it"),
+    "long": (with_line("1,2,owl,"), "line 4 has 4 cells, the first has 3"),
+    "one class": (first(ROWS, ["owl"] * 30), "one class only"),
+    "an index": ([",u,kind", *first(ROWS, LABELS)], "column 1 has no name; leave it out"),
+    "regression": (first(ROWS, [f"{v}" for v in X[:, 0]]), "this looks like regression"),
+    "one column": (LABELS, "has no two columns"),
+    "nothing": ([], "has no two columns"),
+    "names alone": (["u,v,kind"], "holds no samples"),
+    "a rare class": (with_line("1,2,yak"), "class 'yak' has test samples"),
+}
+
+
+@pytest.mark.parametrize(("lines", "why"), BAD_TABLES.values(), ids=BAD_TABLES)
+def test_what_is_no_table_is_refused_by_line_and_column(tmp_path, lines, why):
+    source = table(tmp_path, *lines)
+    message = refusal(load, source)
+    assert message.startswith(f"{source}: ") and why in message
+
+
+def test_a_table_that_cannot_be_read(tmp_path):
+    assert "no text in UTF-8" in refusal(load, table(tmp_path, "u,é", "1,2", encoding="latin-1"))
+    assert "cannot be read (No such file" in refusal(load, str(tmp_path / "none.csv"))
+    (tmp_path / "folder.csv").mkdir()
+    assert "cannot be read (Is a directory)" in refusal(load, str(tmp_path / "folder.csv"))
+
+
+@FUZZ
+@given(EDITS, CUT)
+def test_a_fuzzed_table_is_a_dataset_or_refused(tmp_path, edits, cut):
+    path = tmp_path / "own.csv"
+    path.write_bytes(mutated("\n".join(["u,v,kind", *first(ROWS, LABELS)]).encode(), edits, cut))
+    try:
+        dataset = bounded(load, str(path))
+    except GLRError as error:
+        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+    else:
+        assert_dataset(dataset)
 
 
 def test_npz_too_large_in_all(tmp_path, monkeypatch):

@@ -168,6 +168,21 @@ def test_logits_that_are_no_number_are_evaluated(value, class_):
         assert np.isnan(value) or np.any(found.layers[1].b != 0)
 
 
+@pytest.mark.parametrize("class_", [0, 1])
+def test_a_neuron_that_makes_a_logit_no_number_makes_the_pass_wrong(class_):
+    """A bit, the other way, makes an infinity of either logit, or of two infinities a NaN."""
+    z, change = np.full((2, 1, 1), -np.inf, np.float32), np.full((1, 1, 1), np.inf, np.float32)
+    z[1 - class_], effect = 0, np.float32([[class_ == 0, class_ == 1]])
+    for label, before in enumerate([class_ == 0, class_ == 1]):
+        y = np.array([label])
+        losses = zero_one(z.transpose(1, 0, 2), y)
+        assert losses == before
+        output = differences.Output(z, z, losses, zero_one, y)
+        with np.errstate(invalid="ignore"):
+            found = differences.loss_differences(output, effect, change, None)
+        assert found == before - 1  # wrong after it, whatever it was
+
+
 @pytest.mark.parametrize("activation", [sigmoid, threshold])
 def test_zero_one_loss_is_evaluated_where_a_neuron_can_turn_it(activation, monkeypatch):
     """Of leads that are large against the weights: in a tenth of the passes, or fewer."""

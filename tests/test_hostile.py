@@ -1,6 +1,8 @@
 """What an operator does to a run that is under way, to its data, its model and its outputs."""
 
 import json
+import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -68,6 +70,27 @@ def test_a_model_s_name_cannot_leave_the_folder(name, tmp_path):
     assert ran.returncode == 2
     assert "NAME" in ran.stderr.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["evil.npz"]
+
+
+def test_names_of_classes_survive_and_what_is_no_better_than_one_of_them_is_said(tmp_path):
+    """A table of noise, its scales apart: trained, evaluated; and trained with more steps."""
+    rng, names = np.random.default_rng(0), np.array(["ant", "$bee$"])
+    x, y = rng.random((200, 2)) * [1, 1000], np.arange(200) % 5 == 0
+    lines = [f"{a},{b},{name}" for (a, b), name in zip(x, names[y.astype(int)], strict=True)]
+    (tmp_path / "toy.csv").write_text("\n".join(["u,v,Class", *lines]))
+    places = ("--dataset", tmp_path / "toy.csv", "--models-dir", tmp_path, "--data-dir", tmp_path)
+    ran = run("LRS.py", "--steps", 20, *places)
+    assert ran.returncode == 0
+    assert re.fullmatch("note: features of toy differ in scale by a factor of 1.*\n", ran.stderr)
+    assert "note: no better than to say class 'ant' always (80.00 %); try" in ran.stdout
+    assert saved(tmp_path / "LRS_toy_seed0.npz")[1]["classes"] == ["$bee$", "ant"]
+    env = os.environ | {"GLR_RESULTS_DIR": str(tmp_path / "results")}
+    ran = run("testAdv.py", *places, env=env)
+    assert ran.returncode == 0, ran.stderr
+    assert "LRS of seed 0 is never right on class '$bee$'." in ran.stdout
+    ran = run("LRS.py", "--steps", 30, *places, "--resume")
+    assert ran.returncode == 0
+    assert "the run of 20 steps there is finished, and more steps are another" in ran.stderr
 
 
 def test_a_dollar_in_the_name_of_the_data_is_no_formula(tmp_path):

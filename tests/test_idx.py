@@ -153,6 +153,32 @@ def test_idx_files_found_in_the_folder(tmp_path, published, source, packed):
     assert dataset.x_train.min() >= 0 and dataset.x_train.max() == 1
 
 
+OTHERS = {
+    "points": "mnist/{dotted}",
+    "Kaggle's": "mnist/archive/{name}/{name}",
+    "capitals": "MNIST/{dotted}.GZ",
+    "torchvision's": "MNIST/raw/{name}.gz",
+    "torchvision's, below": "mnist/MNIST/raw/{name}",
+}
+
+
+@pytest.mark.parametrize("pattern", OTHERS.values(), ids=OTHERS)
+def test_idx_files_as_others_name_them(tmp_path, published, pattern):
+    for name, raw in published.items():
+        path = tmp_path / pattern.format(name=name, dotted=name.replace("-idx", ".idx"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PACKED[name] if path.suffix.lower() == ".gz" else raw)
+    before = listing(tmp_path)
+    assert_dataset(load_dataset("mnist", tmp_path))
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("folder", ["FashionMNIST/raw", "fashion-mnist/data/fashion"])
+def test_fashion_mnist_s_folder_as_others_name_it(tmp_path, published, folder):
+    put(tmp_path / folder, published)
+    assert_dataset(load_dataset("fashion_mnist", tmp_path))
+
+
 def test_unpacked_file_that_kept_its_gz(tmp_path, published):
     put(tmp_path / "mnist", published)
     (tmp_path / "mnist" / f"{LABELS}.gz").write_bytes(published[LABELS])

@@ -61,6 +61,16 @@ def test_class_numbers_are_of_the_largest_logit_and_probabilities_the_softmax(tm
     )
 
 
+def test_no_class_is_predicted_from_what_is_no_number(tmp_path):
+    path, _ = saved(tmp_path)
+    assert "x holds NaN" in refusal(glr.load(path).predict, np.where(X > 1, np.nan, X))
+    network = new_network([4, 3, 2], staircase, np.random.default_rng(0))
+    save_model(path, network, {"activation": "root"})
+    with np.errstate(invalid="ignore"):
+        message = refusal(glr.load(path, activation=np.sqrt).predict, X)
+    assert "the logits of sample 0 are NaN" in message
+
+
 def test_probabilities_of_huge_logits_are_finite(tmp_path):
     model = glr.load(saved(tmp_path, scale=1e4)[0])
     assert np.abs(model.logits(X)).max() > 1000  # beyond what exp takes in float32

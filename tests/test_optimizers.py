@@ -37,6 +37,16 @@ def test_a_tie_of_the_largest_logits_is_right():
     np.testing.assert_array_equal(zero_one(z, np.array([0, 2])), [0, 0])
 
 
+def test_a_nan_is_never_right():
+    """At the label, elsewhere, or everywhere; beside what is right without it."""
+    z = np.array([[3.0, 1, 0], [np.nan, 1, 0], [3, np.nan, 0], [3, 1, np.nan], [np.nan] * 3])
+    for label in range(3):
+        y = np.full(5, label)
+        right = np.arange(5) == (0 if label == 0 else 9)
+        np.testing.assert_array_equal(zero_one(z.T, y), ~right)
+        np.testing.assert_array_equal(is_right(z, y), right)
+
+
 @pytest.mark.parametrize("scale", [1, 2])
 def test_initial_weights_have_the_scale_over_the_root_of_their_layer_s_inputs(scale):
     """Within four standard errors, 99.99 % each; biases are zero."""

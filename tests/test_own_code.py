@@ -1,10 +1,20 @@
 """Functions and laws of your own in a script: the README's train; what cannot work is refused."""
 
+import io
 import re
+import runpy
 import subprocess
+from contextlib import redirect_stdout
 
+import numpy as np
 import pytest
 from processes import ROOT, command, copy_of_the_scripts, run, saved
+
+import glr
+from glr.errors import GLRError
+from glr.noise import NoiseLaw, gaussian
+from glr.scripts import constants
+from glr.scripts.constants import script_constants
 
 DEFINED = ("def staircase(", "mixture = NoiseLaw(", "def momentum(")  # in the README's code
 
@@ -82,6 +92,131 @@ def test_a_changed_function_is_another_constant(tmp_path):
     script.write_text(script.read_text().replace("sum(axis=-2)", "sum(axis=-2) ** 2"))
     ran = run("LRS.py", *words, home=home)
     assert ran.stderr.startswith("LRS_digits_seed0.npz was a model of other own_code: it goes to")
+
+
+FAILING = """
+import math
+import numpy as np
+from glr.noise import NoiseLaw
+
+
+def short(v):
+    return v + np.ones(7)
+
+
+def helper(step):
+    return 1 // (step - 2)
+
+
+def halting(step, steps):
+    return helper(step) * steps
+
+
+def odd(logits, y):
+    if y.shape == (128,):
+        raise ValueError("one line\\nand another")
+    return (logits.max(axis=-2) - logits[..., y, range(len(y))]) + 0
+
+
+def lonely(logits):
+    return logits
+
+
+def kept(parameters, gradient, rate, state):
+    state["none"] += gradient
+
+
+def drawn(rng, shape):
+    raise OSError("no dice")
+
+
+dice = NoiseLaw("dice", drawn)
+"""
+RAISED = {
+    "--activation short": ("ValueError: operands could", "short(v float32 (50, 2, 128))", "v + np"),
+    "--loss odd": (
+        "ValueError: one line (",
+        "odd(logits float32 (2, 10, 128), y int64 (",
+        "raise Va",
+    ),
+    "--schedule halting": ("ZeroDivisionError: ", "halting(step 2, steps 9)", "1 // (step"),
+    "--optimizer kept": ("KeyError: 'none'", "kept(parameters float32 (3760,), ", 'state["none"]'),
+    "--noise dice": ("OSError: no dice", "drawn(rng ", "raise OSE"),
+    "--backend jax --activation short": ("ValueError: Inc", "short(v float32 (5, 2))", "v + np"),
+}
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory):
+    """A copy of the project whose LRS.py has functions that raise above its constants."""
+    home = tmp_path_factory.mktemp("failing")
+    script = copy_of_the_scripts(home) / "Train&Test" / "LRS.py"
+    script.write_text(script.read_text().replace("\n# -----", f"{FAILING}\n# -----", 1))
+    return home
+
+
+@pytest.mark.parametrize("words", RAISED)
+def test_a_function_of_one_s_own_that_raises_is_named_in_one_line(words, failing, tmp_path):
+    error, call, code = RAISED[words]
+    if "jax" in words:
+        pytest.importorskip("jax")
+    ran = run("LRS.py", *words.split(), "--steps", 9, "--models-dir", tmp_path, home=failing)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)
+    script = failing / "Train&Test" / "LRS.py"
+    source = script.read_text().splitlines()
+    (line,) = (n for n, text in enumerate(source, 1) if code in text)
+    assert error in ran.stderr and call in ran.stderr
+    assert f"({script}, line {line}, in " in ran.stderr
+
+
+@pytest.mark.parametrize("text", ["def (", "import nothing_called_so", "1 / 0", "exit('no')"])
+def test_a_file_that_cannot_be_run_is_named_in_one_line(text, tmp_path, monkeypatch):
+    (tmp_path / "my.py").write_text(text)
+    monkeypatch.setattr(constants, "SCRIPTS", tmp_path)
+    for call in (
+        lambda: constants.functions_of(str(tmp_path / "my.py")),
+        lambda: constants.constants_of("my.py", []),
+    ):
+        with pytest.raises(
+            GLRError, match=r"^[^\n]*my\.py: cannot be run \([^\n]*; mend it first$"
+        ):
+            call()
+
+
+def test_an_error_of_one_s_own_leaves_gradient_as_it_is():
+    error = ZeroDivisionError("mine")
+
+    def raises(logits, y):
+        raise error
+
+    layers = [glr.Layer(np.ones((2, 3)), np.zeros(3))]
+    settings = {"activation": glr.sigmoid, "loss": raises, "rng": np.random.default_rng(0)}
+    with pytest.raises(ZeroDivisionError) as caught:
+        glr.gradient(layers, np.ones((4, 2)), np.zeros(4, int), **settings)
+    assert caught.value is error
+
+
+def test_the_names_that_fit_are_listed_and_others_are_refused(failing, tmp_path):
+    wanted = {
+        "--activation": "sigmoid, threshold, tanh, relu, short, helper, lonely",
+        "--loss": "cross_entropy, zero_one, odd",
+        "--noise": "gaussian, laplace, logistic, dice",
+        "--optimizer": "sgd, adagrad, adam, kept",
+        "--schedule": "cosine, constant, halting",
+    }
+    script = runpy.run_path(str(failing / "Train&Test" / "LRS.py"))
+    with pytest.raises(SystemExit), redirect_stdout(io.StringIO()) as shown:
+        script_constants(script, ["-h"])
+    said = " ".join(shown.getvalue().split())
+    for flag, names in wanted.items():
+        assert f"; {names} (default: " in said
+        with pytest.raises(GLRError, match=f"no such name; give one of {names}$"):
+            script_constants(script, [flag, "gelu"])
+    with pytest.raises(GLRError, match="LOSS = lonely: it is called with logits, y, which"):
+        script_constants(script, ["--loss", "lonely"])
+    script["NOISE"] = NoiseLaw("mine", gaussian.draw, lambda: 0, gaussian.pdf)
+    with pytest.raises(GLRError, match="NOISE = mine: cdf is called with v, which"):
+        script_constants(script, [])
 
 
 @pytest.mark.parametrize(

@@ -280,8 +280,16 @@ def test_a_first_loss_that_is_not_finite_is_not_blamed_on_the_step_size():
         run.descend(level(run, np.nan))
 
 
+def test_a_first_gradient_that_is_no_number_is_not_blamed_on_the_step_size():
+    """As of an activation that gives NaN, where the 0-1 loss is finite."""
+    run = small_run()
+    lost = [layer._replace(W=layer.W * np.float32(np.nan)) for layer in run.layers]
+    with pytest.raises(DivergenceError, match="step 1: the gradient is NaN; look at LOSS"):
+        run.descend(SimpleNamespace(layers=lost, risk=1.0))
+
+
 def test_infinite_weights_stop_a_run_whose_loss_cannot_show_them():
-    """The 0-1 loss of NaN logits is 0, as finite as it is wrong."""
+    """The 0-1 loss of NaN logits is 1, and finite."""
     run = small_run(OPTIMIZER=sgd)
     steep = [layer._replace(W=layer.W + np.float32(3e38)) for layer in run.layers]
     with pytest.raises(DivergenceError, match="step 1: the weights overflow; lower LEARNING_RATE"):

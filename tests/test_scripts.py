@@ -176,6 +176,8 @@ def test_own_data_in_an_npz(tmp_path):
         ("--sigm 3", "unrecognized arguments"),
         ("--sigma x", "'x' is not a number"),
         ("--sigma 0", "every layer needs noise; give finite numbers > 0"),
+        ("--sigma 1e39", "SIGMA = 1e+39: must be a number ≥ 0, below 1e38"),
+        ("--learning-rate 1e39", "LEARNING_RATE = 1e+39: must be a number > 0, below 1e38"),
         ("--sigma 1 1 1 1", "sigma has 4 numbers for 2 layers; give 1 or 2"),
         ("--replicates 1 --no-local-differences", "replicates = 1: the control variate"),
         ("--replicates 0", "REPLICATES = 0: must be a whole number ≥ 1"),

@@ -203,6 +203,15 @@ def test_same_noise_gives_the_estimate_of_numpy(name, monkeypatch):
     assert np.abs(wanted).max() > 1e-3
 
 
+def test_a_nan_is_never_right():
+    """At the label, elsewhere, or everywhere, of single passes and of many neurons' changes."""
+    z = np.array([[3, np.nan, 3, 3, np.nan], [1, 1, np.nan, 1, np.nan], [0, 0, 0, np.nan, np.nan]])
+    for label in range(3):
+        y, wrong = np.full(5, label), np.arange(5) != (0 if label == 0 else 9)
+        np.testing.assert_array_equal(jax.jit(xla.zero_one)(z, y), wrong)
+        np.testing.assert_array_equal(jax.jit(xla.zero_one)(z[None], y), wrong[None])
+
+
 def test_own_activation_is_called(monkeypatch):
     problem = Problem((7, 9, 5))
     method = method_of(problem, activation=softplus)

@@ -1,4 +1,4 @@
-"""Data sets: the digits inside scikit-learn, MNIST, Fashion-MNIST, and your own arrays in an .npz.
+"""Data sets: the digits inside scikit-learn, MNIST, Fashion-MNIST, and your own, .npz or .csv.
 
 Whatever is read is checked before it is used, and whatever is refused is refused by name.
 """
@@ -14,13 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 from glr.data.idx import GZIP_DAMAGE, Split, idx_split, scaled_pixels
+from glr.data.labels import check_classes, check_counts, labels_and_names
+from glr.data.table import table_arrays
 from glr.errors import GLRError
 from glr.storage.npz import npz_arrays
 
 SHIPPED = ("digits", "mnist", "fashion_mnist")
+OWN = (".npz", ".csv")  # how the names of your own end
 SPLIT_SEED = 0  # of the fixed train/test split of sets that come without one
 MAX_NPZ_BYTES = 8 * 2**30  # of your own arrays together, unpacked
-MAX_CLASSES = 10_000
+SCALES_APART = 10  # a factor between inputs that were scaled by one rule, and such as were not
+SPREADS_APART = 100  # a factor between features that one step size still suits, and such as not
 
 
 class Dataset(NamedTuple):
@@ -30,6 +34,7 @@ class Dataset(NamedTuple):
     x_train (N, n_in), x_test (M, n_in) : float32, C-contiguous, in [0, 1] for the shipped sets
     y_train (N,), y_test (M,) : class numbers from 0, int64
     shape : that of a sample in its file, where that is your own
+    classes : the names of the classes, where labels are names
     """
 
     name: str
@@ -39,6 +44,7 @@ class Dataset(NamedTuple):
     y_test: np.ndarray
     source: str = ""
     shape: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 def has_square_images(dataset: Dataset) -> bool:
@@ -59,14 +65,14 @@ def fingerprint(data: Dataset) -> int:
 
 
 def dataset_label(source: str) -> str:
-    """Short name for file names: "digits", "mnist", "fashion_mnist", or the stem of the .npz.
+    """Short name for file names: "digits", "mnist", "fashion_mnist", or the stem of your own file.
 
-    Raises GLRError for any other source, and for an .npz called like one of the three.
+    Raises GLRError for any other source, and for a file called like one of the three.
     """
     if source in SHIPPED:
         return source
-    if not source.endswith(".npz"):
-        choices = f"{', '.join(SHIPPED)} or a path ending in .npz"
+    if not source.lower().endswith(OWN):
+        choices = f"{', '.join(SHIPPED)} or a path ending in {' or '.join(OWN)}"
         raise GLRError(f"unknown dataset {source!r}; choose {choices}")
     stem = Path(source).stem
     if stem in SHIPPED:
@@ -149,77 +155,86 @@ def digits_split() -> Split:
 
 
 def own_dataset(source: str) -> Dataset:
-    """The data set in an .npz file with arrays x, y and perhaps x_test, y_test.
+    """The data set in an .npz of x, y and perhaps x_test, y_test; or in a .csv (table_arrays).
 
     x (N, ...) is flattened to (N, n_in) float32: uint8 is divided by 255; floats, other integers
     and bools are taken as they are. y (N,) or (N, 1) holds whole numbers from 0, of any of those
-    types. Without x_test and y_test, `train_test_split` is made.
+    types, or the classes' names. Without x_test and y_test, `train_test_split` is made.
 
     Raises GLRError, which names the file, for anything else, for arrays of more than MAX_NPZ_BYTES
     in all, and for labels from MAX_CLASSES.
     """
-    advice = "check the path, or save it again with np.savez(path, x=..., y=...)"
-    arrays = npz_arrays(Path(source), "data set", "[xy](_test)?", MAX_NPZ_BYTES, advice)
+    path, arrays = Path(source), {}
+    is_npz = path.suffix.lower() == ".npz"
+    if is_npz:
+        advice = "check the path, or save it again with np.savez(path, x=..., y=...)"
+        arrays = npz_arrays(path, "data set", "[xy](_test)?", MAX_NPZ_BYTES, advice)
     try:
-        split = own_split(arrays)
+        if not is_npz:
+            arrays = table_arrays(path)
+        split, classes = own_split(arrays)
     except GLRError as error:
         raise GLRError(f"{source}: {error}") from error
-    return Dataset(dataset_label(source), *split, source, arrays["x"].shape[1:])
+    return Dataset(dataset_label(source), *split, source, arrays["x"].shape[1:], classes)
 
 
-def own_split(arrays: dict[str, np.ndarray]) -> Split:
-    """The split that x, y and perhaps x_test, y_test make; GLRError, without the path, if none."""
+def own_split(arrays: dict[str, np.ndarray]) -> tuple[Split, tuple[str, ...]]:
+    """The split that x, y and perhaps x_test, y_test make; and the classes' names, () for none.
+
+    Raises GLRError, without the path, for what is no data set.
+    """
     for name in ("x", "y"):
         if name not in arrays:
             raise GLRError(f"no array named {name}; save it with np.savez(path, x=..., y=...)")
     if ("x_test" in arrays) != ("y_test" in arrays):
         raise GLRError("one of x_test and y_test without the other; save both or none")
-    x, y = inputs_and_labels(arrays, "")
-    if np.unique(y).size < 2:
-        raise GLRError("y holds one class only; save at least two")
-    if y.max() > len(y):
-        raise GLRError(f"label {y.max()} among {len(y)} samples; number the classes 0, 1, 2, ...")
+    parts = ("", "_test") if "x_test" in arrays else ("",)
+    for part in parts:
+        check_lengths(arrays[f"x{part}"], arrays[f"y{part}"], part)
+    labels, classes = labels_and_names({f"y{part}": arrays[f"y{part}"] for part in parts})
+    check_counts(labels[0])
     if "x_test" in arrays:
         check_likeness(arrays["x"], arrays["x_test"])
-        split = x, y, *inputs_and_labels(arrays, "_test")
+    inputs = [flat_inputs(arrays[f"x{part}"], f"x{part}") for part in parts]
+    if "x_test" in arrays:
+        check_scales(*inputs)
+        split = inputs[0], labels[0], inputs[1], labels[1]
     else:
-        split = train_test_split(x, y)
-    check_classes(split[1], split[3])
-    return split
+        split = train_test_split(inputs[0], labels[0])
+    check_classes(split[1], split[3], classes)
+    return split, classes
 
 
-def inputs_and_labels(arrays: dict[str, np.ndarray], part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (N, n_in) float32 and labels (N,) int64 of the part "" or "_test"; or GLRError."""
-    x, y = arrays[f"x{part}"], arrays[f"y{part}"]
+def check_lengths(x: np.ndarray, y: np.ndarray, part: str) -> None:
+    """Raise GLRError unless x and y of the part "" or "_test" have a row for each sample."""
     for name, array in ((f"x{part}", x), (f"y{part}", y)):
         if array.ndim == 0:
             raise GLRError(f"{name} has shape (); save at least one sample")
     if len(x) != len(y):
         counts = f"{len(x)} samples in x{part}, {len(y)} labels in y{part}"
         raise GLRError(f"{counts}; save one for each")
-    return flat_inputs(x, f"x{part}"), class_labels(y, f"y{part}")
 
 
 def check_likeness(x: np.ndarray, x_test: np.ndarray) -> None:
-    """Raise GLRError unless `x` and `x_test` agree in numbers per sample and in scale."""
+    """Raise GLRError unless `x` and `x_test` agree in numbers per sample and in their kind."""
     n_in, n_in_test = math.prod(x.shape[1:]), math.prod(x_test.shape[1:])
     if n_in != n_in_test:
         raise GLRError(f"{n_in} numbers per sample in x, {n_in_test} in x_test; save them alike")
-    if (x.dtype == np.uint8) != (x_test.dtype == np.uint8):  # only one would be divided by 255
-        raise GLRError(f"x is {x.dtype.name}, x_test is {x_test.dtype.name}; save both as one type")
+    kinds = {"u1" if a.dtype == np.uint8 else a.dtype.kind.replace("u", "i") for a in (x, x_test)}
+    if len(kinds) > 1:  # bytes alone are divided by 255, and other integers may be pixels too
+        found = f"x is {x.dtype.name}, x_test is {x_test.dtype.name}"
+        raise GLRError(f"{found}; save both as one type, in one scale")
 
 
-def check_classes(y_train: np.ndarray, y_test: np.ndarray) -> None:
-    """Raise GLRError unless every class, from 0 to the largest label, has training samples."""
-    for untrained in np.setdiff1d(y_test, y_train):
-        raise GLRError(
-            f"class {untrained} has test samples but no training sample; add some or leave it out"
-        )
-    for skipped in np.setdiff1d(np.arange(y_train.max()), y_train):
-        raise GLRError(
-            f"no training sample of class {skipped}, though labels go up to {y_train.max()}; "
-            "number the classes 0, 1, 2, ..."
-        )
+def check_scales(x: np.ndarray, x_test: np.ndarray) -> None:
+    """Raise GLRError if training and test inputs (N, n_in) are of other orders of magnitude.
+
+    Both the largest and the mean size must say so: either alone may hang on few samples.
+    """
+    sizes = [(float(a.max()), float(a.mean(dtype=float))) for a in (np.abs(x), np.abs(x_test))]
+    if all(max(two) > SCALES_APART * min(two) for two in zip(*sizes, strict=True)):
+        found = "x goes up to {:g}, x_test up to {:g}".format(*(largest for largest, _ in sizes))
+        raise GLRError(f"{found}; scale both by the same numbers")
 
 
 def flat_inputs(x: np.ndarray, name: str) -> np.ndarray:
@@ -233,16 +248,20 @@ def flat_inputs(x: np.ndarray, name: str) -> np.ndarray:
     return flat
 
 
-def class_labels(y: np.ndarray, name: str) -> np.ndarray:
-    """`y` (N,) or (N, 1) as labels (N,) int64; GLRError for other shapes, and for no classes."""
-    if y.size != len(y) or y.ndim > 2:
-        raise GLRError(f"{name} has shape {y.shape}; save one label per sample, shape (N,)")
-    y = y.reshape(-1)
-    if y.dtype.kind == "f" and not (np.isfinite(y) & (np.floor(y) == y)).all():
-        raise GLRError(f"{name} holds labels that are not whole numbers; save integers")
-    wanted = "number the classes 0, 1, 2, ..."
-    if y.min() < 0:
-        raise GLRError(f"{name} holds the negative label {y.min()}; {wanted}")
-    if y.max() >= MAX_CLASSES:
-        raise GLRError(f"{name} holds label {y.max()}, {MAX_CLASSES} or more; {wanted}")
-    return y.astype(np.int64)
+def scale_note(dataset: Dataset) -> str:
+    """What to do where features differ much in scale, in a line; nothing where they do not.
+
+    The twentieth part of them that varies least may do so by chance, as the pixels at the edge do.
+    """
+    ends = (of(dataset.x_train, axis=0) for of in (np.max, np.min))
+    ranges = np.subtract(*ends, dtype=float)
+    ranges = ranges[ranges > 0]
+    if dataset.name in SHIPPED or ranges.size == 0:
+        return ""
+    apart = ranges.max() / np.quantile(ranges, 0.05, method="lower")
+    if apart < SPREADS_APART:
+        return ""
+    return (
+        f"note: features of {dataset.name} differ in scale by a factor of {apart:.0f}; standardise "
+        "them: x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-9), and x_test by the same numbers"
+    )

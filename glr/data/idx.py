@@ -10,9 +10,11 @@ import hashlib
 import io
 import math
 import os
+import re
 import sys
 import textwrap
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,8 +70,8 @@ def idx_split(source: str, folder: Path) -> Split:
     """x_train, y_train, x_test, y_test of "mnist" or "fashion_mnist".
 
     60,000 + 10,000 images of 28x28 as rows (N, 784) float32, pixel/255 in [0, 1]; labels (N,)
-    int64, 0 to 9. The four idx files are looked for in `folder`, with or without .gz; those
-    missing are downloaded. Raises GLRError for a file that is not the published one.
+    int64, 0 to 9. The four idx files are looked for in `folder` and below, with or without .gz;
+    those missing are downloaded. Raises GLRError for a file that is not the published one.
 
     Sources: Y. LeCun, C. Cortes and C. Burges, The MNIST database of handwritten digits;
     H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST, arXiv 1708.07747.
@@ -82,12 +84,34 @@ def idx_split(source: str, folder: Path) -> Split:
 def idx_path(source: str, name: str, folder: Path) -> Path:
     """Path of the idx file `name` in `folder`, downloaded if it is not there; GLRError if not."""
     packed = folder / f"{name}.gz"
-    for path in (folder / name, packed):
-        if os.path.exists(path):  # False for a folder closed to us, where Path.exists raises
+    for path in (folder / name, packed, *paths_elsewhere(name, folder)):
+        if os.path.isfile(path):  # False for a folder closed to us, where Path.is_file raises
             return path
+    if os.path.isdir(packed):
+        raise idx_refusal(packed, "cannot be read (a folder)")
     content = downloaded(source, name, folder)
     write_whole(packed, lambda file: file.write(content))
     return packed
+
+
+def paths_elsewhere(name: str, folder: Path) -> Iterator[Path]:
+    """The files called `name` as others spell it, in any folder called like `folder` or below it.
+
+    So Kaggle's train-images-idx3-ubyte/train-images.idx3-ubyte, torchvision's MNIST/raw.
+    """
+    for place in folders_like(folder):
+        yield from (path for path in sorted(place.rglob("*")) if plain(path) == plain(Path(name)))
+
+
+def folders_like(folder: Path) -> list[Path]:
+    """The folders beside `folder` that are called as it is, but for case, spaces and hyphens."""
+    beside = (place for place in folder.parent.glob("*") if plain(place) == plain(folder))
+    return sorted(place for place in beside if os.path.isdir(place))
+
+
+def plain(path: Path) -> str:
+    """A name in small letters, without .gz, and without what stands between its words."""
+    return re.sub("[-_. ]", "", path.name.lower().removesuffix(".gz"))
 
 
 def images_and_labels(
@@ -140,7 +164,7 @@ def idx_array(raw: bytes, path: Path) -> np.ndarray:
     another kind of file, a header that does not match the length, no items, and labels beyond 9.
     """
     kinds = {0x803: "images", 0x801: "labels"}
-    magic, item = (0x803, (28, 28)) if "images" in path.name else (0x801, ())
+    magic, item = (0x803, (28, 28)) if "images" in path.name.lower() else (0x801, ())
     n_header = 8 + 4 * len(item)
     if len(raw) < n_header:
         raise idx_refusal(path, f"truncated ({len(raw)} bytes, less than the header)")

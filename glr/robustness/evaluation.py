@@ -15,6 +15,7 @@ from types import MappingProxyType, SimpleNamespace
 import numpy as np
 
 from glr.data.datasets import SHIPPED, Dataset, fingerprint, load_dataset, n_classes
+from glr.data.labels import class_name
 from glr.errors import GLRError, UnknownActivationError
 from glr.network import Activation, accuracy, is_right
 from glr.robustness.samples import Samples, how_to_make, load_samples, samples_path, severities_of
@@ -266,7 +267,8 @@ def accuracy_by_class(model: Model, data: Dataset) -> dict[int, float]:
 
 def lost_classes(model: Model, data: Dataset) -> str:
     """A note on the classes of which the model gets no clean test sample right, else nothing."""
-    lost = [str(k) for k, share in accuracy_by_class(model, data).items() if share == 0]
+    shares = accuracy_by_class(model, data).items()
+    lost = [class_name(data.classes, k) for k, share in shares if share == 0]
     if not lost:
         return ""
     return f"Note: {model.name} of seed {model.seed} is never right on class {', '.join(lost)}."

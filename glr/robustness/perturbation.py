@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from glr.data.datasets import Dataset, dataset_label, has_square_images, load_dataset
+from glr.data.labels import class_name
 from glr.errors import GLRError
 from glr.network import Network, accuracy, threshold
 from glr.robustness.attacks import (
@@ -174,7 +175,8 @@ def write_attacks(constants: SimpleNamespace) -> None:
         print(f"{path.stem}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
         if has_square_images(data):
             with optional_picture():
-                draw_attack(path.with_suffix(".png"), x[:SHOWN], x_adv[:SHOWN], y)
+                names = [class_name(data.classes, k) for k in y[:SHOWN]]
+                draw_attack(path.with_suffix(".png"), x[:SHOWN], x_adv[:SHOWN], names)
     if attack != "square" and network.activation is threshold:
         print(THRESHOLD_NOTE, file=sys.stderr)
     if share:
@@ -247,7 +249,7 @@ def write_corruptions(constants: SimpleNamespace) -> None:
         print(f"picture: {picture}")
 
 
-def draw_attack(path: Path, x: np.ndarray, x_adv: np.ndarray, y: np.ndarray) -> None:
+def draw_attack(path: Path, x: np.ndarray, x_adv: np.ndarray, labels: Sequence[str]) -> None:
     """The clean images, what the attack added, and the results, one below the other."""
     clean, attacked = as_images(x), as_images(x_adv)
     change = attacked - clean
@@ -257,7 +259,7 @@ def draw_attack(path: Path, x: np.ndarray, x_adv: np.ndarray, y: np.ndarray) -> 
         (f"change (±{largest:.2g})", change, ("RdBu_r", -largest, largest)),
         ("attacked", attacked, GREY),
     ]
-    draw_images(path, rows, [f"label {label}" for label in y[: len(x)]])
+    draw_images(path, rows, [f"label {label}" for label in labels])
 
 
 def draw_images(
@@ -277,6 +279,6 @@ def draw_images(
             axes.imshow(image, colours, vmin=low, vmax=high, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             if line is grid[0]:
-                axes.set_title(title, fontsize=9)
+                axes.set_title(title, fontsize=9, parse_math=False)
     figure.suptitle(path.stem, parse_math=False)
     save_figure(path, figure)

@@ -22,6 +22,7 @@ from glr.losses import zero_one
 from glr.network import Layer, layer_views
 from glr.optimizers import Optimizer
 from glr.scripts.constants import name_of
+from glr.scripts.own_code import own_error
 from glr.storage.checkpoint import State
 from glr.xla_noise import LAWS
 
@@ -183,7 +184,7 @@ def check_traced(
     try:
         found = jax.eval_shape(call, *arguments).shape
     except Exception as error:  # of someone's code: anything
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        reason = own_error(error) or f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         refuse(name, function, f"cannot compile it ({reason}); write it with jax.numpy", error)
     if found != shape:
         refuse(name, function, f"got shape {found} from it for shape {arguments[0].shape}")

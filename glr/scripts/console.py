@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from glr.errors import GLRError
 from glr.scripts.constants import KINDS
+from glr.scripts.own_code import own_errors
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -32,7 +33,8 @@ def one_line_errors() -> Iterator[None]:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
-        yield
+        with own_errors():
+            yield
         if sys.stdout is not None:  # as it is where there is no console, or after >&-
             sys.stdout.flush()
     except GLRError as error:

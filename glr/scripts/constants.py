@@ -7,7 +7,7 @@ A script states its constants as `NAME = value  # what it is`; the comments beco
 from __future__ import annotations
 
 import argparse
-import math
+import inspect
 import os
 import re
 import runpy
@@ -55,13 +55,13 @@ def _many(kind: Kind) -> Kind:
     return kind._replace(many=True)
 
 
-POSITIVE = Kind(float, lambda v: isinstance(v, (int, float)) and 0 < v < math.inf, "a number > 0")
-NOT_NEGATIVE = Kind(float, lambda v: v == 0 or POSITIVE.is_right(v), "a number ≥ 0")
-SHARE = Kind(
-    float,
-    lambda v: POSITIVE.is_right(v) and v <= 1,
-    "a number > 0 and ≤ 1, as pixels are in [0, 1]: 8 of 255 is 0.0314",
+POSITIVE = Kind(  # and no infinity as float32
+    float, lambda v: isinstance(v, (int, float)) and 0 < v < 1e38, "a number > 0, below 1e38"
 )
+NOT_NEGATIVE = Kind(float, lambda v: v == 0 or POSITIVE.is_right(v), "a number ≥ 0, below 1e38")
+OF_A_PIXEL = "≤ 1, as pixels are in [0, 1]: 8 of 255 is 0.0314"
+SHARE = Kind(float, lambda v: POSITIVE.is_right(v) and v <= 1, f"a number > 0 and {OF_A_PIXEL}")
+SHARE_OR_NONE = Kind(float, lambda v: v == 0 or SHARE.is_right(v), f"a number ≥ 0 and {OF_A_PIXEL}")
 FLAG = _choice(True, False)
 FUNCTION = Kind(str, callable, "a function")
 FILE_NAME = Kind(  # begins a file name, and is told from the data set and seed that follow
@@ -88,11 +88,7 @@ KINDS: dict[str, Kind] = {
         "EPSILON": _many(SHARE),
         "SLOPES PENALTIES WEIGHT_SIGMAS": _many(POSITIVE),
         "WEIGHT_DECAY": NOT_NEGATIVE,
-        "ADVERSARIAL_EPSILON": Kind(
-            float,
-            lambda v: isinstance(v, (int, float)) and 0 <= v <= 1,
-            "a number from 0 to 1, in units of a pixel's range",
-        ),
+        "ADVERSARIAL_EPSILON": SHARE_OR_NONE,
         "SIGMA": _many(NOT_NEGATIVE),
         "CONTROL_VARIATE STANDARDISED_LOSS CENTRALISED_GRADIENT WRITE_DOCS": FLAG,
         "LOCAL_DIFFERENCES": _choice(True, "output", False),
@@ -111,6 +107,15 @@ NAMED: dict[str, dict[str, object]] = {
     "NOISE": {law.name: law for law in noise.LAWS},
     "OPTIMIZER": {f.__name__: f for f in (optimizers.sgd, optimizers.adagrad, optimizers.adam)},
     "SCHEDULE": {f.__name__: f for f in (optimizers.cosine, optimizers.constant)},
+}
+
+# What a function is called with, or the parts of a law, by name.
+FORMS = {
+    "ACTIVATION": {"": ("v",)},
+    "LOSS": {"": ("logits", "y")},
+    "NOISE": {"draw": ("rng", "shape"), "cdf": ("v",), "pdf": ("v",)},
+    "OPTIMIZER": {"": ("parameters", "gradient", "rate", "state")},
+    "SCHEDULE": {"": ("step", "steps")},
 }
 
 
@@ -164,7 +169,7 @@ def script_constants(
     defaults = {name: value for name, value in script.items() if name in KINDS}
     if "CHECKPOINT_EVERY" in defaults:
         defaults |= constants_like(path.stem, defaults, words)
-    given = vars(_script_parser(path, script["__doc__"], defaults).parse_args(words))
+    given = vars(_script_parser(path, script, defaults).parse_args(words))
     given.pop("like", None)
     checked = {name: _checked(name, given[name], script) for name in defaults}
     return SimpleNamespace(SCRIPT=path.stem, **given | checked)
@@ -175,7 +180,7 @@ def constants_of(script: str, flags: Sequence[str]) -> SimpleNamespace:
     path = SCRIPTS / script
     if not path.is_file():
         raise GLRError(f"{path}: no such script; name one of that folder")
-    return script_constants(runpy.run_path(str(path)), list(flags))
+    return script_constants(_globals_of(path, str(path)), list(flags))
 
 
 def functions_of(path: str) -> dict[str, Callable]:
@@ -184,12 +189,18 @@ def functions_of(path: str) -> dict[str, Callable]:
         return {}
     if not Path(path).is_file():
         raise GLRError(f"FUNCTIONS = {path}: no such file; give the .py file that defines them")
-    try:
-        items = runpy.run_path(path).values()
-    except (SyntaxError, ImportError, OSError, SystemExit) as error:
-        raise GLRError(f"FUNCTIONS = {path}: cannot be run ({error}); mend it first") from error
+    items = _globals_of(path, f"FUNCTIONS = {path}").values()
     found = {str(name_of(item)): item for item in items if callable(item)}
     return {name: item for name, item in found.items() if name not in NAMED["ACTIVATION"]}
+
+
+def _globals_of(path: Path | str, what: str) -> dict[str, object]:
+    """What a .py file defines; GLRError, of `what`, if it cannot be run."""
+    try:
+        return runpy.run_path(str(path))
+    except (Exception, SystemExit) as error:  # of someone's code: anything
+        why = f"{type(error).__name__}: {error}"
+        raise GLRError(f"{what}: cannot be run ({why}); mend it first") from error
 
 
 def constants_like(script: str, defaults: Mapping[str, object], words: list[str]) -> dict:
@@ -215,19 +226,21 @@ def constants_like(script: str, defaults: Mapping[str, object], words: list[str]
     return {name: value for name, value in recorded.items() if name in defaults}
 
 
-def _script_parser(path: Path, description: str, defaults: Mapping[str, object]) -> OneLineParser:
+def _script_parser(
+    path: Path, script: Mapping[str, object], defaults: Mapping[str, object]
+) -> OneLineParser:
     """The parser of a script's command line: a flag for each constant, the places, resuming."""
     trains = "CHECKPOINT_EVERY" in defaults
     parser = OneLineParser(
         prog=path.name,
-        description=description,
+        description=script["__doc__"],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         parents=[LIKE] if trains else [],
     )
     says = comments(path.read_text(encoding="utf-8"))
     for name, default in defaults.items():
-        _add_flag(parser, name, default, says.get(name, ""))
+        _add_flag(parser, name, default, _comment(name, says.get(name, ""), script))
     for place in ("data", "models"):
         parser.add_argument(
             f"--{place}-dir",
@@ -241,6 +254,13 @@ def _script_parser(path: Path, description: str, defaults: Mapping[str, object])
         says = "continue the run from its last saved state"
         parser.add_argument("--resume", dest="RESUME", action="store_true", help=says)
     return parser
+
+
+def _comment(name: str, comment: str, script: Mapping[str, object]) -> str:
+    """The script's comment on a constant, and what it may be given, if it leaves that out."""
+    names = _fitting(name, script) if name in NAMED else []
+    is_said = all(f'"{one}"' in comment for one in names)
+    return comment if is_said else f"{comment}; {', '.join(names)}"
 
 
 def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -> None:
@@ -278,6 +298,34 @@ def _is_own(key: str, value: object, script: Mapping[str, object]) -> bool:
     return (is_function or isinstance(value, noise.NoiseLaw)) and not is_constant
 
 
+def _fitting(name: str, script: Mapping[str, object]) -> list[str]:
+    """The names that a constant which is a function, or a law, may be given on the command line."""
+    own = [key for key, item in script.items() if _is_own(key, item, script) and key[0] != "_"]
+    return [*dict.fromkeys([*NAMED[name], *(key for key in own if _fits(name, script[key]))])]
+
+
+def _fits(name: str, item: object) -> bool:
+    """Whether a function or law may be the constant's value: not with another's parameters."""
+    if not KINDS[name].is_right(item) or _misfit(name, item):
+        return False
+    given = tuple(inspect.signature(item).parameters) if callable(item) else ()
+    forms = {other: FORMS[other].values() for other in FORMS}
+    return given in forms[name] or not any(given in form for form in forms.values())
+
+
+def _misfit(name: str, value: object) -> str:
+    """What a constant's function, or a part of its law, cannot be called with; "" if it can."""
+    for part, given in FORMS[name].items():
+        function = getattr(value, part) if part else value
+        try:
+            inspect.signature(function).bind(*given) if function is not None else None
+        except TypeError:
+            return f"{part or 'it'} is called with {', '.join(given)}, which it does not take"
+        except ValueError:  # of compiled code, which says no parameters
+            continue
+    return ""
+
+
 def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
     """The value of a constant, with names replaced by what they name, or a GLRError."""
     kind = KINDS[name]
@@ -286,7 +334,8 @@ def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
         own = {key: item for key, item in own.items() if kind.is_right(item)}
         choices = NAMED[name] | {str(name_of(item)): item for item in own.values()} | own
         if value not in choices:
-            raise GLRError(f"{name} = {value}: no such name; give one of {', '.join(choices)}")
+            listed = ", ".join(_fitting(name, script))
+            raise GLRError(f"{name} = {value}: no such name; give one of {listed}")
         value = choices[value]
     values = value if kind.many and isinstance(value, (tuple, list)) else (value,)
     may_be_none = kind.many and kind.read is str
@@ -296,4 +345,6 @@ def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
         raise GLRError(f"{name}: has no name to be recorded by; wrap it in a function (def)")
     if name in NAMED and NAMED[name].get(name_of(value), value) is not value:
         raise GLRError(f"{name} = {name_of(value)}: is the name of another in glr; rename yours")
+    if name in NAMED and (wrong := _misfit(name, value)):
+        raise GLRError(f"{name} = {name_of(value)}: {wrong}; make it take these")
     return tuple(values) if kind.many else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import platform
 import sys
 import zlib
@@ -11,7 +12,10 @@ from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from glr.data.datasets import dataset_label
+from glr.data.labels import class_name
 from glr.errors import GLRError
 from glr.noise import NoiseLaw
 from glr.scripts.constants import name_of
@@ -75,10 +79,40 @@ def save_run(run: Run) -> None:
     except GLRError as error:
         print(f"no picture: {error}", file=sys.stderr)
     checkpoint.unlink(missing_ok=True)
+    if note := chance_note(run):
+        print(note)
     print(
         f"{constants.NAME}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
         f"{reached(constants, rows[-1])} (noise-free)  {rows[-1].seconds:.1f} s  {model}"
     )
+
+
+def finished_note(constants: SimpleNamespace) -> str:
+    """That the run of this name is finished, and so cannot go on; nothing if it is not."""
+    try:
+        _, metadata = layers_and_metadata(run_path(constants))
+    except GLRError:
+        return ""
+    recorded = metadata.get("constants")
+    steps = recorded.get("STEPS") if isinstance(recorded, dict) else None
+    return f"the run of {steps} steps there is finished, and more steps are another run, which "
+
+
+def chance_note(run: Run) -> str:
+    """That the network is no better than one answer to all, and what to try; else nothing.
+
+    Better is more than by the binomial error of so many samples.
+    """
+    data, row = run.data, run.state.history[-1]
+    n, counts = len(data.y_test), np.bincount(data.y_test)
+    share = counts.max() / n
+    if row.test_accuracy > share + math.sqrt(share * (1 - share) / n):
+        return ""
+    advice = "try more STEPS, another LEARNING_RATE, SIGMA near 1, features of standard deviation 1"
+    if np.isnan(run.network.logits(data.x_test)).any():
+        advice = "its outputs are NaN: look at ACTIVATION and SIGMA"
+    most = class_name(data.classes, int(counts.argmax()))
+    return f"note: no better than to say class {most} always ({100 * share:.2f} %); {advice}"
 
 
 def keep_other_model(path: Path, wanted: dict) -> str:
@@ -133,6 +167,7 @@ def run_metadata(run: Run) -> dict:
         "loss": name_of(constants.LOSS),
         "constants": recorded_constants(constants),
         "training data": run.origin["training data"],
+        **({"classes": run.data.classes} if run.data.classes else {}),
         **({"retuned": run.state.retuned} if run.state.retuned else {}),
         "metrics": {
             f"{where}_accuracy": last.test_accuracy,

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from glr.checks import check_law
-from glr.data.datasets import Dataset, fingerprint, hold_out, load_dataset, n_classes
+from glr.data.datasets import (
+    Dataset,
+    fingerprint,
+    hold_out,
+    load_dataset,
+    n_classes,
+    scale_note,
+)
 from glr.errors import DivergenceError, GLRError, StoppedError
 from glr.losses import losses_of
 from glr.network import Array, Layer, accuracy, layer_views, n_parameters, new_network
@@ -28,7 +35,13 @@ from glr.scripts.adversarial import first_perturbation, moved, perturbed
 from glr.scripts.console import progress_bar, stop_signals
 from glr.scripts.constants import as_typed, script_constants
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.records import reached, recorded_constants, run_files, save_run
+from glr.scripts.records import (
+    finished_note,
+    reached,
+    recorded_constants,
+    run_files,
+    save_run,
+)
 from glr.storage.checkpoint import Evaluation, State, restore_checkpoint, save_checkpoint
 from glr.storage.files import check_writable, place_aside, set_aside
 from glr.storage.models import MAX_BYTES
@@ -70,6 +83,8 @@ def new_run(constants: SimpleNamespace) -> Run:
     if getattr(constants, "NOISE", LAWS[0]) not in LAWS:  # a law of one's own
         check_law(constants.NOISE, run_generator(constants.SEED))
     run = Run(constants, load_data(constants))
+    if note := scale_note(run.data):
+        print(note, file=sys.stderr)
     for path in run_files(constants):
         check_writable(path)
     run.resume()
@@ -184,7 +199,8 @@ class Run:
             return
         what = "the weights overflow" if is_finite else f"the loss is {risk}"
         advice = "lower LEARNING_RATE, or raise SIGMA (the estimate's variance falls as 1/σ²)"
-        if step == 1 and not is_finite:  # no learning rate has had a part in it
+        if step == 1 and (not is_finite or np.isnan(parameters).any()):  # by no learning rate
+            what = what if not is_finite else "the gradient is NaN"
             advice = "look at LOSS, ACTIVATION, NOISE, SIGMA"
         kept = f". An earlier state is in {self._checkpoint}" if self._is_kept else ""
         raise DivergenceError(f"step {step}: {what}; {advice}{kept}")
@@ -222,7 +238,7 @@ class Run:
             note = f"starts anew; --resume would continue the unfinished run in {path}, "
             note += f"which goes to {place_aside(path).name}"
         elif c.RESUME:
-            note = f"nothing to resume at {path}: starts at step 1"
+            note = f"nothing to resume at {path}: {finished_note(c)}starts at step 1"
         else:
             return
         print(note, file=sys.stderr)

@@ -39,8 +39,12 @@ class Model(NamedTuple):
         return self.metadata["constants"]["SEED"]
 
     def predict(self, x: Array) -> np.ndarray:
-        """The class number of each sample, (N,) int64."""
-        return self.logits(x).argmax(axis=1)
+        """The class number of each sample, (N,) int64. GLRError where its logits are NaN."""
+        z = self.logits(x)
+        (wrong,) = np.isnan(z).any(axis=1).nonzero()
+        if wrong.size:
+            raise GLRError(f"the logits of sample {wrong[0]} are NaN; look at x and the activation")
+        return z.argmax(axis=1)
 
     def predict_proba(self, x: Array) -> Array:
         """The softmax of each sample's logits, (N, classes)."""
@@ -63,6 +67,8 @@ def checked_rows(x: Array, n_in: int) -> Array:
         ) from None
     if rows.ndim != 2 or rows.shape[1] != n_in:
         raise GLRError(f"x has shape {rows.shape}; give (N, {n_in}), samples in rows")
+    if np.isnan(rows).any():
+        raise GLRError("x holds NaN; clean it")
     return rows
 
 

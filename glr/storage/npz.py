@@ -26,6 +26,7 @@ from glr.storage.files import write_whole
 
 MAX_ARRAYS = 1000  # in one file: 499 layers and their metadata
 MAX_TEXT_BYTES = 2**20  # of a text, at the 4 bytes per character that NumPy uses
+LABELS = ("y", "y_test")  # arrays that may hold names
 MAX_NPY_HEADER = 16_384  # bytes; NumPy reads no header of more than 10,000 characters
 
 # What damaged bytes make zipfile raise, RuntimeError for passwords and exotic compression; and
@@ -73,7 +74,8 @@ def npz_arrays(
     """The arrays of the .npz file at `path` whose names match `names`, a regular expression.
 
     Arrays of other names are left unread. Those read hold at least one number each, of a bool,
-    integer or float type, or are one text: a unicode string of shape (), of up to MAX_TEXT_BYTES.
+    integer or float type, or are one text: a unicode string of shape (), of up to MAX_TEXT_BYTES;
+    labels, y and y_test, may be of such strings too.
     Together they have `max_bytes` at most, unpacked.
 
     Raises GLRError for anything else: the path, what is wrong, and `advice`, which says what to
@@ -135,8 +137,13 @@ def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
 def check_type(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Raise ValueError unless `shape` and `dtype` are those of numbers, or of one short text."""
     if dtype.hasobject:
-        raise ValueError(f"{name} holds Python objects, a pickle, which is never read")
+        raise ValueError(
+            f"{name} holds Python objects, a pickle, which is never read: make it .astype(str) or "
+            ".astype(float)"
+        )
     is_text = dtype.kind == "U" and shape == ()
+    if dtype.kind == "U" and name in LABELS and not is_text:
+        return
     if dtype.kind not in "buif" and not is_text:
         raise ValueError(f"{name} has type {dtype.name}, not bool, integer or float")
     if is_text and dtype.itemsize > MAX_TEXT_BYTES:

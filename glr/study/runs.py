@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from glr.data.datasets import SHIPPED, fingerprint
+from glr.data.idx import folders_like
 from glr.errors import GLRError
 from glr.robustness.evaluation import PRETRAINED
 from glr.robustness.perturbation import surrogate_constants
@@ -181,7 +182,7 @@ def datasets_found(constants: SimpleNamespace) -> list[str]:
     found = [
         name
         for name in constants.DATASETS
-        if name == "digits" or name.endswith(".npz") or (constants.DATA_DIR / name).is_dir()
+        if name not in SHIPPED[1:] or folders_like(constants.DATA_DIR / name)
     ]
     if not found:
         raise GLRError(
