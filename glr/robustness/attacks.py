@@ -23,6 +23,7 @@ from glr.errors import GLRError
 from glr.network import Network
 from glr.robustness.corruptions import as_images
 from glr.scripts.backpropagation import differentiable, import_tensorflow, tf_logits
+from glr.scripts.machine import without_user_settings
 
 InputGradient = Callable[[np.ndarray, np.ndarray], np.ndarray]
 LossAndGradient = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -104,8 +105,9 @@ def square_attack(
 
     Raises GLRError for images of fewer pixels than SMALLEST_SIDE².
     """
-    from art.attacks.evasion import SquareAttack  # noqa: PLC0415  (seconds, for this attack only)
-    from art.estimators.classification import BlackBoxClassifierNeuralNetwork  # noqa: PLC0415
+    with without_user_settings():  # seconds, for this attack only
+        from art.attacks.evasion import SquareAttack  # noqa: PLC0415
+        from art.estimators.classification import BlackBoxClassifierNeuralNetwork  # noqa: PLC0415
 
     x, y = batch
     images = as_images(x)[..., None]
