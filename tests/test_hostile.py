@@ -132,15 +132,16 @@ def test_a_closed_stream_stops_no_other_script(script, tmp_path, monkeypatch):
 def test_what_is_written_to_a_closed_stream_gets_into_no_file():
     """The first file that is opened would take the number of the stream."""
     code = (
-        "import os, sys, tempfile\n"
+        "import os, subprocess, sys, tempfile\n"
         "from glr.scripts.console import one_line_errors\n"
         "with one_line_errors(), tempfile.TemporaryFile() as file:\n"
         "    print('lost', file=sys.stderr)\n"
         "    os.write(2, b'lost')\n"
+        "    subprocess.run(['sh', '-c', 'echo lost >&2 && echo kept'], check=True)\n"
         "    print(file.fileno() > 2, os.fstat(file.fileno()).st_size, sys.stdin.read())\n"
     )
     ran = redirected("<&- 2>&-", ["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", code])
-    assert ran.stdout == "True 0 \n"
+    assert ran.stdout == "kept\nTrue 0 \n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")

@@ -60,8 +60,8 @@ def one_line_errors() -> Iterator[None]:
 
 def open_streams() -> None:
     """Put the null device in the place of every standard stream that is closed."""
-    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # the lowest number that is free is taken first
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest number that is free
+        os.set_inheritable(spare, True)
     os.close(spare)
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
