@@ -8,13 +8,20 @@ data/<dataset>/adversarial/<corruption>.npz. A picture shows them all on one ima
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+try:
+    from pathlib import Path
 
-from glr.robustness.perturbation import write_corruptions
-from glr.scripts.console import one_line_errors
-from glr.scripts.constants import script_constants
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+    from glr.robustness.perturbation import write_corruptions
+    from glr.scripts.console import one_line_errors
+    from glr.scripts.constants import script_constants
+except ImportError as error:
+    sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
+except KeyboardInterrupt:
+    print("interrupted; start it again", file=sys.stderr)
+    sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or a file of square images

@@ -16,15 +16,22 @@ docs/results.md and docs/whitebox.png.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+try:
+    from pathlib import Path
 
-from glr.scripts.console import one_line_errors
-from glr.scripts.constants import script_constants
-from glr.study.pages import is_for_docs, page_name
-from glr.study.runs import are_trained, datasets_found
-from glr.study.whitebox import measured_rows, write_whitebox
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+    from glr.scripts.console import one_line_errors
+    from glr.scripts.constants import script_constants
+    from glr.study.pages import is_for_docs, page_name
+    from glr.study.runs import are_trained, datasets_found
+    from glr.study.whitebox import measured_rows, write_whitebox
+except ImportError as error:
+    sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
+except KeyboardInterrupt:
+    print("interrupted; start it again", file=sys.stderr)
+    sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used

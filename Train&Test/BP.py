@@ -13,17 +13,24 @@ Data, minibatches, penalty, optimizer and evaluation are the GLR scripts'; the g
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+try:
+    from pathlib import Path
 
-from glr.losses import cross_entropy
-from glr.network import sigmoid
-from glr.noise import logistic
-from glr.optimizers import adam, cosine
-from glr.scripts.backpropagation import TrainingNoise, backpropagation
-from glr.scripts.console import one_line_errors
-from glr.scripts.run import start
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+    from glr.losses import cross_entropy
+    from glr.network import sigmoid
+    from glr.noise import logistic
+    from glr.optimizers import adam, cosine
+    from glr.scripts.backpropagation import TrainingNoise, backpropagation
+    from glr.scripts.console import one_line_errors
+    from glr.scripts.run import start
+except ImportError as error:
+    sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
+except KeyboardInterrupt:
+    print("interrupted; start it again", file=sys.stderr)
+    sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
 NAME = "BP"  # first part of the written files' names

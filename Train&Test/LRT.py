@@ -12,17 +12,24 @@ A threshold neuron gives 1 or 0: its derivative is zero wherever it exists.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+try:
+    from pathlib import Path
 
-from glr.estimator import gradient
-from glr.losses import cross_entropy
-from glr.network import threshold
-from glr.noise import logistic
-from glr.optimizers import adam, cosine
-from glr.scripts.console import one_line_errors
-from glr.scripts.run import start
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+    from glr.estimator import gradient
+    from glr.losses import cross_entropy
+    from glr.network import threshold
+    from glr.noise import logistic
+    from glr.optimizers import adam, cosine
+    from glr.scripts.console import one_line_errors
+    from glr.scripts.run import start
+except ImportError as error:
+    sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
+except KeyboardInterrupt:
+    print("interrupted; start it again", file=sys.stderr)
+    sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
 NAME = "LRT"  # first part of the written files' names

@@ -11,16 +11,23 @@ ablation_part.md if the constants are not those below.
 """
 
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+try:
+    from pathlib import Path
+    from types import SimpleNamespace
 
-from glr.scripts.console import one_line_errors
-from glr.scripts.constants import script_constants
-from glr.scripts.records import evaluated_on
-from glr.study.pages import is_for_docs, page_name, write_ablation
-from glr.study.runs import tasks, train_missing
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+    from glr.scripts.console import one_line_errors
+    from glr.scripts.constants import script_constants
+    from glr.scripts.records import evaluated_on
+    from glr.study.pages import is_for_docs, page_name, write_ablation
+    from glr.study.runs import tasks, train_missing
+except ImportError as error:
+    sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
+except KeyboardInterrupt:
+    print("interrupted; start it again", file=sys.stderr)
+    sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
 DATASET = "mnist"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y, or a .csv

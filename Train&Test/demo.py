@@ -5,17 +5,24 @@ python demo.py --dataset mnist --seed 1         the paper's 784-50-10
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+try:
+    from pathlib import Path
 
-from glr.data.datasets import dataset_label
-from glr.robustness.evaluation import results_dir
-from glr.robustness.tables import plain_table, training_lines
-from glr.scripts.console import one_line_errors
-from glr.scripts.constants import script_constants
-from glr.storage.models import load_model
-from glr.study.runs import run_robustness_script, tasks, train
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+    from glr.data.datasets import dataset_label
+    from glr.robustness.evaluation import results_dir
+    from glr.robustness.tables import plain_table, training_lines
+    from glr.scripts.console import one_line_errors
+    from glr.scripts.constants import script_constants
+    from glr.storage.models import load_model
+    from glr.study.runs import run_robustness_script, tasks, train
+except ImportError as error:
+    sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
+except KeyboardInterrupt:
+    print("interrupted; start it again", file=sys.stderr)
+    sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y, or a .csv

@@ -8,16 +8,23 @@ Steps are ten epochs of MNIST; the initial weights are larger than the other scr
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+try:
+    from pathlib import Path
 
-from glr.losses import cross_entropy
-from glr.network import sigmoid
-from glr.optimizers import constant, sgd
-from glr.scripts.console import one_line_errors
-from glr.scripts.run import start
-from glr.study.published import published_gradient
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+    from glr.losses import cross_entropy
+    from glr.network import sigmoid
+    from glr.optimizers import constant, sgd
+    from glr.scripts.console import one_line_errors
+    from glr.scripts.run import start
+    from glr.study.published import published_gradient
+except ImportError as error:
+    sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
+except KeyboardInterrupt:
+    print("interrupted; start it again", file=sys.stderr)
+    sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
 NAME = "LRS-published"  # first part of the written files' names

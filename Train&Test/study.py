@@ -12,30 +12,37 @@ what today's constants trained: after a change of glr/, delete models/*.npz firs
 """
 
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+try:
+    from pathlib import Path
+    from types import SimpleNamespace
 
-from glr.robustness.evaluation import write_results
-from glr.robustness.perturbation import table_samples
-from glr.scripts.console import one_line_errors
-from glr.scripts.constants import script_constants
-from glr.study.pages import (
-    is_for_docs,
-    page_name,
-    results_block,
-    write_comparisons,
-    write_page,
-    write_tables,
-)
-from glr.study.runs import (
-    datasets_found,
-    make_samples,
-    tasks,
-    train_missing,
-    write_pretrained,
-)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+    from glr.robustness.evaluation import write_results
+    from glr.robustness.perturbation import table_samples
+    from glr.scripts.console import one_line_errors
+    from glr.scripts.constants import script_constants
+    from glr.study.pages import (
+        is_for_docs,
+        page_name,
+        results_block,
+        write_comparisons,
+        write_page,
+        write_tables,
+    )
+    from glr.study.runs import (
+        datasets_found,
+        make_samples,
+        tasks,
+        train_missing,
+        write_pretrained,
+    )
+except ImportError as error:
+    sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
+except KeyboardInterrupt:
+    print("interrupted; start it again", file=sys.stderr)
+    sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used

@@ -13,16 +13,23 @@ docs/results.md and docs/tradeoff.png.
 """
 
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+try:
+    from pathlib import Path
+    from types import SimpleNamespace
 
-from glr.scripts.console import one_line_errors
-from glr.scripts.constants import script_constants
-from glr.study.pages import is_for_docs, page_name
-from glr.study.runs import datasets_found, make_samples, study_networks, tasks, train_missing
-from glr.study.tradeoff import Measured, Setting, measured_rows, networks_at, write_tradeoffs
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+
+    from glr.scripts.console import one_line_errors
+    from glr.scripts.constants import script_constants
+    from glr.study.pages import is_for_docs, page_name
+    from glr.study.runs import datasets_found, make_samples, study_networks, tasks, train_missing
+    from glr.study.tradeoff import Measured, Setting, measured_rows, networks_at, write_tradeoffs
+except ImportError as error:
+    sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
+except KeyboardInterrupt:
+    print("interrupted; start it again", file=sys.stderr)
+    sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("mnist", "fashion_mnist")  # the ones of these that are found are used

@@ -13,47 +13,54 @@ bench.csv, bench.md and bench.png in benchmarks/results are written after every 
 
 from __future__ import annotations
 
-import argparse
-import csv
-import inspect
-import io
-import os
-import platform
 import sys
-import time
-import tracemalloc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from importlib.metadata import version
-from importlib.util import find_spec
-from multiprocessing import get_context
-from pathlib import Path
-from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+try:
+    import argparse
+    import csv
+    import inspect
+    import io
+    import os
+    import platform
+    import time
+    import tracemalloc
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from concurrent.futures import ProcessPoolExecutor
+    from functools import partial
+    from importlib.metadata import version
+    from importlib.util import find_spec
+    from multiprocessing import get_context
+    from pathlib import Path
+    from typing import NamedTuple
 
-import numpy as np
-import rivals
-from rivals import Step
-from threadpoolctl import threadpool_info, threadpool_limits
-from tqdm import tqdm
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr.data.datasets import Dataset, load_dataset
-from glr.errors import GLRError
-from glr.estimator import gradient
-from glr.losses import zero_one
-from glr.network import sigmoid
-from glr.noise import random_words
-from glr.robustness.tables import GLR_ROWS, PUBLISHED, markdown_table
-from glr.scripts.console import one_line_errors
-from glr.scripts.constants import ROOT, OneLineParser
-from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.plots import new_figure, plain_axes, save_figure
-from glr.scripts.run import run_generator
-from glr.storage.files import check_writable, write_whole
-from glr.study.comparison import half_trained_network, script_methods, variance_at
-from glr.study.published import published_gradient
+    import numpy as np
+    import rivals
+    from rivals import Step
+    from threadpoolctl import threadpool_info, threadpool_limits
+    from tqdm import tqdm
+
+    from glr.data.datasets import Dataset, load_dataset
+    from glr.errors import GLRError
+    from glr.estimator import gradient
+    from glr.losses import zero_one
+    from glr.network import sigmoid
+    from glr.noise import random_words
+    from glr.robustness.tables import GLR_ROWS, PUBLISHED, markdown_table
+    from glr.scripts.console import one_line_errors
+    from glr.scripts.constants import ROOT, OneLineParser
+    from glr.scripts.machine import prepare_for_small_arrays
+    from glr.scripts.plots import new_figure, optional_picture, plain_axes, save_figure
+    from glr.scripts.run import run_generator
+    from glr.storage.files import check_writable, user_path, write_whole
+    from glr.study.comparison import half_trained_network, script_methods, variance_at
+    from glr.study.published import published_gradient
+except ImportError as error:
+    sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
+except KeyboardInterrupt:
+    print("interrupted; start it again", file=sys.stderr)
+    sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
 PATHS = {"NumPy": rivals.numpy_step}  # what takes a script's step: its --backend
@@ -317,7 +324,7 @@ PARTS = dict(enumerate((training_steps, precision, time_to_accuracy, growth, cho
 
 def benchmark_data() -> Dataset:
     """MNIST where it is in the data folder, else random data of its shape, a sixth as many."""
-    folder = Path(os.environ.get("GLR_DATA_DIR") or ROOT / "data")
+    folder = user_path(os.environ.get("GLR_DATA_DIR") or ROOT / "data")
     return load_dataset("mnist", folder) if (folder / "mnist").is_dir() else random_data()
 
 
@@ -356,7 +363,8 @@ def write_results(folder: Path, found: list[Row], failures: dict[int, str], how:
     page = page_of(found, failures, how)
     write_whole(folder / "bench.md", lambda file: file.write(page.encode()))
     if any(row.part <= 3 for row in found):
-        draw(folder / "bench.png", found)
+        with optional_picture():
+            draw(folder / "bench.png", found)
 
 
 def page_of(found: list[Row], failures: dict[int, str], how: str) -> str:
@@ -405,8 +413,6 @@ def machine() -> str:
 
 def draw(path: Path, found: list[Row]) -> None:
     """Bars of ratios: of a step of the small network above; below it, of what training takes."""
-    from matplotlib.ticker import LogLocator  # noqa: PLC0415  (0.5 s, and only now needed)
-
     small = f"784-{HIDDEN[0]}-10 "
     panels = {
         f"a training step of {small}": [row for row in found if row.case.startswith(small)],
@@ -415,6 +421,8 @@ def draw(path: Path, found: list[Row]) -> None:
     panels = {title: rows for title, rows in panels.items() if rows}
     columns = list(dict.fromkeys(row.column for row in found))
     figure = new_figure(7.5, 0.3 + 0.16 * sum(len(rows) + 3 for rows in panels.values()))
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415  (as in glr.scripts.plots)
+
     figure.suptitle("The other's time / ours: right of 1, ours is faster", fontsize=9)
     for n, (title, rows) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(len(panels), 1, n)
@@ -448,7 +456,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--results-dir",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="where bench.csv, .md and .png go (default: benchmarks/results, of all parts alone)",
     )

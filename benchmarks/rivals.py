@@ -27,6 +27,7 @@ from glr.losses import losses_of
 from glr.network import Array, Layer, accuracy, logits, sigmoid
 from glr.scripts.backpropagation import Backpropagated, silent_stderr
 from glr.scripts.constants import SCRIPTS, as_typed, constants_of
+from glr.scripts.machine import without_user_settings
 from glr.scripts.run import Gradient, Run, layer_sizes, minibatches, run_generator
 from glr.study.comparison import method_of
 from glr.study.published import PublishedEstimate, published_gradient
@@ -153,9 +154,9 @@ def backpropagation_step(_script: str, flags: Sequence[str], data: Dataset) -> S
 
 
 def import_keras() -> ModuleType:
-    """Keras without TensorFlow's start-up notices."""
+    """Keras by TensorFlow, in its own settings, without start-up notices."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with silent_stderr():
+    with silent_stderr(), without_user_settings():
         import keras  # noqa: PLC0415  (seconds, which -h does without)
     return keras
 

@@ -1,5 +1,6 @@
 """Backpropagation, the matched control: its gradient, its noise, its random numbers."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,37 @@ def test_importing_it_does_not_import_tensorflow():
     code = "import sys, glr.scripts.backpropagation; sys.exit('tensorflow' in sys.modules)"
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+KERAS = """
+import numpy as np
+from glr.network import new_network, sigmoid
+from glr.robustness.attacks import square_attack
+from glr.scripts.backpropagation import import_tensorflow
+tf, rng = import_tensorflow(), np.random.default_rng(0)
+square_attack(new_network([25, 2], sigmoid, rng), (np.ones((1, 25)), np.ones(1, int)), 0.1, 1, rng)
+import keras
+print(keras.backend.backend(), keras.backend.floatx(), keras.backend.image_data_format())
+"""
+SETTINGS = '{"backend": "nonsense", "floatx": "float64", "image_data_format": "channels_first"}'
+
+
+@pytest.mark.parametrize("keras_json", [SETTINGS, "[]"], ids=["other", "damaged"])
+def test_the_user_s_settings_of_keras_and_art_are_not_ours(keras_json, tmp_path):
+    for file, content in ((".keras/keras.json", keras_json), (".art/config.json", "5")):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text(content)
+    own = {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    own |= {"KERAS_BACKEND": "nonsense", "KERAS_MAX_EPOCHS": "x", "PYTHONWARNINGS": "ignore"}
+    ran = subprocess.run(
+        [sys.executable, "-c", KERAS],
+        env={**os.environ, **own},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (ran.stdout, ran.stderr) == ("tensorflow float32 channels_last\n", "")
+    assert (tmp_path / ".keras" / "keras.json").read_text() == keras_json
 
 
 @pytest.mark.parametrize("slope", [1, 3])

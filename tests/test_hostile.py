@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,12 +122,58 @@ def test_what_cannot_be_put_aside_ends_in_one_line(tmp_path, monkeypatch):
         set_aside(tmp_path / "LRS.npz")
 
 
-@pytest.mark.parametrize("stream", ["1", "2"])
-def test_a_closed_stream_is_no_reason_to_stop(stream, tmp_path):
-    words = command("LRS.py", "--steps", 5, "--models-dir", tmp_path)
-    ran = subprocess.run(["sh", "-c", f'exec "$@" {stream}>&-', "sh", *words], check=False)
-    assert ran.returncode == 0
+def redirected(streams, words):
+    """The finished process of the words, with its streams as a shell is told to have them."""
+    words = ["sh", "-c", f'exec "$@" {streams}', "sh", *words]
+    return subprocess.run(words, text=True, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("script", "streams"),
+    [
+        ("LRS.py", ">&-"),
+        ("LRS.py", "2>&-"),
+        ("LRS.py", "<&- >&- 2>&-"),
+        ("BP.py", "2>&-"),
+        ("BP.py", "<&- >&- 2>&-"),
+    ],
+)
+def test_a_closed_stream_is_no_reason_to_stop(script, streams, tmp_path):
+    ran = redirected(streams, command(script, "--steps", 5, "--models-dir", tmp_path))
+    assert (ran.returncode, ran.stderr) == (0, "")
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("script", ["noise_generate_adv.py", "testAdv.py"])
+def test_a_closed_stream_stops_no_other_script(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path))
+    ran = redirected("<&- >&- 2>&-", command(script, "--data-dir", tmp_path))
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    assert list(tmp_path.rglob("*.png"))
+
+
+def test_what_is_written_to_a_closed_stream_gets_into_no_file():
+    """The first file that is opened would take the number of the stream."""
+    code = (
+        "import os, subprocess, sys, tempfile\n"
+        "from glr.scripts.console import one_line_errors\n"
+        "with one_line_errors(), tempfile.TemporaryFile() as file:\n"
+        "    print('lost', file=sys.stderr)\n"
+        "    os.write(2, b'lost')\n"
+        "    subprocess.run(['sh', '-c', 'echo lost >&2 && echo kept'], check=True)\n"
+        "    print(file.fileno() > 2, os.fstat(file.fileno()).st_size, sys.stdin.read())\n"
+    )
+    ran = redirected("<&- 2>&-", ["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", code])
+    assert ran.stdout == "kept\nTrue 0 \n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_under_the_output_is_one_line(tmp_path):
+    words = command("LRS.py", "--steps", 5, "--models-dir", tmp_path)
+    ran = redirected(">/dev/full", words)
+    says = "LRS.py: its output cannot be written (No space left on device)\n"
+    assert (ran.returncode, ran.stderr) == (2, says)
+    assert redirected(">/dev/full 2>/dev/full", words).returncode == 2
 
 
 def test_a_reader_that_goes_away_stops_a_run_which_keeps_its_state(tmp_path):
@@ -138,9 +185,8 @@ def test_a_reader_that_goes_away_stops_a_run_which_keeps_its_state(tmp_path):
         complaint = process.stderr.read().decode()
     state = f"an earlier state is in {tmp_path / 'LRS_digits_seed0.checkpoint'}"
     assert process.returncode == 2
-    assert complaint == (
-        f"{state}; --resume continues it\nLRS.py: its output was closed; stopped\n"
-    )
+    how = "the same command with --resume continues it"
+    assert complaint == f"{state}; {how}\nLRS.py: its output was closed; stopped\n"
 
 
 @pytest.mark.parametrize("name", ["BATCH_SIZE", "REPLICATES"])

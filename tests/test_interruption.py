@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import numpy as np
 import pytest
 from processes import (
+    ROOT,
     assert_same_run,
     assert_whole,
     command,
@@ -95,7 +97,7 @@ def test_samples_are_old_or_new_wherever_their_writer_is_killed(tmp_path):
 )
 def test_a_stopped_run_says_so_in_one_line_and_keeps_its_state(script, words, number, tmp_path):
     words = (*words, "--models-dir", tmp_path)
-    process = begun(signal.SIG_DFL, command(script, *words))
+    process = begun(signal.SIG_DFL, number, command(script, *words))
     process.send_signal(number)
     _, complaint = process.communicate()
     assert process.returncode == 128 + number
@@ -108,14 +110,14 @@ def test_a_stopped_run_says_so_in_one_line_and_keeps_its_state(script, words, nu
     assert checkpoint.suffix == ".checkpoint"
 
 
-def begun(on_hangup, words):
-    """LRS.py past step 500, which takes SIGHUP so, whatever this process does."""
+def begun(handler, number, words):
+    """A script past step 500, which takes the signal so, whatever this process does."""
     process = subprocess.Popen(
         words,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, on_hangup),  # noqa: PLW1509  (no threads)
+        preexec_fn=lambda: signal.signal(number, handler),  # noqa: PLW1509  (no threads)
     )
     assert process.stdout.readline().startswith("step 500/100000")
     return process
@@ -156,8 +158,9 @@ def test_a_second_signal_does_not_wait_for_the_step(number, tmp_path):
     if number == signal.SIGTERM:
         assert (process.returncode, complaint) == (-number, "")
     else:
-        where = f"an earlier state is in {checkpoint}; --resume continues it"
-        assert (process.returncode, complaint) == (130, f"LRS.py: interrupted; {where}\n")
+        where = f"an earlier state is in {checkpoint}; the same command with --resume"
+        says = f"LRS.py: interrupted; {where} continues it\n"
+        assert (process.returncode, complaint) == (130, says)
     assert_whole(models)
 
 
@@ -185,10 +188,12 @@ def test_the_first_signal_is_gathered_and_handlers_come_back():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_run_under_nohup_outlives_its_terminal(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_is_ignored_stays_so(number, tmp_path):
+    """As SIGHUP is under nohup, and SIGINT in the background of a shell's script."""
     words = command("LRS.py", "--steps", 100_000, "--models-dir", tmp_path)
-    process = begun(signal.SIG_IGN, words)
-    process.send_signal(signal.SIGHUP)
+    process = begun(signal.SIG_IGN, number, words)
+    process.send_signal(number)
     assert process.stdout.readline().startswith("step 1000/100000")
     process.send_signal(signal.SIGTERM)
     process.communicate()
@@ -222,6 +227,52 @@ def test_nothing_to_resume_starts_at_the_beginning(uninterrupted, tmp_path):
     assert ran.returncode == 0
     assert ran.stderr.startswith("nothing to resume at ")
     assert_same_run(tmp_path, uninterrupted, NAME)
+
+
+def test_a_state_that_was_put_aside_is_named_where_there_is_no_other(tmp_path):
+    words = ("--steps", 20, "--resume", "--models-dir", tmp_path)
+    checkpoint = tmp_path / f"{NAME}.checkpoint"
+    for second, ending in enumerate(("", "3", "2")):
+        path = checkpoint.with_name(f"{checkpoint.name}.old{ending}")
+        path.write_bytes(b"of another run")
+        os.utime(path, (second, second))
+    ran = run("LRS.py", *words)
+    assert ran.returncode == 0
+    assert ran.stderr == (
+        f"nothing to resume at {checkpoint}: starts at step 1; to continue {path.name}, "
+        f"which was put aside, rename it to {checkpoint.name}\n"
+    )
+
+
+SCRIPTS_OF_ALL = sorted(
+    path
+    for folder in ("Train&Test", "RobustnessTest", "benchmarks")
+    for path in (ROOT / folder).glob("*.py")
+    if path.name != "rivals.py"
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS_OF_ALL, ids=lambda path: path.name)
+def test_ctrl_c_while_a_script_imports_is_one_line(script, tmp_path):
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    words = [sys.executable, str(script)]
+    ran = subprocess.run(words, env=env, text=True, capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout) == (130, "")
+    assert ran.stderr == "interrupted; start it again\n"
+
+
+@pytest.mark.parametrize("script", SCRIPTS_OF_ALL, ids=lambda path: path.name)
+def test_a_script_without_glr_says_in_one_line_what_to_install(script, tmp_path):
+    copy = tmp_path / "elsewhere" / "my.py"
+    copy.parent.mkdir()
+    shutil.copy(script, copy)
+    ran = subprocess.run(
+        [sys.executable, str(copy)], cwd=tmp_path, text=True, capture_output=True, check=False
+    )
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert re.match(r"No module named '(glr|rivals)'; run pip install 'FOLDER\[scripts\]' ", line)
 
 
 def test_two_runs_and_a_reader_at_once(uninterrupted, tmp_path, monkeypatch):

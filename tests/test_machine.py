@@ -1,6 +1,7 @@
 """What a run asks of the machine: memory that is used again, and one core."""
 
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from processes import ROOT
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from glr.scripts.machine import prepare_for_small_arrays
+from glr.scripts.machine import prepare_for_small_arrays, without_user_settings
 
 FAULTS = """
 import resource
@@ -40,3 +41,17 @@ def test_products_are_on_one_core():
 def test_a_system_without_glibc_is_no_reason_to_stop(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
     prepare_for_small_arrays()
+
+
+@pytest.mark.parametrize("home", ["/home/of/mine", None])
+def test_the_user_s_settings_of_other_libraries_come_back(home, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.delenv("HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    before = dict(os.environ)
+    with pytest.raises(ImportError), without_user_settings():
+        assert "KERAS_BACKEND" not in os.environ
+        assert os.listdir(os.path.expanduser("~")) == []
+        raise ImportError
+    assert dict(os.environ) == before

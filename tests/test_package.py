@@ -109,6 +109,26 @@ def test_the_example_of_the_docstring_prints_what_it_says(installed, tmp_path):
     assert Path(place.strip()).parent == installed / "glr"
 
 
+def test_a_copied_script_runs_where_glr_is_installed(installed, tmp_path):
+    """It writes to the folder that it is started in, not into the installation."""
+    before = sorted(installed.rglob("*.npz"))
+    copy = tmp_path / "elsewhere" / "my.py"
+    copy.parent.mkdir()
+    shutil.copy(ROOT / "Train&Test" / "LRS.py", copy)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GLR_")}
+    ran = subprocess.run(
+        [sys.executable, str(copy), "--steps", "5"],
+        cwd=tmp_path,
+        env=env | {"PYTHONPATH": str(installed)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (tmp_path / "models" / "LRS_digits_seed0.npz").exists()
+    assert sorted(installed.rglob("*.npz")) == before
+
+
 def test_versions_stand_once():
     names = [
         re.split(r"\W*[><=]", line)[0]

@@ -1,6 +1,7 @@
 """Places that cannot be written: refused before the work where that can be known, and no loss."""
 
 import os
+import re
 import resource
 import subprocess
 from pathlib import Path
@@ -9,7 +10,11 @@ import pytest
 from processes import assert_same_run, assert_whole, command, run
 
 from glr.errors import GLRError
+from glr.robustness.evaluation import results_dir
+from glr.scripts.constants import constants_of, script_constants
+from glr.scripts.plots import optional_picture
 from glr.storage.files import check_writable, write_whole
+from glr.study import pages
 
 WORDS = ("--steps", 150, "--eval-every", 50)
 NAME = "LRS_digits_seed0"
@@ -58,7 +63,7 @@ def assert_refused(ran, path):
     assert ran.returncode == 2
     (line,) = ran.stderr.splitlines()
     assert f"{path}: cannot be written (" in line
-    assert line.endswith("; free some space or choose another folder")
+    assert line.endswith("; choose another folder")
     assert ran.stdout == ""
 
 
@@ -75,6 +80,47 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
     folder.write_text("mine")
     assert_refused(run("LRS.py", *WORDS, "--models-dir", folder), folder / f"{NAME}.npz")
     assert folder.read_text() == "mine"
+
+
+@pytest.mark.parametrize("below", ["", "a/b"])
+def test_what_stands_in_the_place_of_a_folder_is_named(below, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for place, what in (("file", "is no folder"), ("link", "is a link to what is not there")):
+        path, way = tmp_path / place / below / "x.npz", re.escape(f"({tmp_path / place} {what})")
+        with pytest.raises(GLRError, match=f"cannot be written {way}; choose another folder$"):
+            check_writable(path)
+    assert len(list(tmp_path.rglob("*"))) == 2
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    """In variables of the environment, in flags and in constants: quotes keep it from the shell."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place in ("DATA", "MODELS", "RESULTS"):
+        monkeypatch.setenv(f"GLR_{place}_DIR", f"~/{place}")
+    assert results_dir() == tmp_path / "RESULTS"
+    words = ["--dataset", "~/x.npz"]
+    for flags, data, models in (
+        ([], "DATA", "MODELS"),
+        (["--models-dir", "~/m", "--data-dir=~/d"], "d", "m"),
+    ):
+        c = constants_of("LRS.py", [*words, *flags])
+        places = [str(tmp_path / name) for name in (data, models, "x.npz")]
+        assert [str(c.DATA_DIR), str(c.MODELS_DIR), c.DATASET] == places
+    for script, name in (
+        ("study", "DATASETS"),
+        ("testAdv", "MODELS"),
+        ("testAdv", "FUNCTIONS"),
+        ("generate_adv", "TARGET"),
+    ):
+        path = command(f"{script}.py")[1]
+        value = ("~/one.npz", "two.npz") if name in ("DATASETS", "MODELS") else "~/one.npz"
+        found = script_constants({"__file__": path, "__doc__": "", name: value}, [])
+        expanded = str(tmp_path / "one.npz")
+        wanted = (expanded, "two.npz") if isinstance(value, tuple) else expanded
+        assert getattr(found, name) == wanted
+    with pytest.raises(GLRError, match=f"^{tmp_path}/no.npz: "):
+        constants_of("LRS.py", ["--like", "~/no.npz"])
 
 
 @pytest.fixture
@@ -181,3 +227,26 @@ def test_what_matplotlib_cannot_be_imported_for_costs_the_picture_alone(name, co
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     ran = run("LRS.py", *WORDS, "--models-dir", tmp_path / "m", cwd=tmp_path, env=env)
     assert_kept_without_a_picture(ran, tmp_path / "m")
+
+
+def test_a_picture_that_cannot_be_drawn_is_one_line_after_the_page(tmp_path, monkeypatch, capsys):
+    """Whatever Matplotlib raises: of the tables of ablation, tradeoff, whitebox and study."""
+    monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path))
+
+    def draw(path):
+        assert (tmp_path / "tradeoff.md").read_text() == "the table\n"
+        raise RuntimeError(f"no font\nfor {path.name}")
+
+    pages.write_page("tradeoff", "the table", whole=False, draw=draw)
+    assert capsys.readouterr().err == "no picture: RuntimeError: no font for tradeoff.png\n"
+    with pytest.raises(KeyboardInterrupt), optional_picture():
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("script", ["noise_generate_adv.py", "testAdv.py"])
+def test_a_damaged_matplotlib_costs_other_scripts_the_picture_alone(script, tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('no more')")
+    places = {f"GLR_{name}_DIR": str(tmp_path / name) for name in ("DATA", "RESULTS")}
+    ran = run(script, env={**os.environ, **places, "PYTHONPATH": str(tmp_path)})
+    assert (ran.returncode, ran.stderr) == (0, "no picture: ImportError: no more\n")
+    assert list(tmp_path.rglob("contrast.npz" if script[0] == "n" else "digits.md"))

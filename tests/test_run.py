@@ -16,7 +16,7 @@ from glr.losses import cross_entropy, zero_one
 from glr.network import Layer, layer_views, relu, sigmoid, tanh, threshold
 from glr.noise import laplace, logistic
 from glr.optimizers import adagrad, constant, cosine, sgd
-from glr.scripts import backpropagation
+from glr.scripts import backpropagation, records
 from glr.scripts.constants import SCRIPTS, constants_of
 from glr.scripts.run import Run, minibatches, new_run
 
@@ -224,6 +224,31 @@ def test_a_model_that_cannot_be_written_keeps_the_last_state(models_dir):
     (models_dir / f"{name}.npz").rmdir()
     run.save()
     assert {path.suffix for path in models_dir.iterdir()} == {".npz", ".csv", ".png"}
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "note"),
+    [
+        ("draw_learning_curve", "state is in .*; the same command with --resume continues it$"),
+        ("print", "LRS_small_seed0.npz is written$"),  # of the summary, last of all
+    ],
+)
+def test_ctrl_c_while_a_run_is_saved_says_how_it_ends_well(
+    interrupted, note, models_dir, monkeypatch
+):
+    run = small_run(STEPS=3, DATASET="small.npz")
+    for _ in run.minibatches():
+        run.descend(level(run))
+
+    def interrupt(*words, file=None, **_):
+        if file is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(records, interrupted, interrupt, raising=False)
+    with pytest.raises(KeyboardInterrupt, match=note):
+        run.save()
+    monkeypatch.undo()
+    assert (models_dir / "LRS_small_seed0.npz").exists()
 
 
 @pytest.mark.parametrize("calls", [0, 2])

@@ -36,7 +36,7 @@ def test_the_four_differ_by_name_neurons_loss_and_their_constants_alone(script):
         docstring, rest = source_of(name).removeprefix('"""').split('"""', 1)
         assert docstring.startswith(f"{name}: ")
         rest = re.sub(rf"^({'|'.join(DIFFERS)}) = \S+", r"\1 =", rest, flags=re.MULTILINE)
-        return re.sub(r"^(from glr.(?:losses|network) import) .*", r"\1", rest, flags=re.MULTILINE)
+        return re.sub(r"^( +from glr.(losses|network) import) .*", r"\1", rest, flags=re.MULTILINE)
 
     assert common(script) == common("LRS")
 

@@ -97,15 +97,22 @@ def command_lines_with(words):
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc to look at")
-def test_a_study_that_is_asked_to_end_leaves_no_script_running(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_study_that_is_asked_to_end_leaves_no_script_running(number, tmp_path):
     words = ("--datasets", "digits", "--seeds", "1", "--models-dir", str(tmp_path / "models"))
     command = [sys.executable, str(SCRIPTS / "study.py"), *words]
     env = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509  (no threads)
+    ) as process:
         while not command_lines_with(f"--models-dir\0{tmp_path}/tmp"):
             assert process.poll() is None
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         _, errors = process.communicate()
     assert process.returncode == 130
     assert "\nstudy.py: interrupted; start it again\n" in errors

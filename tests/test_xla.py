@@ -31,7 +31,7 @@ from problems import (
     secant,
     staircase,
 )
-from processes import assert_same_run, saved
+from processes import assert_same_run, run, saved
 from scipy import stats
 
 jax = pytest.importorskip("jax", reason="JAX is not installed: requirements-jax.txt")
@@ -417,9 +417,9 @@ print(hashlib.sha256(parameters.tobytes() + risks.tobytes()).hexdigest())
 """
 
 
-def digest(n_cores, cache):
+def digest(n_cores, cache, **settings):
     """Of a large network after ten steps, in a process of its own."""
-    env = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    env = os.environ | {"XDG_CACHE_HOME": str(cache)} | settings
     words = [sys.executable, "-c", DIGEST, str(n_cores), str(ROOT)]
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -435,6 +435,22 @@ def test_one_core_and_two_give_the_same_bits_compiled_or_kept(tmp_path):
     assert len(one.stdout.strip()) == hashlib.sha256().digest_size * 2
     assert any((tmp_path / "one" / "glr" / "xla").glob("jit_steps_of_rows*"))
     assert one.stderr == two.stderr == kept.stderr == ""
+
+
+def test_the_user_s_settings_of_jax_are_not_ours(tmp_path):
+    settings = {"ENABLE_X64": "1", "NUMPY_DTYPE_PROMOTION": "strict", "TRANSFER_GUARD": "disallow"}
+    settings |= {"NUMPY_RANK_PROMOTION": "raise", "DISABLE_JIT": "1"}
+    other = {f"JAX_{name}": value for name, value in settings.items()}
+    assert digest(1, tmp_path, **other).stdout == digest(1, tmp_path).stdout
+
+
+def test_a_platform_that_jax_has_not_is_one_line(tmp_path):
+    env = os.environ | {"JAX_PLATFORMS": "nonsense"}
+    ran = run("LRS.py", "--backend", "jax", "--models-dir", tmp_path, env=env)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert "nonsense" in line
+    assert line.endswith('; or set it to "numpy"')
 
 
 def test_a_cache_that_cannot_be_written_is_not_fatal(tmp_path):

@@ -23,6 +23,7 @@ from glr.network import Network
 from glr.robustness.corruptions import as_images
 from glr.scripts.backpropagation import differentiable, import_tensorflow, tf_logits
 from glr.scripts.console import progress_bar
+from glr.scripts.machine import without_user_settings
 
 InputGradient = Callable[[np.ndarray, np.ndarray], np.ndarray]
 LossAndGradient = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -104,7 +105,7 @@ def square_attack(
 
     Raises GLRError for images of fewer pixels than SMALLEST_SIDE².
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_user_settings():
         warnings.simplefilter("ignore")  # that PyTorch is not there
         from art.attacks.evasion import SquareAttack  # noqa: PLC0415  (seconds, for this alone)
         from art.estimators.classification import BlackBoxClassifierNeuralNetwork  # noqa: PLC0415

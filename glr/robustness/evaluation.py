@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from itertools import chain, combinations
 from pathlib import Path
 from statistics import fmean
@@ -32,11 +31,11 @@ from glr.robustness.tables import (
     results_page,
 )
 from glr.scripts.console import progress_bar
-from glr.scripts.constants import ROOT, functions_of
+from glr.scripts.constants import HOME, ROOT, functions_of
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.plots import new_figure, plain_axes, save_figure
+from glr.scripts.plots import new_figure, optional_picture, plain_axes, save_figure
 from glr.scripts.records import code_checksum
-from glr.storage.files import write_whole
+from glr.storage.files import user_path, write_whole
 from glr.storage.models import Model, layers_and_metadata, load_model
 
 # Constants in which the models of one row may differ: the seed, and what leaves the network as is.
@@ -209,15 +208,6 @@ def write_results(constants: SimpleNamespace, name: str = "") -> list[Row]:
     return rows
 
 
-@contextmanager
-def optional_picture() -> Iterator[None]:
-    """Say in one line on stderr why a picture cannot be drawn or written, and go on."""
-    try:
-        yield
-    except GLRError as error:
-        print(f"no picture: {error}", file=sys.stderr)
-
-
 def part_name(name: str, is_part: bool) -> str:
     """The name of results' files: another for those of a part, which do not replace the whole's."""
     return f"{name}_part" if is_part else name
@@ -225,7 +215,7 @@ def part_name(name: str, is_part: bool) -> str:
 
 def results_dir() -> Path:
     """GLR_RESULTS_DIR, else RobustnessTest/results."""
-    return Path(os.environ.get("GLR_RESULTS_DIR") or ROOT / "RobustnessTest" / "results")
+    return user_path(os.environ.get("GLR_RESULTS_DIR") or HOME / "RobustnessTest" / "results")
 
 
 def measured_rows(constants: SimpleNamespace, data: Dataset) -> list[Row]:

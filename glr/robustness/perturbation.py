@@ -24,7 +24,7 @@ from glr.robustness.attacks import (
     zero_gradient_share,
 )
 from glr.robustness.corruptions import CORRUPTIONS, SEVERITIES, as_images
-from glr.robustness.evaluation import PRETRAINED, blind_spot, load_model_for, optional_picture
+from glr.robustness.evaluation import PRETRAINED, blind_spot, load_model_for
 from glr.robustness.samples import (
     ATTACKS,
     Samples,
@@ -36,7 +36,7 @@ from glr.robustness.samples import (
 from glr.scripts.backpropagation import GRADIENTS, TrainingNoise, backpropagation
 from glr.scripts.constants import constants_of, functions_of
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.plots import new_figure, save_figure
+from glr.scripts.plots import new_figure, optional_picture, save_figure
 from glr.scripts.records import keep_other_model, recorded_constants, run_path
 from glr.scripts.run import new_run
 from glr.storage.files import check_writable

@@ -20,6 +20,7 @@ from glr.errors import GLRError
 from glr.losses import Loss, cross_entropy
 from glr.network import Activation, Array, Layer, Network, relu, sigmoid, tanh, threshold
 from glr.noise import LOGISTIC_SCALE, NoiseLaw, noise_and_score
+from glr.scripts.machine import without_user_settings
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -45,9 +46,12 @@ class TrainingNoise(NamedTuple):
 
 
 def import_tensorflow() -> ModuleType:
-    """TensorFlow without its start-up notices, and bit for bit repeatable."""
+    """TensorFlow without its start-up notices, and bit for bit repeatable.
+
+    It imports Keras, which then has TensorFlow as its backend.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with silent_stderr():
+    with silent_stderr(), without_user_settings():
         import tensorflow  # noqa: PLC0415  (seconds, which the GLR scripts do without)
 
     tensorflow.get_logger().setLevel("ERROR")  # it warns of a function for every network

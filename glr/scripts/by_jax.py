@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,12 +23,21 @@ from glr.optimizers import Optimizer
 from glr.scripts.constants import name_of
 from glr.scripts.own_code import own_error
 from glr.storage.checkpoint import State
+from glr.storage.files import user_path
 from glr.xla_noise import LAWS
 
 if TYPE_CHECKING:
     from glr.scripts.run import Run
 
 Arrays = dict[str, np.ndarray]
+
+SETTINGS = {  # of JAX, by which glr/xla.py computes, whatever the environment has
+    "jax_enable_x64": False,
+    "jax_disable_jit": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_transfer_guard": "allow",
+}
 
 
 def take_all_steps(run: Run) -> None:
@@ -154,10 +162,17 @@ def set_up() -> None:
     warning.
     """
     os.environ.setdefault("PJRT_NPROC", "1")
+    for name, value in SETTINGS.items():
+        jax.config.update(name, value)
     if jax.config.jax_compilation_cache_dir is None:
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "glr" / "xla"))
+        cache = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "glr" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    try:
+        jax.devices()
+    except RuntimeError as error:  # of JAX_PLATFORMS
+        reason = str(error).partition("\n")[0]
+        raise GLRError(f'BACKEND = "jax": {reason}; or set it to "numpy"') from error
 
 
 def check_covered(method: Method, plan: xla.Plan) -> None:

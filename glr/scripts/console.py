@@ -28,15 +28,20 @@ BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left"
 def one_line_errors() -> Iterator[None]:
     """Show a GLRError as one line and end with its status.
 
-    A character that the terminal's encoding lacks is shown as a question mark.
+    A character that the terminal's encoding lacks is shown as a question mark. A standard stream
+    that is closed is the null device: files would take its number, and get what is written to it.
     """
+    open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
-        with own_errors():
-            yield
-        if sys.stdout is not None:  # as it is where there is no console, or after >&-
+        try:
+            with own_errors():
+                yield
+        except SystemExit:  # after -h
             sys.stdout.flush()
+            raise
+        sys.stdout.flush()
     except GLRError as error:
         end(str(error), error.status)
     except MemoryError as error:
@@ -48,20 +53,34 @@ def one_line_errors() -> Iterator[None]:
             end(f"{error.filename}: {error.strerror}; see that it is there, and open to you")
         if error.errno not in OUTPUT_ERRORS:
             raise
-        # What is still to be flushed goes nowhere: where it should go takes no more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.EPIPE:
             end("its output was closed; stopped")
         end(f"its output cannot be written ({error.strerror})")
+    except ModuleNotFoundError as error:
+        end(f"{error}; pip install -r requirements.txt")
     except (AttributeError, NameError) as error:
         if error.name not in KINDS:
             raise
         end(f"has no constant {error.name}; state it at the top, as the scripts beside it do")
 
 
+def open_streams() -> None:
+    """Put the null device in the place of every standard stream that is closed."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest number that is free
+        os.set_inheritable(spare, True)
+    os.close(spare)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, errors="replace", closefd=False))
+
+
 def end(complaint: str, status: int = GLRError.status) -> NoReturn:
-    """End the script with one line and this status."""
-    print(f"{Path(sys.argv[0]).name}: {complaint}", file=sys.stderr)
+    """End the script with this status, and one line on stderr."""
+    for stream, last in ((sys.stdout, ""), (sys.stderr, f"{Path(sys.argv[0]).name}: {complaint}")):
+        try:
+            print(last, end="\n" if last else "", file=stream, flush=True)
+        except OSError:  # it takes no more: what is still to be flushed goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(status)
 
 
@@ -80,16 +99,23 @@ def progress_bar(items: Iterable | None = None, desc: str = "", **counts: int) -
     return tqdm(items, shown, bar_format=BAR, disable=not is_terminal, **fits, **counts)
 
 
+def heeded(*names: str) -> list[int]:
+    """The signals of these names that there are here, and that the script may not ignore.
+
+    Those that it was started to ignore, under nohup or in the background of a script, it does.
+    """
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 @contextmanager
 def stop_signals(note: Callable[[], str]) -> Iterator[list[int]]:
     """A list that gathers SIGINT (Ctrl-C), SIGTERM and SIGHUP, so that a step is finished first.
 
-    A second Ctrl-C acts at once, and says the note; another signal's second acts as ever. Under
-    nohup, SIGHUP stays ignored.
+    A second Ctrl-C acts at once, and says the note; another signal's second acts as ever. One that
+    is ignored stays so.
     """
-    received, numbers = [], [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)  # Windows has none
+    received, numbers = [], heeded("SIGINT", "SIGTERM", "SIGHUP")
 
     def act(number: int, _frame: object) -> None:
         raise KeyboardInterrupt(note())

@@ -20,10 +20,13 @@ from typing import NamedTuple
 
 from glr import losses, network, noise, optimizers
 from glr.errors import GLRError
+from glr.storage.files import user_path
 from glr.storage.models import layers_and_metadata
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "Train&Test"
+HOME = ROOT if SCRIPTS.is_dir() else Path()  # of what scripts write: here, where glr is installed
+PATHS = ("DATASET", "DATASETS", "MODELS", "TARGET", "FUNCTIONS")  # constants that may be paths
 
 
 class Kind(NamedTuple):
@@ -130,7 +133,7 @@ class OneLineParser(argparse.ArgumentParser):
 LIKE = OneLineParser(add_help=False, allow_abbrev=False)  # of the scripts that train
 LIKE.add_argument(
     "--like",
-    type=Path,
+    type=user_path,
     metavar="MODEL",
     help="train again what this file of models/ holds: its constants become the defaults",
 )
@@ -245,8 +248,8 @@ def _script_parser(
         parser.add_argument(
             f"--{place}-dir",
             dest=f"{place.upper()}_DIR",
-            type=Path,
-            default=os.environ.get(f"GLR_{place.upper()}_DIR") or ROOT / place,
+            type=user_path,
+            default=os.environ.get(f"GLR_{place.upper()}_DIR") or HOME / place,
             metavar="DIR",
             help=f"the {place} folder (default: GLR_{place.upper()}_DIR, else {place}/)",
         )
@@ -347,4 +350,6 @@ def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
         raise GLRError(f"{name} = {name_of(value)}: is the name of another in glr; rename yours")
     if name in NAMED and (wrong := _misfit(name, value)):
         raise GLRError(f"{name} = {name_of(value)}: {wrong}; make it take these")
-    return tuple(values) if kind.many else value
+    if name in PATHS:
+        values = [os.path.expanduser(word) for word in values]
+    return tuple(values) if kind.many else values[0]

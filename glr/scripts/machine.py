@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
 from threadpoolctl import threadpool_limits
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt's parameters, from glibc's malloc.h
 KEEP_BYTES = 2**30
+HOMES = ("HOME", "USERPROFILE")  # where ~ is, by the system
 
 
 def prepare_for_small_arrays() -> None:
@@ -24,3 +29,21 @@ def prepare_for_small_arrays() -> None:
         if mallopt is not None:
             mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)
             mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
+
+
+@contextmanager
+def without_user_settings() -> Iterator[None]:
+    """Import a library that reads its settings then, Keras or ART, as if the user had none.
+
+    They stand in the environment and in the home folder, which is an empty one meanwhile.
+    """
+    own = [name for name in os.environ if name in HOMES or name.startswith("KERAS_")]
+    hidden = {name: os.environ.pop(name) for name in own}
+    with TemporaryDirectory() as home:
+        os.environ.update(dict.fromkeys(HOMES, home))
+        try:
+            yield
+        finally:
+            for name in HOMES:
+                del os.environ[name]
+            os.environ.update(hidden)

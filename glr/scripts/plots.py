@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,18 +28,26 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home th
 def new_figure(width: float, height: float) -> Figure:
     """A Matplotlib figure (inches) that needs no display and no pyplot, in Matplotlib's own style.
 
-    The user's backend and matplotlibrc play no part. Raises GLRError where Matplotlib, or what it
-    reads on import, is damaged.
+    The user's backend and matplotlibrc play no part; one that cannot be read fails the import.
     """
     os.environ["MPLBACKEND"] = "agg"  # the user's may be of a module that is not installed here
-    try:
-        import matplotlib  # noqa: PLC0415  (0.5 s, and only now needed)
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except (ImportError, OSError, ValueError) as error:
-        why = textwrap.shorten(str(error), 120)
-        raise GLRError(f"Matplotlib cannot be imported ({why}); mend it") from error
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of the user's settings
+    import matplotlib  # noqa: PLC0415  (0.5 s, and only now needed)
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     matplotlib.rcdefaults()
     return Figure(figsize=(width, height), layout="constrained")
+
+
+@contextmanager
+def optional_picture() -> Iterator[None]:
+    """Say in one line on stderr why a picture cannot be drawn or written, and go on."""
+    try:
+        yield
+    except Exception as error:  # of Matplotlib, its fonts, its settings: no run is lost by them
+        kind = "" if isinstance(error, GLRError) else f"{type(error).__name__}: "
+        why = textwrap.shorten(f"{kind}{error}", 300)
+        print(f"no picture: {why}", file=sys.stderr)
 
 
 def save_figure(path: Path, figure: Figure, dpi: int = 150) -> None:

@@ -19,7 +19,7 @@ from glr.data.labels import class_name
 from glr.errors import GLRError
 from glr.noise import NoiseLaw
 from glr.scripts.constants import name_of
-from glr.scripts.plots import draw_learning_curve
+from glr.scripts.plots import draw_learning_curve, optional_picture
 from glr.storage.checkpoint import Evaluation
 from glr.storage.files import set_aside, write_whole
 from glr.storage.models import layers_and_metadata, save_model
@@ -74,10 +74,8 @@ def save_run(run: Run) -> None:
         save_model(model, run.network, run_metadata(run))
     except GLRError as error:
         raise GLRError(f"{error}. The run is kept: --resume then writes it") from error
-    try:
+    with optional_picture():
         draw_learning_curve(picture, title, rows, where)
-    except GLRError as error:
-        print(f"no picture: {error}", file=sys.stderr)
     checkpoint.unlink(missing_ok=True)
     if note := chance_note(run):
         print(note)

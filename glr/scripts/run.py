@@ -8,11 +8,13 @@ run.save()                             # weights, learning curve, picture
 
 from __future__ import annotations
 
+import glob
 import math
 import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
 
@@ -160,8 +162,9 @@ class Run:
                         show(self, bar)
                     bar.update(len(rows))
                     self.pause(signals)
-        except BrokenPipeError:
-            print(self.earlier_state_note(), file=sys.stderr)
+        except OSError:  # of its output
+            if self._is_kept:
+                print(self.earlier_state_note(), file=sys.stderr)
             raise
 
     def descend(self, gradient: Gradient) -> None:
@@ -238,7 +241,9 @@ class Run:
             note = f"starts anew; --resume would continue the unfinished run in {path}, "
             note += f"which goes to {place_aside(path).name}"
         elif c.RESUME:
-            note = f"nothing to resume at {path}: {finished_note(c)}starts at step 1"
+            note = (
+                f"nothing to resume at {path}: {finished_note(c)}starts at step 1{aside_note(path)}"
+            )
         else:
             return
         print(note, file=sys.stderr)
@@ -247,29 +252,47 @@ class Run:
         """Where the last saved state is, if there is one."""
         if not self._is_kept:
             return ""
-        return f"an earlier state is in {self._checkpoint}; --resume continues it"
+        return f"an earlier state is in {self._checkpoint}; {self.how_to_go_on()} continues it"
 
     def stop_note(self) -> str:
         """Where the run stands, and how to go on with it."""
         c, state, figures = self.constants, self.state, ""
         for row in state.history[-1:]:
             figures = f", {reached(c, row)} at step {row.step}"
-        how = "the same command" + (" with --resume" if c.RESUME is False else "")
         at = f"stopped after step {state.step} of {c.STEPS}{figures}"
-        return f"{at}; {how} continues from {self._checkpoint}"
+        return f"{at}; {self.how_to_go_on()} continues from {self._checkpoint}"
+
+    def how_to_go_on(self) -> str:
+        """The command that continues the run, in words."""
+        return "the same command" + (" with --resume" if self.constants.RESUME is False else "")
 
     def save(self) -> None:
         """Write the model, its history and its learning curve, and say what was reached."""
-        if not self.state.history or self.state.history[-1].step != self.state.step:
-            self.evaluate()  # after a break out of the loop
-        save_run(self)
+        try:
+            if not self.state.history or self.state.history[-1].step != self.state.step:
+                self.evaluate()  # after a break out of the loop
+            save_run(self)
+        except KeyboardInterrupt as interrupt:
+            model, *_ = run_files(self.constants)
+            is_done = self._is_kept and not self._checkpoint.exists()
+            note = f"{model} is written" if is_done else self.earlier_state_note()
+            raise KeyboardInterrupt(note) from interrupt
+
+
+def aside_note(checkpoint: Path) -> str:
+    """The newest state of its name that was put aside, and how to continue it; else nothing."""
+    aside = [*checkpoint.parent.glob(f"{glob.escape(checkpoint.name)}.old*")]
+    if not aside:
+        return ""
+    newest = max(aside, key=lambda path: path.stat().st_mtime)
+    return f"; to continue {newest.name}, which was put aside, rename it to {checkpoint.name}"
 
 
 def by_jax() -> ModuleType:
-    """glr.scripts.by_jax; GLRError where JAX is not installed."""
+    """glr.scripts.by_jax; GLRError where JAX is not installed, or refuses its settings."""
     try:
         from glr.scripts import by_jax  # noqa: PLC0415  (no requirement)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise GLRError(
             f'BACKEND = "jax": cannot import JAX ({error}); pip install -r requirements-jax.txt, '
             'or set it to "numpy"'

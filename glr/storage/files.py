@@ -13,6 +13,13 @@ from typing import BinaryIO
 
 from glr.errors import GLRError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def user_path(word: str | Path) -> Path:
+    """The path that a user has written, ~ being the home folder: quotes keep it from the shell."""
+    return Path(os.path.expanduser(word))
+
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Put at `path` what `write(file)` writes, in one step.
@@ -75,7 +82,15 @@ def one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise GLRError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            "free some space or choose another folder"
-        ) from error
+        why = in_the_way(path) or error.strerror or error
+        advice = "free some space or " if error.errno in NO_ROOM else ""
+        message = f"{path}: cannot be written ({why}); {advice}choose another folder"
+        raise GLRError(message) from error
+
+
+def in_the_way(path: Path) -> str:
+    """What stands in the place of a folder of `path`, in words; nothing if all may be folders."""
+    there = next(place for place in path.absolute().parents if os.path.lexists(place))
+    if there.is_symlink() and not there.exists():
+        return f"{there} is a link to what is not there"
+    return "" if os.path.isdir(there) else f"{there} is no folder"

@@ -30,7 +30,7 @@ from glr.robustness.tables import (
     variants_table,
 )
 from glr.scripts.constants import ROOT, SCRIPTS
-from glr.scripts.plots import new_figure, plain_axes, save_figure
+from glr.scripts.plots import new_figure, optional_picture, plain_axes, save_figure
 from glr.scripts.run import run_generator
 from glr.storage.files import write_whole
 from glr.storage.models import layers_and_metadata
@@ -78,14 +78,15 @@ def write_page(
     draw : draws its picture to the path that it is given, beside the page
     """
     folder = ROOT / "docs" if whole else results_dir()
-    if draw is not None:
-        draw(folder / f"{name}.png")
     if whole:
         write_section(folder / "results.md", name, block)
-        return
-    path = folder / f"{name}.md"
-    write_text(path, f"{block}\n")
-    print(f"Written: {path}; docs/ takes --write-docs, the script's own constants and all data")
+    else:
+        path = folder / f"{name}.md"
+        write_text(path, f"{block}\n")
+        print(f"Written: {path}; docs/ takes --write-docs, the script's own constants and all data")
+    if draw is not None:
+        with optional_picture():
+            draw(folder / f"{name}.png")
 
 
 def draw_panels(
@@ -107,16 +108,16 @@ def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
     """Draw the variances of both estimators, and accuracy against time, to docs/."""
     data = load_dataset(dataset, constants.DATA_DIR)
     variances = variances_by_replicates(data, run_generator(0))
-    draw_variances(ROOT / "docs" / "variance.png", variances)
-    names = (*GLR_ROWS, "BP", "LRS-published")
-    histories = {name: constants.MODELS_DIR / f"{name}_{dataset}_seed0.csv" for name in names}
-    draw_accuracy_against_time(ROOT / "docs" / "time.png", histories)
     lines = [["method", *(f"R {R}" for R in REPLICATES)]]
     for name, kinds in variances.items():
         for kind, values in zip(("", ", published estimator"), kinds, strict=True):
             lines.append([name + kind, *(f"{value:.2g}" for value in values)])
     block = f"On {dataset}:\n\n{markdown_table(lines)}"
-    write_page("variance", block, whole=True)
+    write_page("variance", block, whole=True, draw=lambda path: draw_variances(path, variances))
+    names = (*GLR_ROWS, "BP", "LRS-published")
+    histories = {name: constants.MODELS_DIR / f"{name}_{dataset}_seed0.csv" for name in names}
+    with optional_picture():
+        draw_accuracy_against_time(ROOT / "docs" / "time.png", histories)
 
 
 def write_ablation(runs: list[Task], where: str, whole: bool, name: str) -> None:

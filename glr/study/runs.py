@@ -24,6 +24,7 @@ from glr.errors import GLRError
 from glr.robustness.evaluation import PRETRAINED
 from glr.robustness.perturbation import surrogate_constants
 from glr.robustness.tables import TABLE_EPSILON
+from glr.scripts.console import heeded
 from glr.scripts.constants import ROOT, SCRIPTS, constants_of
 from glr.scripts.records import keep_other_model, recorded_constants, run_path
 from glr.scripts.run import load_data
@@ -143,12 +144,14 @@ def workers(constants: SimpleNamespace) -> Iterator[None]:
 
 @contextmanager
 def ended_as_by_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: joblib ends its workers, and the scripts that they run."""
-    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGTERM and SIGHUP do what Ctrl-C does: joblib ends its workers, and their scripts."""
+    act = signal.default_int_handler
+    usual = {number: signal.signal(number, act) for number in heeded("SIGTERM", "SIGHUP")}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, usual)
+        for number, handler in usual.items():
+            signal.signal(number, handler)
 
 
 def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
