@@ -119,9 +119,7 @@ def test_no_radius_is_larger_than_the_way_to_an_adversarial_example():
                 assert r <= way
                 pairs.append((r, way))
     assert len(pairs) > 10
-    assert max(r - 0.4 * way for r, way in pairs) > 0, (
-        "or the radii would be too small to tell anything"
-    )
+    assert max(r - 0.4 * way for r, way in pairs) > 0, "radii so small tell nothing"
 
 
 def test_an_even_vote_abstains_and_a_first_layer_that_sees_nothing_is_safe_anywhere():
