@@ -134,6 +134,15 @@ def labelled(models: Mapping[Path, Model]) -> dict[Path, Model]:
     return dict(models)
 
 
+def chosen_models(constants: SimpleNamespace, data: Dataset) -> dict[Path, Model]:
+    """The MODELS by path, or all of the data set; GLRError if those of a name have no mean."""
+    functions = functions_of(constants.FUNCTIONS)
+    models = {path: load_model_for(path, data, functions) for path in map(Path, constants.MODELS)}
+    models = labelled(models) or known_models(constants, data, functions)
+    check_seeds(models)
+    return models
+
+
 def check_seeds(models: Mapping[Path, Model]) -> None:
     """Raise GLRError unless models of one name, whose mean a table has, differ in seeds alone."""
     for (one, mine), (other, theirs) in combinations(models.items(), 2):
@@ -220,10 +229,7 @@ def results_dir() -> Path:
 
 def measured_rows(constants: SimpleNamespace, data: Dataset) -> list[Row]:
     """The accuracy of every model on every sample file, and on the clean test set."""
-    functions = functions_of(constants.FUNCTIONS)
-    models = {path: load_model_for(path, data, functions) for path in map(Path, constants.MODELS)}
-    models = labelled(models) or known_models(constants, data, functions)
-    check_seeds(models)
+    models = chosen_models(constants, data)
     samples = samples_of(constants, data)
     lost = (lost_classes(model, data) for model in models.values())
     for note in filter(None, (*(blind_spot(one.metadata) for one in samples), *lost)):

@@ -57,7 +57,7 @@ SURROGATE_SEED = 1000
 
 
 def perturbation_generator(seed: int) -> np.random.Generator:
-    """The generator of corruptions, random targets and the square attack.
+    """The generator of corruptions, random targets, the square attack and certificates.
 
     It shares no number with the training of that seed: the noise that a network has met in its
     neurons would else be that of the corruptions, word for word.

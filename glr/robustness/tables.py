@@ -32,7 +32,8 @@ TABLE_EPSILON = 0.1  # whose accuracies stand in the tables; the published ε is
 class Row(NamedTuple):
     """One measurement: the share in [0, 1] of n samples that a model classifies as labelled.
 
-    severity is 1…5 of a corruption, ε of an attack that has one, and 0 for `clean` and others.
+    severity is 1…5 of a corruption, ε of an attack that has one, the radius of a certificate, and 0
+    for `clean` and others.
     """
 
     model: str

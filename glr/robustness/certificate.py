@@ -1,0 +1,194 @@
+"""What certify.py does: certified accuracy in the ℓ2 ball, by randomised smoothing.
+
+The smoothed network predicts by vote: Gaussian noise on the first layer's logits, none elsewhere,
+and the class of most passes. Its radius is derived in docs/method.md, "A certificate".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from glr.data.datasets import Dataset, load_dataset
+from glr.errors import GLRError
+from glr.network import Array, Network, accuracy, outputs_of
+from glr.robustness.evaluation import chosen_models, optional_picture, results_dir
+from glr.robustness.perturbation import perturbation_generator
+from glr.robustness.tables import Row, cell, csv_text, mean_and_spread, plain_table, present
+from glr.scripts.machine import prepare_for_small_arrays
+from glr.scripts.plots import new_figure, plain_axes, save_figure
+from glr.storage.files import check_writable, write_whole
+from glr.storage.models import Model
+
+FIRST_PASSES = 100  # choose the class, which other passes then certify (Cohen et al. 2019: n0)
+PASSES_AT_ONCE = 1000  # bounds memory
+ROUNDED_DOWN = 1 - 1e-6  # more than the norm loses in float64, and σ in float32
+NOISE_FREE = "noise-free"  # a condition beside the certified ones
+
+
+class Smoothing(NamedTuple):
+    """How a sample is smoothed and certified.
+
+    sigma : deviation of the Gaussian noise on the first layer's logits
+    passes : noisy passes that are counted; alpha : the probability that a radius is too large
+    """
+
+    sigma: float
+    passes: int
+    alpha: float
+
+
+def certificates(
+    network: Network, x: Array, smoothing: Smoothing, rng: np.random.Generator
+) -> Iterator[tuple[int, float]]:
+    """Of each sample of x (N, n_in): the class voted for, and the radius in which it surely stays.
+
+    Radius 0: too few votes to tell the class. Every sample draws noise of its own.
+    """
+    W, b = network.layers[0]
+    norm = spectral_norm(W)
+    scale = smoothing.sigma / norm if norm else np.inf  # a layer that ignores its inputs
+    for v in x @ W + b:
+        voted = int(votes(network, v, smoothing._replace(passes=FIRST_PASSES), rng).argmax())
+        k = votes(network, v, smoothing, rng)[voted]
+        yield voted, radius(share_at_least(k, smoothing), scale)
+
+
+def spectral_norm(W: Array) -> float:
+    """‖W‖₂, by which a change of x is lengthened at most on its way to xW."""
+    return float(np.linalg.norm(W.astype(np.float64), 2))
+
+
+def votes(network: Network, v: Array, smoothing: Smoothing, rng: np.random.Generator) -> np.ndarray:
+    """How many noisy passes give each class, for one sample's first logits v (n_1,)."""
+    counts = np.zeros(network.sizes[-1], np.int64)
+    for start in range(0, smoothing.passes, PASSES_AT_ONCE):
+        n = min(PASSES_AT_ONCE, smoothing.passes - start)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            z = rng.standard_normal((n, v.size), dtype=np.float32)
+            z *= np.float32(smoothing.sigma)
+            z += v
+            for W, b in network.layers[1:]:
+                z = outputs_of(network.activation, z) @ W + b
+        if not np.isfinite(z).all():
+            raise GLRError(
+                f"noise of deviation {smoothing.sigma:g} gives logits that are not finite: no "
+                "class; use a smaller one, or an activation that is finite"
+            )
+        counts += np.bincount(z.argmax(axis=1), minlength=counts.size)
+    return counts
+
+
+def share_at_least(k: int, smoothing: Smoothing) -> float:
+    """Clopper and Pearson's lower bound of a probability, of which k passes are a sample."""
+    from scipy.special import betaincinv  # noqa: PLC0415  (0.2 s, and after -h)
+
+    return float(betaincinv(k, smoothing.passes - k + 1, smoothing.alpha)) if k else 0.0
+
+
+def radius(share: float, scale: float) -> float:
+    """scale·Φ⁻¹(share), scale being σ/‖W‖₂; and 0 of a share up to one half."""
+    from scipy.special import ndtri  # noqa: PLC0415  (as above)
+
+    return float(ROUNDED_DOWN * scale * ndtri(share)) if share > 0.5 else 0.0
+
+
+class Certified(NamedTuple):
+    """A model's radii (N,) under noise of deviation sigma; 0 where it is wrong, or abstains."""
+
+    model: Model
+    sigma: float
+    radii: np.ndarray
+
+    def accuracies(self, at: Sequence[float]) -> np.ndarray:
+        """The shares in [0, 1] of samples that are right, and surely stay so, at some radii."""
+        return (self.radii > np.reshape(at, (-1, 1))).mean(axis=1)
+
+
+def write_certificates(constants: SimpleNamespace) -> None:
+    """Certify what the constants name; print the table, and write it: .csv and .png."""
+    prepare_for_small_arrays()
+    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    n = constants.IMAGES or len(data.y_test)
+    data = data._replace(x_test=data.x_test[:n], y_test=data.y_test[:n])
+    path = results_dir() / f"{data.name}_certified.csv"
+    check_writable(path)
+    models = chosen_models(constants, data).values()
+    found = [certified(constants, one, sigma, data) for one in models for sigma in constants.SIGMAS]
+    radii = [0.0, *constants.RADII]
+    rows = [*(clean_row(model, data) for model in models)]
+    rows += [row for one in found for row in certified_rows(one, radii)]
+    write_whole(path, lambda file: file.write(csv_text(rows).encode()))
+    with optional_picture():
+        draw_certified(path.with_suffix(".png"), found, data.name)
+    print(f"\nAccuracy on the first {len(data.y_test)} test samples of {data.name} in percent\n")
+    print(f"{plain_table(certified_lines(rows, constants.SIGMAS, radii))}\n\nWritten: {path}")
+
+
+def certified(constants: SimpleNamespace, model: Model, sigma: float, data: Dataset) -> Certified:
+    """The model's radii on the test set; by SEED, the same noise for all models of a shape."""
+    smoothing = Smoothing(sigma, constants.PASSES, constants.ALPHA)
+    rng = perturbation_generator(constants.SEED)
+    found = certificates(model.network, data.x_test, smoothing, rng)
+    name, n = f"{model.name} of seed {model.seed}, σ {sigma:g}", len(data.y_test)
+    bar = tqdm(zip(found, data.y_test, strict=True), name, n, unit="sample", disable=None)
+    return Certified(model, sigma, np.array([r if voted == y else 0 for (voted, r), y in bar]))
+
+
+def clean_row(model: Model, data: Dataset) -> Row:
+    """The model's accuracy without noise, which nothing certifies."""
+    share = accuracy(model.network.logits(data.x_test), data.y_test)
+    return Row(model.name, model.seed, NOISE_FREE, 0, share, len(data.y_test))
+
+
+def certified_rows(found: Certified, radii: Sequence[float]) -> Iterator[Row]:
+    """The model's certified accuracy at each radius, which stands as the severity."""
+    own, n = (found.model.name, found.model.seed, condition_at(found.sigma)), len(found.radii)
+    for at, share in zip(radii, found.accuracies(radii), strict=True):
+        yield Row(*own, at, float(share), n)
+
+
+def condition_at(sigma: float) -> str:
+    """What rows call certified accuracy under noise of deviation sigma."""
+    return f"certified, sigma {sigma:g}"
+
+
+def certified_lines(
+    rows: list[Row], sigmas: Sequence[float], radii: Sequence[float]
+) -> list[list[str]]:
+    """The table's cells, a header first: of each model a line for each σ."""
+    lines = [["model", NOISE_FREE, "σ", *(f"within {at:g}" for at in radii)]]
+    for name in chain(*present(rows)):
+        clean = mean_and_spread(cell(rows, name, NOISE_FREE))
+        for sigma in sigmas:
+            cells = (mean_and_spread(cell(rows, name, condition_at(sigma), at)) for at in radii)
+            lines.append([name, clean, f"{sigma:g}", *cells])
+    return lines
+
+
+def draw_certified(path: Path, found: Sequence[Certified], dataset: str) -> None:
+    """Certified accuracy against the radius: a panel for each σ, in it a line for each model."""
+    sigmas = list(dict.fromkeys(one.sigma for one in found))
+    largest = max((float(one.radii.max()) for one in found), default=0)
+    at = np.linspace(0, largest if 0 < largest < np.inf else 1, 201)
+    figure = new_figure(1.6 + 4.2 * len(sigmas), 4.4)
+    panels = figure.subplots(1, len(sigmas), sharey=True, squeeze=False)[0]
+    from matplotlib import colormaps  # noqa: PLC0415  (as in glr.scripts.plots)
+
+    for axes, sigma in zip(panels, sigmas, strict=True):
+        axes.set_prop_cycle(color=colormaps["tab20"].colors)
+        for name in dict.fromkeys(one.model.name for one in found):
+            own = [o for o in found if (o.model.name, o.sigma) == (name, sigma)]
+            axes.plot(at, 100 * np.mean([one.accuracies(at) for one in own], axis=0), label=name)
+        axes.set(title=f"σ {sigma:g}", xlabel="ℓ2 radius, in units of the inputs", ylim=(0, 100))
+        plain_axes(axes)
+    panels[0].set_ylabel("certified accuracy (%)")
+    panels[-1].legend(fontsize=8, frameon=False)
+    figure.suptitle(f"{dataset}, by vote under noise", fontsize=10, parse_math=False)
+    save_figure(path, figure)
