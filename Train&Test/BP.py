@@ -49,7 +49,7 @@ STEPS = 10000  # minibatch steps
 LEARNING_RATE = 0.005  # of the first step
 SCHEDULE = cosine  # how the step size goes on: "cosine" (falls to 0) or "constant"
 WEIGHT_DECAY = 0.0  # L2 penalty on the weights, added to the gradient
-CENTRALISED_GRADIENT = False  # subtract each first-layer neuron's mean weight gradient
+CENTRALISED_GRADIENT = False  # of pixels: subtract each first-layer neuron's mean weight gradient
 ADVERSARIAL_EPSILON = 0.0  # largest change of a pixel in free adversarial training; 0: none
 REPLAYS = (
     4  # steps on each minibatch in adversarial training, whose changes go from one to the next

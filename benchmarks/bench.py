@@ -332,7 +332,7 @@ def random_data() -> Dataset:
     """10,000 samples of MNIST's shape."""
     rng = np.random.default_rng(0)
     x, y = rng.random((10_000, 784), np.float32), rng.integers(0, 10, 10_000)
-    return Dataset("random data of MNIST's shape", x, y, x, y)
+    return Dataset("random data of MNIST's shape", x, y, x, y, are_pixels=True)
 
 
 def run_parts(parts: Sequence[int], turns: int, folder: Path | None) -> bool:

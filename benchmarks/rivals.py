@@ -58,7 +58,7 @@ def jax_step(script: str, flags: Sequence[str], data: Dataset, **changed: object
         return traced(*arguments)
 
     with patch.multiple(xla, **{"steps_of_rows": steps_of_rows, **changed}):  # till the first call
-        program = xla.program(by_jax.method_of(run.constants), by_jax.plan_of(run.constants))
+        program = by_jax.program_of(run)
         state, _ = xla.take_steps(program, state, samples, np.array([next(batches)]))
 
     def steps() -> None:

@@ -131,13 +131,14 @@ def test_the_seed_is_of_weights_noise_minibatches_and_held_out_samples():
 # ---------------------------------------------------------------- the loop
 
 
-def small_run(sizes=(4, 2), **constants):
+def small_run(sizes=(4, 2), are_pixels=True, **constants):
     """A run of a small network on four samples; LRS.py's constants but for these."""
     own = constants_of("LRS.py", ["--batch-size", "2", "--weight-decay", "0"])
     own.HIDDEN, own.CENTRALISED_GRADIENT = tuple(sizes[1:-1]), False
     vars(own).update(constants)
     x, y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
-    return Run(own, Dataset("small", x, y, 2 * x[1:] - x[:3], np.array([1, 1, 0])))
+    test = 2 * x[1:] - x[:3], np.array([1, 1, 0])
+    return Run(own, Dataset("small", x, y, *test, are_pixels=are_pixels))
 
 
 def level(run, risk=1.0):
@@ -148,10 +149,16 @@ def level(run, risk=1.0):
 
 
 @pytest.mark.parametrize("schedule", [cosine, constant])
-@pytest.mark.parametrize("centralised", [False, True])
-def test_a_step_is_of_the_schedule_s_rate_with_an_l2_penalty_on_w_alone(centralised, schedule):
-    settings = {"SCHEDULE": schedule, "CENTRALISED_GRADIENT": centralised, "WEIGHT_DECAY": 0.5}
-    run = small_run(OPTIMIZER=sgd, STEPS=4, LEARNING_RATE=0.1, **settings)
+@pytest.mark.parametrize(
+    ("constant_is", "are_pixels", "centralised"),
+    [(True, True, True), (True, False, False), (False, True, False)],
+)
+def test_a_step_is_of_the_schedule_s_rate_with_an_l2_penalty_on_w_alone(
+    constant_is, are_pixels, centralised, schedule
+):
+    settings = {"SCHEDULE": schedule, "CENTRALISED_GRADIENT": constant_is, "WEIGHT_DECAY": 0.5}
+    settings |= {"OPTIMIZER": sgd, "STEPS": 4, "LEARNING_RATE": 0.1}
+    run = small_run(are_pixels=are_pixels, **settings)
     ((W, b),) = layer_views(run.network.parameters.copy(), [4, 2])
     slope = np.arange(8, dtype=np.float32).reshape(4, 2)
     for _ in run.minibatches():

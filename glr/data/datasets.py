@@ -35,6 +35,7 @@ class Dataset(NamedTuple):
     y_train (N,), y_test (M,) : class numbers from 0, int64
     shape : that of a sample in its file, where that is your own
     classes : the names of the classes, where labels are names
+    are_pixels : whether the inputs are the pixels of images, which have one scale
     """
 
     name: str
@@ -45,6 +46,7 @@ class Dataset(NamedTuple):
     source: str = ""
     shape: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
+    are_pixels: bool = False
 
 
 def has_square_images(dataset: Dataset) -> bool:
@@ -87,9 +89,10 @@ def load_dataset(source: str, data_dir: Path | str) -> Dataset:
     """
     name = dataset_label(source)
     if source == "digits":
-        return Dataset(name, *digits_split(), source)
+        return Dataset(name, *digits_split(), source, are_pixels=True)
     if source in SHIPPED:
-        return Dataset(name, *idx_split(source, Path(data_dir) / source), source)
+        split = idx_split(source, Path(data_dir) / source)
+        return Dataset(name, *split, source, are_pixels=True)
     return own_dataset(source)
 
 
@@ -157,9 +160,9 @@ def digits_split() -> Split:
 def own_dataset(source: str) -> Dataset:
     """The data set in an .npz of x, y and perhaps x_test, y_test; or in a .csv (table_arrays).
 
-    x (N, ...) is flattened to (N, n_in) float32: uint8 is divided by 255; floats, other integers
-    and bools are taken as they are. y (N,) or (N, 1) holds whole numbers from 0, of any of those
-    types, or the classes' names. Without x_test and y_test, `train_test_split` is made.
+    x (N, ...) is flattened to (N, n_in) float32: uint8, taken for pixels, is divided by 255; floats,
+    other integers and bools are taken as they are. y (N,) or (N, 1) holds whole numbers from 0, of
+    any of those types, or the classes' names. Without x_test and y_test, `train_test_split` is made.
 
     Raises GLRError, which names the file, for anything else, for arrays of more than MAX_NPZ_BYTES
     in all, and for labels from MAX_CLASSES.
@@ -175,7 +178,9 @@ def own_dataset(source: str) -> Dataset:
         split, classes = own_split(arrays)
     except GLRError as error:
         raise GLRError(f"{source}: {error}") from error
-    return Dataset(dataset_label(source), *split, source, arrays["x"].shape[1:], classes)
+    x = arrays["x"]
+    are_pixels = x.dtype == np.uint8
+    return Dataset(dataset_label(source), *split, source, x.shape[1:], classes, are_pixels)
 
 
 def own_split(arrays: dict[str, np.ndarray]) -> tuple[Split, tuple[str, ...]]:

@@ -46,7 +46,7 @@ def take_all_steps(run: Run) -> None:
     Raises as the run's `minibatches` and `descend`.
     """
     arrays, samples = run.state, samples_of(run)
-    program = xla.program(method_of(run.constants), plan_of(run.constants))
+    program = program_of(run)
 
     def taken(state: xla.State, rows: np.ndarray) -> xla.State:
         state, risks = xla.take_steps(program, state, samples, rows)
@@ -65,6 +65,12 @@ def take_all_steps(run: Run) -> None:
     state = state_of(run)
     for rows in run.legs(xla.MOST_STEPS):
         state = taken(state, rows)
+
+
+def program_of(run: Run) -> xla.Program:
+    """The program of a run's method and descent, compiled in its first call."""
+    plan = plan_of(run.constants)._replace(centralised_gradient=run.is_centralised)
+    return xla.program(method_of(run.constants), plan)
 
 
 def samples_of(run: Run) -> tuple[jax.Array, jax.Array]:

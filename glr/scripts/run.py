@@ -112,6 +112,7 @@ class Run:
         self.state = State(self.network.parameters, self.rng)
         self.state.perturbation = first_perturbation(constants, data)
         self.origin = {**recorded_constants(constants), "training data": fingerprint(data)}
+        self.is_centralised = constants.CENTRALISED_GRADIENT and data.are_pixels
         *_, self._checkpoint = run_files(constants)
         self._is_kept = False  # whether the checkpoint that is there is this run's
         self._slope = np.empty_like(self.network.parameters)
@@ -191,7 +192,7 @@ class Run:
             np.multiply(layer.W, np.float32(self.constants.WEIGHT_DECAY), out=slope.W)
             np.add(slope.W, found.W, out=slope.W)
             slope.b[:] = found.b
-        if self.constants.CENTRALISED_GRADIENT:
+        if self.is_centralised:
             first = self._slopes[0].W
             first -= gradient[0].W.mean(axis=0)
 
