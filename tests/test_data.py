@@ -245,6 +245,9 @@ def test_npz_images_are_flattened_and_bytes_scaled(tmp_path):
         expected = (x.reshape(30, 20) / 255.0).astype(np.float32)
         np.testing.assert_array_equal(dataset.x_train, expected)
         np.testing.assert_array_equal(dataset.x_test, expected)
+        assert dataset.are_pixels
+    floats = saved(tmp_path, x=x.astype(np.float32), y=y)
+    assert not load(floats).are_pixels
 
 
 @pytest.mark.parametrize("dtype", ["?", "i1", "u2", ">i4", "i8", "u8", "f2", ">f4", "f8", "g"])

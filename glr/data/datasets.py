@@ -160,9 +160,10 @@ def digits_split() -> Split:
 def own_dataset(source: str) -> Dataset:
     """The data set in an .npz of x, y and perhaps x_test, y_test; or in a .csv (table_arrays).
 
-    x (N, ...) is flattened to (N, n_in) float32: uint8, taken for pixels, is divided by 255; floats,
-    other integers and bools are taken as they are. y (N,) or (N, 1) holds whole numbers from 0, of
-    any of those types, or the classes' names. Without x_test and y_test, `train_test_split` is made.
+    x (N, ...) is flattened to (N, n_in) float32: uint8, taken for pixels, is divided by 255;
+    floats, other integers and bools are taken as they are. y (N,) or (N, 1) holds whole numbers
+    from 0, of any of those types, or the classes' names. Without x_test and y_test,
+    `train_test_split` is made.
 
     Raises GLRError, which names the file, for anything else, for arrays of more than MAX_NPZ_BYTES
     in all, and for labels from MAX_CLASSES.
