@@ -30,7 +30,7 @@ except KeyboardInterrupt:
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or the file that was trained on
 MODELS = ()  # paths of models; none for every model of the data set in models/
-SAMPLES = ()  # names of sample files, as fgsm_eps0.1; none for all of data/<dataset>/adversarial
+SAMPLES = ()  # names of sample files, as fgsm_eps0.13; none for all of data/<dataset>/adversarial
 FUNCTIONS = ""  # a .py file that defines the activations that models have and glr has not
 # --------------------------------------------------------------------------------------------
 

@@ -64,6 +64,11 @@ def cosine(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+def tenths(step: int, steps: int) -> float:
+    """0.8 of the step size after every tenth of the steps, as the released code's BP has it."""
+    return 0.8 ** (10 * step // steps)
+
+
 def constant(step: int, steps: int) -> float:
     """The same step size always."""
     return 1.0

@@ -322,6 +322,7 @@ def adam(layers: Layers, slopes: Layers, rate: jax.Array, state: dict) -> tuple[
 OPTIMIZERS = {optimizers.sgd: sgd, optimizers.adagrad: adagrad, optimizers.adam: adam}
 SCHEDULES = {
     optimizers.cosine: lambda step, steps: 0.5 * (1 + jnp.cos(math.pi / steps * step)),
+    optimizers.tenths: lambda step, steps: 0.8 ** (10 * step // steps),
     optimizers.constant: lambda step, steps: 1.0,
 }
 

@@ -6,7 +6,7 @@ from scipy.special import expit, log_softmax
 
 from glr.losses import cross_entropy, zero_one
 from glr.network import accuracy, is_right, logits, new_network, sigmoid, threshold
-from glr.optimizers import adagrad, adam, constant, cosine, sgd
+from glr.optimizers import adagrad, adam, constant, cosine, sgd, tenths
 
 
 def generator(seed=0):
@@ -111,8 +111,11 @@ def test_a_gradient_as_small_as_epsilon_is_halved(own, small):
     np.testing.assert_allclose(parameters, -0.05, rtol=1e-3)
 
 
-def test_schedules_fall_along_half_a_cosine_or_not_at_all():
+def test_schedules_fall_along_half_a_cosine_or_in_ten_stairs_or_not_at_all():
     assert [cosine(step, 4) for step in range(5)] == pytest.approx(
         [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2, 0]
     )
     assert [constant(step, 4) for step in range(5)] == [1] * 5
+    epochs = [0.1 * tenths(468 * epoch + step, 46800) for epoch in range(100) for step in (0, 467)]
+    assert epochs == pytest.approx([0.1 * 0.8 ** (i // 20) for i in range(200)])
+    assert [tenths(step, 4) for step in range(4)] == pytest.approx([1, 0.8**2, 0.8**5, 0.8**7])

@@ -13,6 +13,7 @@ from glr.robustness import perturbation
 from glr.robustness.evaluation import PRETRAINED
 from glr.robustness.perturbation import attack_labels, perturbed, surrogate_constants
 from glr.robustness.samples import ATTACKS
+from glr.robustness.tables import TABLE_EPSILON
 from glr.scripts.constants import ROOT, SCRIPTS, comments, script_constants
 from glr.scripts.records import recorded_constants
 from glr.scripts.run import run_generator
@@ -57,6 +58,13 @@ def test_every_attack_of_the_table_is_run_and_told_of(attack, asked):
     assert asked("--attack", attack)[0].removesuffix("_attack") == attack
     script = ROOT / "RobustnessTest" / "generate_adv.py"
     assert f'"{attack}"' in comments(script.read_text(encoding="utf-8"))["ATTACK"]
+
+
+def test_the_tables_epsilon_is_that_of_the_attack_the_study_and_what_whitebox_says():
+    assert constants_of_attack().EPSILON == (TABLE_EPSILON,)
+    assert TABLE_EPSILON in runpy.run_path(str(SCRIPTS / "study.py"))["EPSILON"]
+    whitebox = runpy.run_path(str(ROOT / "RobustnessTest" / "whitebox.py"))
+    assert f"attacks of the table have ε {TABLE_EPSILON}:" in whitebox["__doc__"]
 
 
 def test_gradient_attacks_are_of_the_given_size_and_length(asked):
@@ -160,7 +168,7 @@ def test_a_surrogate_of_other_constants_is_put_aside_and_trained_anew(tmp_path, 
     monkeypatch.setattr(perturbation, "train_by_backpropagation", trained.append)
     monkeypatch.setattr(perturbation, "load_model_for", lambda path, data: path)
     perturbation.surrogate(constants_of_attack("--models-dir", str(tmp_path)), None)
-    assert [settings.STEPS for settings in trained] == [5000]
+    assert [settings.STEPS for settings in trained] == [4680]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["shipped", f"{path.name}.old"]
 
 

@@ -45,7 +45,7 @@ def chain(tmp_path_factory):
     trained["LRT", 0] = save_quick_model(home / "models", "LRT", 0, threshold)
     printed = {}
     for script, words in (
-        ("generate_adv.py", ("--epsilon", 0.05, 0.1)),
+        ("generate_adv.py", ("--epsilon", 0.05, 0.13)),
         ("noise_generate_adv.py", ()),
         ("testAdv.py", ()),
     ):
@@ -67,7 +67,7 @@ def test_the_chain_writes_samples_results_and_pictures(chain):
     samples = home / "data" / "digits" / "adversarial"
     assert {p.name for p in samples.iterdir()} == {
         *(f"{n}.npz" for n in ("gaussian_noise", "impulse_noise", "glass_blur", "contrast")),
-        *(f"fgsm_eps{e}.{ending}" for e in (0.05, 0.1) for ending in ("npz", "png")),
+        *(f"fgsm_eps{e}.{ending}" for e in (0.05, 0.13) for ending in ("npz", "png")),
         "corruptions.png",
     }
     assert {p.name for p in (home / "results").iterdir()} == {
@@ -79,7 +79,7 @@ def test_the_chain_writes_samples_results_and_pictures(chain):
 def test_samples_obey_their_metadata(chain):
     home, *_ = chain
     folder = home / "data" / "digits" / "adversarial"
-    for epsilon in (0.05, 0.1):
+    for epsilon in (0.05, 0.13):
         with np.load(folder / f"fgsm_eps{epsilon}.npz", allow_pickle=False) as arrays:
             metadata = json.loads(str(arrays["metadata"]))
             change = np.abs(arrays["x_adv"] - arrays["x"])
@@ -101,11 +101,11 @@ def test_results_are_the_models_own_accuracies(chain):
     pretrained = {r["model"] for r in rows if r["model"].endswith(" (pretrained)")}
     assert {"LRS (pretrained)", "BP+L2C (pretrained)"} < pretrained
     assert len(rows) == (5 + len(pretrained)) * (1 + 2 + 4 * 5)
-    with np.load(home / "data/digits/adversarial/fgsm_eps0.1.npz", allow_pickle=False) as arrays:
+    with np.load(home / "data/digits/adversarial/fgsm_eps0.13.npz", allow_pickle=False) as arrays:
         x_adv = arrays["x_adv"]
     for (name, seed), network in trained.items():
         mine = [r for r in rows if (r["model"], int(r["seed"])) == (name, seed)]
-        for condition, severity, x in (("clean", 0, DIGITS.x_test), ("fgsm", 0.1, x_adv)):
+        for condition, severity, x in (("clean", 0, DIGITS.x_test), ("fgsm", 0.13, x_adv)):
             (row,) = [
                 r for r in mine if r["condition"] == condition and float(r["severity"]) == severity
             ]
@@ -125,12 +125,12 @@ def test_white_box_attack_on_a_threshold_network_says_what_it_followed(chain, ca
     home, env, *_ = chain
     attack("--target", home / "models" / "LRT_digits_seed0.npz", "--images", 20)
     assert "true input gradient is zero everywhere" in capsys.readouterr().err
-    name, whole = "fgsm_LRT-seed0_eps0.1_first20", home / "results" / "digits.csv"
+    name, whole = "fgsm_LRT-seed0_eps0.13_first20", home / "results" / "digits.csv"
     assert (home / f"data/digits/adversarial/{name}.npz").exists()
     before = whole.read_bytes()
     ran = run("testAdv.py", "--samples", name, env=env)
     assert ran.returncode == 0, ran.stderr
-    assert "fgsm on LRT-seed0, first 20 ε 0.1" in ran.stdout
+    assert "fgsm on LRT-seed0, first 20 ε 0.13" in ran.stdout
     assert whole.read_bytes() == before  # those of a part have files of their own
     part = (home / "results" / "digits_part.csv").read_text()
     assert {line.split(",")[2] for line in part.replace('"', "").splitlines()} > {"clean"}
@@ -163,7 +163,7 @@ def test_other_attacks_write_samples_in_range(name, chain):
     home, *_ = chain
     model = home / "models" / "LRS_digits_seed0.npz"
     attack("--attack", name, "--target", model, "--images", 12, "--queries", 20)
-    suffix = "_eps0.1" if has_epsilon(name) else ""
+    suffix = "_eps0.13" if has_epsilon(name) else ""
     path = home / f"data/digits/adversarial/{name}_LRS-seed0{suffix}_first12.npz"
     with np.load(path, allow_pickle=False) as arrays:
         x, x_adv = arrays["x"], arrays["x_adv"]
@@ -171,19 +171,19 @@ def test_other_attacks_write_samples_in_range(name, chain):
     assert 0 <= x_adv.min() <= x_adv.max() <= 1
     assert np.abs(x_adv - x).max() > 0
     if suffix:
-        assert np.abs(x_adv - x).max() <= 0.1 + 1e-6
+        assert np.abs(x_adv - x).max() <= 0.13 + 1e-6
 
 
 def tampered(chain, tmp_path, **changes):
     """An environment whose only sample file is FGSM's with some arrays changed."""
     home, env, *_ = chain
-    with np.load(home / "data/digits/adversarial/fgsm_eps0.1.npz", allow_pickle=False) as arrays:
+    with np.load(home / "data/digits/adversarial/fgsm_eps0.13.npz", allow_pickle=False) as arrays:
         kept = {name: arrays[name] for name in arrays.files}
     for name, change in changes.items():
         kept[name] = change(kept[name])
     folder = tmp_path / "data" / "digits" / "adversarial"
     folder.mkdir(parents=True)
-    np.savez(folder / "fgsm_eps0.1.npz", **kept)
+    np.savez(folder / "fgsm_eps0.13.npz", **kept)
     return {
         **env,
         "GLR_DATA_DIR": str(tmp_path / "data"),
@@ -194,7 +194,7 @@ def tampered(chain, tmp_path, **changes):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"x_adv": lambda x: np.clip(x + 0.05, 0, 1)}, "exceeds the claimed ε 0.1"),
+        ({"x_adv": lambda x: np.clip(x + 0.05, 0, 1)}, "exceeds the claimed ε 0.13"),
         ({"x_adv": lambda x: x - 0.2}, "leave [0, 1]"),
         ({"x_adv": lambda x: x * np.nan}, "leave [0, 1]"),
         ({"x_adv": lambda x: x[:, :32]}, "do not fit together"),
@@ -202,7 +202,7 @@ def tampered(chain, tmp_path, **changes):
         ({"y": lambda y: (y + 1) % 10}, "labels are not those of the test set"),
         ({"y": lambda y: y[:9]}, "labels are not those of the test set"),
         ({"x": lambda x: x[::-1]}, "clean inputs or labels are not those of the test set"),
-        ({"metadata": lambda _: np.array("{")}, "fgsm_eps0.1.npz"),
+        ({"metadata": lambda _: np.array("{")}, "fgsm_eps0.13.npz"),
         ({"metadata": lambda _: np.array('{"attack": "fgsm"}')}, "do not name attack and dataset"),
     ],
 )
@@ -221,7 +221,7 @@ def assert_refused(ran, complaint, folder):
 
 def test_truncated_samples_are_refused_with_what_to_run(chain, tmp_path):
     env = tampered(chain, tmp_path)
-    path = tmp_path / "data/digits/adversarial/fgsm_eps0.1.npz"
+    path = tmp_path / "data/digits/adversarial/fgsm_eps0.13.npz"
     path.write_bytes(path.read_bytes()[:-1000])
     assert_refused(
         run("testAdv.py", env=env),
@@ -307,7 +307,7 @@ def test_a_picture_that_cannot_be_written_is_one_line_after_the_results(chain, t
     env = {**env, "GLR_DATA_DIR": str(tmp_path / "data"), "GLR_RESULTS_DIR": str(tmp_path)}
     samples = tmp_path / "data" / "digits" / "adversarial"
     for script, picture, written in (
-        ("generate_adv.py", samples / "fgsm_eps0.1.png", samples / "fgsm_eps0.1.npz"),
+        ("generate_adv.py", samples / "fgsm_eps0.13.png", samples / "fgsm_eps0.13.npz"),
         ("noise_generate_adv.py", samples / "corruptions.png", samples / "contrast.npz"),
         ("testAdv.py", tmp_path / "digits.png", tmp_path / "digits.md"),
     ):
@@ -367,7 +367,7 @@ def test_models_of_one_name_that_differ_in_more_than_their_seeds_are_not_average
         metadata["constants"] |= constants
         np.savez(other, metadata=np.array(json.dumps(metadata)), **arrays)
         places = {"GLR_MODELS_DIR": str(models), "GLR_RESULTS_DIR": str(tmp_path / "results")}
-        ran = run("testAdv.py", "--samples", "fgsm_eps0.1", env=env | places)
+        ran = run("testAdv.py", "--samples", "fgsm_eps0.13", env=env | places)
         assert ran.returncode == status, ran.stderr
     assert ran.stderr == (
         f"testAdv.py: {models / 'LRS_digits_seed0.npz'} and {other}: both are LRS, of other SIGMA; "
@@ -411,7 +411,7 @@ def test_a_model_of_an_activation_of_its_own_is_left_out_unless_it_is_named(own,
 
 def test_a_model_of_an_activation_of_its_own_is_evaluated_with_the_file_that_has_it(own, tmp_path):
     model, functions, env = own
-    ran = run("testAdv.py", "--functions", functions, "--samples", "fgsm_eps0.1", env=env)
+    ran = run("testAdv.py", "--functions", functions, "--samples", "fgsm_eps0.13", env=env)
     assert (ran.returncode, ran.stderr) == (0, "")
     with (tmp_path / "results" / "digits_part.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == "OWN"]

@@ -9,7 +9,7 @@ import pytest
 from glr.data.datasets import Dataset
 from glr.network import Network, sigmoid
 from glr.robustness.evaluation import PRETRAINED
-from glr.robustness.tables import PUBLISHED, Row
+from glr.robustness.tables import PUBLISHED, TABLE_EPSILON, Row
 from glr.scripts.plots import new_figure
 from glr.storage.models import Model
 from glr.study import pages, tradeoff
@@ -25,7 +25,7 @@ def rows_at(name, setting, *accuracies):
     return [
         Row(tradeoff.name_at(name, setting), seed, condition, epsilon, percent / 100, 100)
         for seed, both in enumerate(accuracies)
-        for condition, epsilon, percent in zip(BOTH, (0, 0.1), both, strict=True)
+        for condition, epsilon, percent in zip(BOTH, (0, TABLE_EPSILON), both, strict=True)
     ]
 
 
@@ -68,6 +68,15 @@ def test_a_setting_surpasses_the_published_accuracies_only_in_all_at_once():
     assert tradeoff.listed([LOW, LOW._replace(value=0.01), HIGH]) == (
         "penalty 0.0001, 0.01, weight noise 0.5"
     )
+
+
+def test_the_published_lbfgs_column_is_of_another_attack_and_goal_of_none():
+    reached = dict.fromkeys((*PUBLISHED["columns"], tradeoff.WORST_CLASS), 1.0) | {"lbfgs": 0.0}
+    epsilon = {"fgsm": TABLE_EPSILON}
+    name = tradeoff.name_at("LRS", LOW)
+    rows = [Row(name, 0, one, epsilon.get(one, 0), share, 10) for one, share in reached.items()]
+    block = tradeoff.tradeoff_block(Measured("mnist", ["LRS"], [LOW], rows))
+    assert "accuracies in all columns but L-BFGS at once: LRS at penalty 0.0001." in block
 
 
 def test_a_class_that_is_never_right_is_a_lost_one():

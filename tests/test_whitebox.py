@@ -31,8 +31,9 @@ def fooled(*images):
 
 def rows_of(name, seed, **shares):
     """Rows of one network, 1 under whatever attack is not named."""
-    kinds = {"clean": 0, whitebox.TRANSFERRED: 0.1, whitebox.WORST: 0.1, whitebox.ZERO_GRADIENT: 0}
-    kinds |= dict.fromkeys(whitebox.ATTACKS, 0.1)
+    kinds = {"clean": 0, whitebox.ZERO_GRADIENT: 0}
+    attacks = (whitebox.TRANSFERRED, *whitebox.ATTACKS, whitebox.WORST)
+    kinds |= dict.fromkeys(attacks, TABLE_EPSILON)
     every = {**dict.fromkeys(kinds, 1.0), whitebox.ZERO_GRADIENT: 0.0, **shares}
     return [Row(name, seed, kind, kinds[kind], share, 360) for kind, share in every.items()]
 
@@ -78,14 +79,15 @@ def test_a_threshold_network_is_attacked_along_every_slope_and_others_along_thei
     network = new_network([64, 6, 3], threshold, np.random.default_rng(1))
     inputs = whitebox.attacked(constants, network, image, gradients)
     assert {kind: len(several) for kind, several in inputs.items()} == {
-        ("fgsm", 0.1): 2,
-        ("square", 0.1): 1,
-        ("pgd", 0.1): 2,
+        ("fgsm", TABLE_EPSILON): 2,
+        ("square", TABLE_EPSILON): 1,
+        ("pgd", TABLE_EPSILON): 2,
         ("pgd", 0.2): 2,
     }
-    for kind in (("fgsm", 0.1), ("pgd", 0.1)):
+    for kind in (("fgsm", TABLE_EPSILON), ("pgd", TABLE_EPSILON)):
         up, down = inputs[kind]
-        np.testing.assert_allclose([up, down], [image[0] + 0.1, image[0] - 0.1], rtol=1e-6)
+        np.testing.assert_allclose(up, image[0] + TABLE_EPSILON, rtol=1e-6)
+        np.testing.assert_allclose(down, image[0] - TABLE_EPSILON, rtol=1e-6)
 
 
 def test_the_table_is_of_the_means_over_seeds():
@@ -97,7 +99,7 @@ def test_the_table_is_of_the_means_over_seeds():
     assert second == ["BP", *["100.00"] * 6, "0.00"]
     assert header[-1] == whitebox.ZERO_GRADIENT
     block = whitebox.whitebox_block({"digits": rows})
-    assert block.startswith("On digits, the first 360 test images:\n\n| model | clean |")
+    assert block.startswith("On digits, the first 360 test images, ε = 0.13:\n\n| model | clean |")
 
 
 def test_every_panel_has_the_networks_of_its_data_set_each_in_a_colour_of_its_own(tmp_path):
@@ -132,7 +134,7 @@ def test_a_whole_run_is_written_to_the_page_and_another_beside_it(tmp_path, monk
     text = page.read_text()
     assert text.startswith("head\n")
     assert text.endswith("\ntail\n")
-    assert "On mnist, the first 360 test images:" in text
+    assert "On mnist, the first 360 test images, ε = 0.13:" in text
     assert (page.parent / "whitebox.png").exists()
 
 
@@ -144,7 +146,7 @@ def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, m
     (tmp_path / "models" / "BP_digits_seed0.npz").write_bytes(own)
     of_both = ("--images", 50, "--queries", 5)
     slope = ("--slopes", 1)
-    words = ("--datasets", "digits", "--names", "LRTZ", "BP", "--epsilon", 0.1, 0.4)
+    words = ("--datasets", "digits", "--names", "LRTZ", "BP", "--epsilon", 0.13, 0.4)
     ran = run("whitebox.py", *words, *of_both, *slope)
     assert (ran.returncode, ran.stderr) == (0, "")  # nor a warning of ART's
     page = (tmp_path / "results" / "whitebox_part.md").read_text()

@@ -46,7 +46,7 @@ from glr.estimator import Estimate, Method  # noqa: E402
 from glr.losses import cross_entropy, zero_one  # noqa: E402
 from glr.network import Layer, accuracy, layer_views, new_network, sigmoid, threshold  # noqa: E402
 from glr.noise import NoiseLaw, logistic  # noqa: E402
-from glr.optimizers import adagrad, adam, constant, cosine, sgd  # noqa: E402
+from glr.optimizers import adagrad, adam, constant, cosine, sgd, tenths  # noqa: E402
 from glr.scripts import by_jax  # noqa: E402
 from glr.scripts.constants import constants_of  # noqa: E402
 from glr.scripts.run import new_run  # noqa: E402
@@ -300,16 +300,16 @@ def plan_of(**changes):
 
 
 @pytest.mark.parametrize("optimizer", [sgd, adagrad, adam])
-@pytest.mark.parametrize("schedule", [cosine, constant])
+@pytest.mark.parametrize("schedule", [cosine, tenths, constant])
 def test_descent_is_that_of_numpy(optimizer, schedule):
     """As glr.scripts.run: decay of the weights alone, ∂W of the first layer centralised."""
     sizes, rng = [7, 9, 5], np.random.default_rng(0)
     parameters = new_network(sizes, sigmoid, rng).parameters
-    plan = plan_of(optimizer=optimizer, schedule=schedule, learning_rate=0.1)
+    plan = plan_of(optimizer=optimizer, schedule=schedule, learning_rate=0.1, steps=6)
     arrays = state_of(parameters, optimizer)
     state, kept = by_jax.new_state(arrays, sizes, SEED), {}
     descend = jax.jit(functools.partial(xla.descend, plan))
-    for step in range(6):
+    for step in range(plan.steps):
         slope = rng.standard_normal(parameters.size, np.float32)
         state = descend(state, transposed(layer_views(slope, sizes)))
         first, *_ = layer_views(slope, sizes)
@@ -466,7 +466,7 @@ def test_a_cache_that_cannot_be_written_is_not_fatal(tmp_path):
     [
         ({"NOISE": secant}, 'NOISE = secant: BACKEND = "jax" takes gaussian, laplace, logistic'),
         ({"OPTIMIZER": lambda *a: None}, "OPTIMIZER = <lambda>: .* takes sgd, adagrad, adam alone"),
-        ({"SCHEDULE": lambda *a: 1.0}, "SCHEDULE = <lambda>: .* takes cosine, constant alone"),
+        ({"SCHEDULE": lambda *a: 1.0}, "SCHEDULE = <lambda>: .* cosine, tenths, constant alone"),
         ({"STANDARDISED_LOSS": True, "LOSS": rank}, "STANDARDISED_LOSS = True: .* zero_one alone"),
         ({"ACTIVATION": np.exp}, "ACTIVATION = exp: .* write it with jax.numpy"),
         ({"ACTIVATION": lambda v: v.sum()}, r"ACTIVATION = <lambda>: .* got shape \(\) from it"),

@@ -110,7 +110,9 @@ NAMED: dict[str, dict[str, object]] = {
     "LOSS": {f.__name__: f for f in (losses.cross_entropy, losses.zero_one)},
     "NOISE": {law.name: law for law in noise.LAWS},
     "OPTIMIZER": {f.__name__: f for f in (optimizers.sgd, optimizers.adagrad, optimizers.adam)},
-    "SCHEDULE": {f.__name__: f for f in (optimizers.cosine, optimizers.constant)},
+    "SCHEDULE": {
+        f.__name__: f for f in (optimizers.cosine, optimizers.tenths, optimizers.constant)
+    },
 }
 
 # What a function is called with, or the parts of a law, by name.

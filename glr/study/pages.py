@@ -20,6 +20,7 @@ from glr.errors import GLRError
 from glr.robustness.evaluation import part_name, results_dir
 from glr.robustness.tables import (
     GLR_ROWS,
+    TABLE_EPSILON,
     Row,
     cell,
     markdown_table,
@@ -152,10 +153,10 @@ def write_tables(
         taken.append(metadata["metrics"]["seconds"])
     note = (
         f"Test accuracy in percent, noise-free, mean ± sd over {constants.SEEDS} seeds; "
-        "published: Peng et al. (2022); FGSM transferred from a ReLU network, ε = 0.1 (the "
-        "published ε is not known, and [decides](docs/results.md#what-the-controls-say) which rows "
-        'are above it); seconds on one core. Written by `python "Train&Test/study.py"`; more in '
-        "[docs/results.md](docs/results.md)."
+        f"published: Peng et al. (2022); FGSM transferred from a ReLU network, ε = {TABLE_EPSILON} "
+        "(as in a [second release](docs/results.md) of the published figures); seconds on one "
+        'core. Written by `python "Train&Test/study.py"`; more in [docs/results.md]'
+        "(docs/results.md)."
     )
     table = markdown_table(readme_lines(rows, seconds))
     write_section(ROOT / "README.md", "results", f"{table}\n\n{note}")

@@ -168,7 +168,7 @@ def whitebox_block(by_dataset: Mapping[str, Sequence[Row]]) -> str:
     """The tables, and how they are read, as Markdown."""
     parts = []
     for dataset, rows in by_dataset.items():
-        parts.append(f"On {dataset}, the first {rows[0].n} test images:")
+        parts.append(f"On {dataset}, the first {rows[0].n} test images, ε = {TABLE_EPSILON}:")
         parts.append(markdown_table(whitebox_lines(rows)))
     reading = (
         "Zero gradient: images of which FGSM and PGD change nothing. If a network keeps less under "
