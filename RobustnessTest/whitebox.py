@@ -4,7 +4,7 @@
                                                     not trained here are the pretrained ones
     python whitebox.py --datasets digits --seeds 1 --names LRS LRT BP+L2C
 
-The attacks of the table have ε 0.13: FGSM transferred from the surrogate, as the published one is;
+The attacks of the table have ε 0.1: FGSM transferred from the surrogate, as in testAdv.py;
 FGSM and PGD along the network's own gradient; and square, which needs no gradient. A threshold
 network has none: the attacks follow those of four sigmoid networks of its weights, and an image
 counts if all four fail. Only what is right under every attack counts in the last column. A picture

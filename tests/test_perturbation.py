@@ -19,6 +19,7 @@ from glr.scripts.records import recorded_constants
 from glr.scripts.run import run_generator
 from glr.storage.models import load_model, save_model
 from glr.study.runs import is_finished, tasks
+from glr.study.whitebox import OWN_EPSILON
 
 DATASETS = ("digits", "mnist", "fashion_mnist")
 RNG = np.random.default_rng(0)
@@ -64,7 +65,7 @@ def test_the_tables_epsilon_is_that_of_the_attack_the_study_and_what_whitebox_sa
     assert constants_of_attack().EPSILON == (TABLE_EPSILON,)
     assert TABLE_EPSILON in runpy.run_path(str(SCRIPTS / "study.py"))["EPSILON"]
     whitebox = runpy.run_path(str(ROOT / "RobustnessTest" / "whitebox.py"))
-    assert f"attacks of the table have ε {TABLE_EPSILON}:" in whitebox["__doc__"]
+    assert f"attacks of the table have ε {OWN_EPSILON}:" in whitebox["__doc__"]
 
 
 def test_gradient_attacks_are_of_the_given_size_and_length(asked):

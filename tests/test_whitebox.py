@@ -12,7 +12,7 @@ from glr.data.datasets import Dataset
 from glr.errors import GLRError
 from glr.network import Network, new_network, sigmoid, threshold
 from glr.robustness.evaluation import PRETRAINED
-from glr.robustness.tables import TABLE_EPSILON, Row
+from glr.robustness.tables import Row
 from glr.storage.models import Model
 from glr.study import pages, whitebox
 
@@ -33,16 +33,16 @@ def rows_of(name, seed, **shares):
     """Rows of one network, 1 under whatever attack is not named."""
     kinds = {"clean": 0, whitebox.ZERO_GRADIENT: 0}
     attacks = (whitebox.TRANSFERRED, *whitebox.ATTACKS, whitebox.WORST)
-    kinds |= dict.fromkeys(attacks, TABLE_EPSILON)
+    kinds |= dict.fromkeys(attacks, whitebox.OWN_EPSILON)
     every = {**dict.fromkeys(kinds, 1.0), whitebox.ZERO_GRADIENT: 0.0, **shares}
     return [Row(name, seed, kind, kinds[kind], share, 360) for kind, share in every.items()]
 
 
 def test_only_what_is_right_under_every_attack_of_the_table_s_size_counts(monkeypatch):
     found = {
-        ("fgsm", TABLE_EPSILON): [fooled(0), fooled(0)],
-        ("pgd", TABLE_EPSILON): [fooled(0), fooled(1)],  # along one gradient or another
-        ("square", TABLE_EPSILON): [fooled(2)],
+        ("fgsm", whitebox.OWN_EPSILON): [fooled(0), fooled(0)],
+        ("pgd", whitebox.OWN_EPSILON): [fooled(0), fooled(1)],  # along one gradient or another
+        ("square", whitebox.OWN_EPSILON): [fooled(2)],
         ("pgd", 0.3): [fooled(0, 1), fooled(2, 3)],
     }
     flat = np.array([[0, 0], [0, 1], [1, 1], [0, -1]])
@@ -53,11 +53,11 @@ def test_only_what_is_right_under_every_attack_of_the_table_s_size_counts(monkey
     assert {row.n for row in rows} == {4}
     assert {row[2:4]: row.accuracy for row in rows} == {
         ("clean", 0): 1,
-        (whitebox.TRANSFERRED, TABLE_EPSILON): 0.75,
-        ("fgsm", TABLE_EPSILON): 0.75,
-        ("pgd", TABLE_EPSILON): 0.5,
-        ("square", TABLE_EPSILON): 0.75,
-        (whitebox.WORST, TABLE_EPSILON): 0.25,
+        (whitebox.TRANSFERRED, whitebox.OWN_EPSILON): 0.75,
+        ("fgsm", whitebox.OWN_EPSILON): 0.75,
+        ("pgd", whitebox.OWN_EPSILON): 0.5,
+        ("square", whitebox.OWN_EPSILON): 0.75,
+        (whitebox.WORST, whitebox.OWN_EPSILON): 0.25,
         ("pgd", 0.3): 0,
         (whitebox.ZERO_GRADIENT, 0): 0.25,
     }
@@ -79,15 +79,15 @@ def test_a_threshold_network_is_attacked_along_every_slope_and_others_along_thei
     network = new_network([64, 6, 3], threshold, np.random.default_rng(1))
     inputs = whitebox.attacked(constants, network, image, gradients)
     assert {kind: len(several) for kind, several in inputs.items()} == {
-        ("fgsm", TABLE_EPSILON): 2,
-        ("square", TABLE_EPSILON): 1,
-        ("pgd", TABLE_EPSILON): 2,
+        ("fgsm", whitebox.OWN_EPSILON): 2,
+        ("square", whitebox.OWN_EPSILON): 1,
+        ("pgd", whitebox.OWN_EPSILON): 2,
         ("pgd", 0.2): 2,
     }
-    for kind in (("fgsm", TABLE_EPSILON), ("pgd", TABLE_EPSILON)):
+    for kind in (("fgsm", whitebox.OWN_EPSILON), ("pgd", whitebox.OWN_EPSILON)):
         up, down = inputs[kind]
-        np.testing.assert_allclose(up, image[0] + TABLE_EPSILON, rtol=1e-6)
-        np.testing.assert_allclose(down, image[0] - TABLE_EPSILON, rtol=1e-6)
+        np.testing.assert_allclose(up, image[0] + whitebox.OWN_EPSILON, rtol=1e-6)
+        np.testing.assert_allclose(down, image[0] - whitebox.OWN_EPSILON, rtol=1e-6)
 
 
 def test_the_table_is_of_the_means_over_seeds():
