@@ -99,7 +99,7 @@ def test_the_table_is_of_the_means_over_seeds():
     assert second == ["BP", *["100.00"] * 6, "0.00"]
     assert header[-1] == whitebox.ZERO_GRADIENT
     block = whitebox.whitebox_block({"digits": rows})
-    assert block.startswith("On digits, the first 360 test images, ε = 0.13:\n\n| model | clean |")
+    assert block.startswith("On digits, the first 360 test images, ε = 0.1:\n\n| model | clean |")
 
 
 def test_every_panel_has_the_networks_of_its_data_set_each_in_a_colour_of_its_own(tmp_path):
@@ -134,7 +134,7 @@ def test_a_whole_run_is_written_to_the_page_and_another_beside_it(tmp_path, monk
     text = page.read_text()
     assert text.startswith("head\n")
     assert text.endswith("\ntail\n")
-    assert "On mnist, the first 360 test images, ε = 0.13:" in text
+    assert "On mnist, the first 360 test images, ε = 0.1:" in text
     assert (page.parent / "whitebox.png").exists()
 
 
@@ -146,7 +146,7 @@ def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, m
     (tmp_path / "models" / "BP_digits_seed0.npz").write_bytes(own)
     of_both = ("--images", 50, "--queries", 5)
     slope = ("--slopes", 1)
-    words = ("--datasets", "digits", "--names", "LRTZ", "BP", "--epsilon", 0.13, 0.4)
+    words = ("--datasets", "digits", "--names", "LRTZ", "BP", "--epsilon", 0.1, 0.4)
     ran = run("whitebox.py", *words, *of_both, *slope)
     assert (ran.returncode, ran.stderr) == (0, "")  # nor a warning of ART's
     page = (tmp_path / "results" / "whitebox_part.md").read_text()
@@ -157,7 +157,8 @@ def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, m
     assert shown[whitebox.WORST] <= min(shown[name] for name in whitebox.COLUMNS[:-1])
     target = PRETRAINED / "LRTZ_digits_seed0.npz"
     for name in ("pgd", "square"):
-        attack("--attack", name, "--target", target, *of_both)
+        epsilon = ("--epsilon", whitebox.OWN_EPSILON)
+        attack("--attack", name, "--target", target, *of_both, *epsilon)
         said = capsys.readouterr().out
         before, after = re.search(r"accuracy (\S+) → (\S+) % of 50;", said).groups()
         assert (shown["clean"], shown[name]) == (float(before), float(after)), name
