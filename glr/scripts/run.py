@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import glob
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -314,8 +313,7 @@ def run_generator(seed: int) -> np.random.Generator:
 
 def load_data(constants: SimpleNamespace) -> Dataset:
     """The data set that the constants name; VALIDATION samples, by SEED, as its test set."""
-    source = os.environ.get("GLR_OWN_DATA") or constants.DATASET  # as a cluster's worker has it
-    data = load_dataset(source, constants.DATA_DIR)
+    data = load_dataset(constants.OWN_DATA or constants.DATASET, constants.DATA_DIR)
     if constants.VALIDATION:
         data = hold_out(data, constants.VALIDATION, run_generator(constants.SEED))
     return data

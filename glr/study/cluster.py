@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from glr.data.datasets import SHIPPED
@@ -34,15 +35,15 @@ PATIENCE = 6  # seconds without a scheduler, or without a worker
 
 
 def outcomes_on_cluster(
-    wanted: Sequence[Task], address: str, data_dir: Path
+    wanted: Sequence[Task], constants: SimpleNamespace
 ) -> Iterator[tuple[Task, processes.Outcome]]:
-    """Each task as soon as it is done, and what came of it, by the workers of a scheduler.
+    """Each task as soon as it is done, and what came of it, by the workers of the scheduler DASK.
 
     Raises GLRError if it is not there, if no worker can run the scripts, and if all are gone.
     """
-    with connected(address) as client:
+    with connected(constants.DASK) as client:
         fit = fit_workers(client, wanted[0].script)
-        runs = submitted(client, wanted, data_dir, fit)
+        runs = submitted(client, wanted, constants.DATA_DIR, fit)
         done = SimpleQueue()
         for run in runs:
             run.add_done_callback(done.put)
@@ -158,19 +159,20 @@ def submitted(
     def sent(files: Callable[..., Mapping[str, Path]], *arguments: object) -> Future:
         return client.submit(bytes, archive(files(*arguments)), pure=False)  # never lost for good
 
-    def unnamed(*arguments: object) -> processes.Outcome:
-        return processes.outcome_away(*arguments)
+    def unnamed(*given: object) -> processes.Outcome:  # a module's is sent by its name alone
+        return processes.outcome_away(*given)
 
     runs = {}
     for task in wanted:
-        words = [travelled_script(task.script), *task.flags]
+        words = [travelled_script(task.script), *task.flags, "--data-dir", "data"]
         archives = [sent(code_files, task.script), sent(data_files, task.dataset, data_dir)]
         like = LIKE.parse_known_args(task.flags)[0].like
         if like:
             archives.append(archive({"like.npz": like}))
             words += ["--like", "like.npz"]
-        own = "" if task.dataset in SHIPPED else travelled_data(task.dataset)
-        runs[client.submit(unnamed, archives, words, own, workers=fit, pure=False)] = task
+        if task.dataset not in SHIPPED:
+            words += ["--own-data", travelled_data(task.dataset)]
+        runs[client.submit(unnamed, archives, words, workers=fit, pure=False)] = task
     return runs
 
 

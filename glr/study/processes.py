@@ -1,7 +1,6 @@
 """A script as a process that ends when the one that started it does, here or on a cluster's worker.
 
-Workers are sent these functions, so they need Python and Dask alone. As a script, this file runs
-another (python processes.py script.py flags) until its standard input is closed.
+Workers are sent these functions, so they need Python and Dask alone.
 """
 
 from __future__ import annotations
@@ -9,13 +8,11 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import runpy
 import subprocess
 import sys
 import tempfile
-import threading
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 POLL_SECONDS = 0.5  # until a run that is no longer wanted is ended
@@ -27,7 +24,7 @@ def script_process(root: Path, words: Sequence[str], **options: object) -> subpr
 
     root : the folder that glr is in; options : those of Popen
     """
-    runner = str(root / "glr" / "study" / "processes.py")
+    runner = str(root / "glr" / "study" / "runner.py")
     return subprocess.Popen([sys.executable, runner, *words], stdin=subprocess.PIPE, **options)
 
 
@@ -65,24 +62,17 @@ def is_running(process: subprocess.Popen) -> bool:
 
 
 def outcome_away(
-    archives: Sequence[bytes],
-    words: Sequence[str],
-    own_data: str,
-    is_wanted: Callable[[], bool] | None = None,
+    archives: Sequence[bytes], words: Sequence[str], is_wanted: Callable[[], bool] | None = None
 ) -> Outcome:
     """As `outcome`, of a script in zip archives, which are unpacked into a folder of its own.
 
-    words : the script and its flags, with paths in that folder; own_data : that of DATASET, if any
+    words : the script and its flags, with paths from that folder
     """
     with tempfile.TemporaryDirectory() as folder:
         for archive in archives:
             zipfile.ZipFile(io.BytesIO(archive)).extractall(folder)
         home = Path(folder).resolve()
-        env: Mapping[str, str] = dict(os.environ)
-        if own_data:
-            env = {**env, "GLR_OWN_DATA": str(home / own_data)}
-        words = [str(home / words[0]), *words[1:], "--data-dir", str(home / "data")]
-        files, says = outcome(home, words, is_wanted or is_task_wanted, cwd=home, env=env)
+        files, says = outcome(home, words, is_wanted or is_task_wanted, cwd=home)
     return files, says.replace(f"{home}{os.sep}", "")
 
 
@@ -97,21 +87,5 @@ def is_task_wanted() -> bool:
 
 async def trial(archives: Sequence[bytes], words: Sequence[str]) -> str:
     """Why a worker cannot run a script, "" if it can; its other work goes on meanwhile."""
-    _, says = await asyncio.to_thread(outcome_away, archives, words, "", lambda: True)
+    _, says = await asyncio.to_thread(outcome_away, archives, words, lambda: True)
     return says
-
-
-# ---------------------------------------------------------------- as a script
-
-
-def end_with_parent() -> None:
-    """End this process as soon as the one that holds the other end of its standard input ends."""
-    os.read(0, 1)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    sys.argv = sys.argv[1:]
-    sys.path[0] = str(Path(sys.argv[0]).parent)
-    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -25,7 +25,7 @@ from glr.errors import GLRError
 from glr.robustness.evaluation import PRETRAINED
 from glr.robustness.perturbation import surrogate_constants
 from glr.robustness.tables import TABLE_EPSILON
-from glr.scripts.console import heeded
+from glr.scripts.console import heeded, progress_bar
 from glr.scripts.constants import ROOT, SCRIPTS, constants_of
 from glr.scripts.records import keep_other_model, recorded_constants, run_path
 from glr.scripts.run import load_data
@@ -133,22 +133,22 @@ def train(wanted: list[Task], constants: SimpleNamespace) -> None:
 
     Raises GLRError with the complaint of a run that fails.
     """
-    from tqdm import tqdm  # noqa: PLC0415
-
     if not wanted:
         return
-    dask = getattr(constants, "DASK", "")  # of many runs' scripts; demo.py has five, and none
-    runs = (
-        outcomes_on_cluster(wanted, dask, constants.DATA_DIR)
-        if dask
-        else outcomes_here(wanted, constants)
-    )
-    with ended_as_by_ctrl_c(), closing(runs):
-        for task, (files, says) in tqdm(runs, total=len(wanted), desc="training", unit="run"):
+    on_cluster = getattr(constants, "DASK", "")  # demo.py has five runs, and no DASK
+    runs = (outcomes_on_cluster if on_cluster else outcomes_here)(wanted, constants)
+    counts = {"total": len(wanted), "desc": "training"}
+    with ended_as_by_ctrl_c(), closing(runs), progress_bar(**counts) as bar:
+        for n, (task, (files, says)) in enumerate(runs, 1):
+            run = " ".join([task.script, *task.flags])
             if says:
-                raise GLRError(f"{' '.join([task.script, *task.flags])}: {says}")
-            tqdm.write(keep_other_model(task.path, task.recorded), sys.stderr, end="")
+                raise GLRError(f"{run}: {says}")
+            with bar.external_write_mode(sys.stderr):
+                print(keep_other_model(task.path, task.recorded), end="", file=sys.stderr)
             keep(files, constants.MODELS_DIR)
+            bar.update()
+            if bar.disable:  # no terminal: a log has a line of each
+                print(f"trained {n}/{len(wanted)}: {run}", file=sys.stderr, flush=True)
 
 
 def outcomes_here(
