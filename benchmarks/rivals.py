@@ -7,29 +7,28 @@ take several has their number as `n_steps`.
 
 from __future__ import annotations
 
+import io
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice, pairwise
-from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
 import numpy as np
 
 from glr.data.datasets import Dataset
+from glr.errors import GLRError
 from glr.estimator import gradient
 from glr.losses import losses_of
 from glr.network import Array, Layer, accuracy, logits, sigmoid
 from glr.scripts.backpropagation import Backpropagated, silent_stderr
-from glr.scripts.constants import SCRIPTS, as_typed, constants_of
+from glr.scripts.constants import ROOT, SCRIPTS, as_typed, constants_of
 from glr.scripts.machine import without_user_settings
 from glr.scripts.run import Gradient, Run, layer_sizes, minibatches, run_generator
 from glr.study.comparison import method_of
+from glr.study.processes import outcome
 from glr.study.published import PublishedEstimate, published_gradient
 
 Step = Callable[[], object]
@@ -209,11 +208,12 @@ def keras_curve(data: Dataset, every: int, goal: float) -> np.ndarray:
 
 def script_curve(script: str, flags: Sequence[str]) -> np.ndarray:
     """keras_curve's rows of a run of the script, from the history that it writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        words = [str(SCRIPTS / f"{script}.py"), "--models-dir", folder]
-        subprocess.run([sys.executable, *words, *flags], check=True, stdout=subprocess.DEVNULL)
-        (path,) = Path(folder).glob("*.csv")
-        rows = np.genfromtxt(path, delimiter=",", names=True)
+    path = SCRIPTS / f"{script}.py"
+    files, says = outcome(ROOT, [str(path), *flags], lambda: True)
+    if says:
+        raise GLRError(f"{path.name}: {says}")
+    (table,) = (data for name, data in files.items() if name.endswith(".csv"))
+    rows = np.genfromtxt(io.BytesIO(table), delimiter=",", names=True)
     return np.array([rows["step"], rows["seconds"], 100 * rows["test_accuracy"]])
 
 

@@ -6,6 +6,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.image
@@ -41,6 +42,15 @@ def started(script, *words):
     """The running process of `python script words`, which says nothing."""
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(command(script, *words), stdout=nowhere, stderr=nowhere)
+
+
+def command_lines_with(words):
+    """Those of the running processes that have the words."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # of a process that has just ended
+            lines.append(path.read_bytes().decode(errors="replace"))
+    return [line for line in lines if words in line]
 
 
 def saved(path):

@@ -70,7 +70,7 @@ def test_importing_glr_imports_nothing_large(tmp_path):
     code = "import sys, glr; print(*sys.modules)"
     modules = {name.split(".")[0] for name in output(code, folder=tmp_path, path=ROOT).split()}
     assert "numpy" in modules
-    assert not modules & {"tensorflow", "keras", "sklearn", "scipy", "matplotlib", "tqdm", "joblib"}
+    assert not modules & {"tensorflow", "keras", "sklearn", "scipy", "matplotlib", "tqdm"}
 
 
 def test_all_wings_are_installed_and_nothing_else(installed):

@@ -1,4 +1,4 @@
-"""The study: which runs are missing, what interrupts it, and a Dask cluster that loses a worker."""
+"""The study: which runs are missing, what interrupts it, and what it writes."""
 
 import os
 import runpy
@@ -6,13 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from processes import assert_same_run, run, saved
+from processes import command_lines_with, run, saved
 
 from glr.data.datasets import fingerprint, load_dataset
 from glr.errors import GLRError
@@ -87,18 +86,9 @@ def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
         study.train_missing([task for task in runs if not task.path.exists()], chosen)
 
 
-def command_lines_with(words):
-    """Those of the running processes that have the words."""
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # of a process that has just ended
-            lines.append(path.read_bytes().decode(errors="replace"))
-    return [line for line in lines if words in line]
-
-
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc to look at")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_study_that_is_asked_to_end_leaves_no_script_running(number, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_study_that_is_ended_leaves_no_script_running(number, tmp_path):
     words = ("--datasets", "digits", "--seeds", "1", "--models-dir", str(tmp_path / "models"))
     command = [sys.executable, str(SCRIPTS / "study.py"), *words]
     env = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -107,15 +97,20 @@ def test_a_study_that_is_asked_to_end_leaves_no_script_running(number, tmp_path)
         env=env,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509  (no threads)
+        preexec_fn=lambda: signal.signal(  # noqa: PLW1509  (no threads)
+            signal.SIGHUP, signal.SIG_DFL
+        ),
     ) as process:
         while not command_lines_with(f"--models-dir\0{tmp_path}/tmp"):
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(number)
         _, errors = process.communicate()
-    assert process.returncode == 130
-    assert "\nstudy.py: interrupted; start it again\n" in errors
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 130
+        assert errors == "study.py: interrupted; start it again\n"
     while command_lines_with(str(tmp_path)):
         time.sleep(0.1)
     assert not list(tmp_path.rglob("*.npz"))  # as a script that had gone on would have written
@@ -124,69 +119,6 @@ def test_a_study_that_is_asked_to_end_leaves_no_script_running(number, tmp_path)
 def test_what_is_chosen_for_all_runs_is_no_network_s_own(tmp_path):
     with pytest.raises(GLRError, match="--seed 9: leave out SEED, which is chosen for all"):
         study.tasks(constants(tmp_path), {"LRS": ("LRS.py", "--seed 9")}, ["digits"])
-
-
-def test_no_scheduler_is_one_clear_error(tmp_path):
-    chosen = constants(tmp_path, SEEDS=1, DASK="tcp://127.0.0.1:9")
-    runs = study.tasks(chosen, NETWORKS, ["digits"])
-    with pytest.raises(GLRError, match="no scheduler answers"):
-        study.train_missing(runs, chosen)
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    """Address of a real Dask scheduler, and the processes of its two workers, on loopback."""
-    note = tmp_path / "scheduler.json"
-    dask = [sys.executable, "-m"]
-    address = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(note))
-    words = ["distributed.cli.dask_scheduler", "--port", "0", *address]
-    processes = [subprocess.Popen([*dask, *words], stderr=subprocess.DEVNULL)]
-    for name in ("one", "two"):
-        words = ["distributed.cli.dask_worker", "--scheduler-file", str(note), "--nthreads", "1"]
-        words += [
-            "--name",
-            name,
-            "--no-nanny",
-            "--no-dashboard",
-            "--local-directory",
-            str(tmp_path),
-        ]
-        processes.append(subprocess.Popen([*dask, *words], stderr=subprocess.DEVNULL))
-    while not note.exists():
-        assert processes[0].poll() is None
-        time.sleep(0.1)
-    distributed = pytest.importorskip("distributed")
-    with distributed.Client(scheduler_file=str(note), timeout="60s") as client:
-        client.wait_for_workers(2)
-        yield client.scheduler.address, processes[1:]
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
-def test_every_run_arrives_once_though_a_worker_is_killed(cluster, tmp_path, monkeypatch):
-    address, workers = cluster
-    networks = {"LRS": ("LRS.py", "--steps 400 --replicates 4")}
-    remote = constants(tmp_path / "remote", SEEDS=6, DASK=address)
-    kept = []
-
-    def keep_and_kill(files, folder):
-        kept.append(sorted(files)[1])
-        if len(kept) == 1:
-            workers[0].send_signal(signal.SIGKILL)
-        keep(files, folder)
-
-    keep = study.keep
-    monkeypatch.setattr(study, "keep", keep_and_kill)
-    runs = study.tasks(remote, networks, ["digits"])
-    study.train_missing(runs, remote)
-    assert workers[0].wait() == -signal.SIGKILL
-    assert sorted(kept) == [f"LRS_digits_seed{seed}.npz" for seed in range(6)]
-    monkeypatch.setattr(study, "keep", keep)
-    local = constants(tmp_path / "local", SEEDS=2)
-    study.train_missing(study.tasks(local, networks, ["digits"]), local)
-    for seed in (0, 1):
-        assert_same_run(tmp_path / "local", tmp_path / "remote", f"LRS_digits_seed{seed}")
 
 
 def test_a_run_is_for_docs_only_if_asked_for_with_the_script_s_own_constants():

@@ -166,9 +166,10 @@ def script_constants(
     script : the script's `globals()`; its names in capitals that stand in KINDS are constants
     words : the command line, sys.argv[1:] by default
 
-    Adds SCRIPT (the script's name), DATA_DIR and MODELS_DIR; RESUME to those of a script that
-    saves checkpoints, which also takes --like. Raises GLRError for a bad constant; ends the
-    process, as argparse does, for a bad word (status 2) and after -h.
+    Adds SCRIPT (the script's name), DATA_DIR and MODELS_DIR; to those of a script that saves
+    checkpoints RESUME and, where a cluster's worker has DATASET of your own, OWN_DATA; it also
+    takes --like. Raises GLRError for a bad constant; ends the process, as argparse does, for a bad
+    word (status 2) and after -h.
     """
     path = Path(str(script["__file__"]))
     words = sys.argv[1:] if words is None else words
@@ -202,11 +203,15 @@ def functions_of(path: str) -> dict[str, Callable]:
 
 def _globals_of(path: Path | str, what: str) -> dict[str, object]:
     """What a .py file defines; GLRError, of `what`, if it cannot be run."""
+    before = sys.path[:]
+    sys.path.insert(0, str(Path(path).resolve().parent))  # of modules beside it, as Python does
     try:
         return runpy.run_path(str(path))
     except (Exception, SystemExit) as error:  # of someone's code: anything
         why = f"{type(error).__name__}: {error}"
         raise GLRError(f"{what}: cannot be run ({why}); mend it first") from error
+    finally:
+        sys.path[:] = before
 
 
 def constants_like(script: str, defaults: Mapping[str, object], words: list[str]) -> dict:
@@ -259,6 +264,7 @@ def _script_parser(
     if trains:
         says = "continue the run from its last saved state"
         parser.add_argument("--resume", dest="RESUME", action="store_true", help=says)
+        parser.add_argument("--own-data", dest="OWN_DATA", help=argparse.SUPPRESS)
     return parser
 
 

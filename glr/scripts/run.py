@@ -314,7 +314,7 @@ def run_generator(seed: int) -> np.random.Generator:
 
 def load_data(constants: SimpleNamespace) -> Dataset:
     """The data set that the constants name; VALIDATION samples, by SEED, as its test set."""
-    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    data = load_dataset(constants.OWN_DATA or constants.DATASET, constants.DATA_DIR)
     if constants.VALIDATION:
         data = hold_out(data, constants.VALIDATION, run_generator(constants.SEED))
     return data

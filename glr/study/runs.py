@@ -1,20 +1,21 @@
 """Many runs of the training scripts: what is to be trained, and training what is missing.
 
 A run is a script started as a process of its own, as a user starts it, in a folder of its own;
-its files come back as bytes. So it makes no difference on which machine it runs.
+its files come back as bytes. So it makes no difference on which machine it runs
+(glr/study/processes.py, and glr/study/cluster.py for many machines).
 """
 
 from __future__ import annotations
 
 import runpy
 import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing, contextmanager
 from itertools import product
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -24,12 +25,14 @@ from glr.errors import GLRError
 from glr.robustness.evaluation import PRETRAINED
 from glr.robustness.perturbation import surrogate_constants
 from glr.robustness.tables import TABLE_EPSILON
-from glr.scripts.console import heeded
+from glr.scripts.console import heeded, progress_bar
 from glr.scripts.constants import ROOT, SCRIPTS, constants_of
 from glr.scripts.records import keep_other_model, recorded_constants, run_path
 from glr.scripts.run import load_data
 from glr.storage.files import write_whole
 from glr.storage.models import layers_and_metadata
+from glr.study.cluster import outcomes_on_cluster
+from glr.study.processes import Outcome, outcome, script_process
 
 
 class Task(NamedTuple):
@@ -108,43 +111,9 @@ def is_finished(task: Task) -> bool:
     return metadata.get("constants") == task.recorded
 
 
-def trained_files(task: Task, data_dir: Path) -> dict[str, bytes]:
-    """The files that the run writes, by name; GLRError with its last complaint if it fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        places = ["--data-dir", str(data_dir), "--models-dir", folder]
-        command = [sys.executable, str(SCRIPTS / task.script), *task.flags, *places]
-        ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        if ran.returncode:
-            says = (ran.stderr.strip() or f"ended with status {ran.returncode}").splitlines()[-1]
-            run = " ".join([task.script, *task.flags])
-            raise GLRError(f"{run}: {says.removeprefix(f'{task.script}: ')}")
-        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-
-
-@contextmanager
-def workers(constants: SimpleNamespace) -> Iterator[None]:
-    """Where joblib runs what it is given: PROCESSES here, or the Dask cluster at DASK."""
-    from joblib import parallel_config  # noqa: PLC0415  (it takes as long as all the rest)
-
-    if not getattr(constants, "DASK", ""):  # of many runs' scripts; demo.py has five, and none
-        with parallel_config(n_jobs=constants.PROCESSES):
-            yield
-        return
-    try:
-        from distributed import Client  # noqa: PLC0415  (optional: requirements-cluster.txt)
-    except ImportError as error:
-        raise GLRError("DASK: run pip install -r requirements-cluster.txt first") from error
-    try:
-        client = Client(constants.DASK, timeout="10s")
-    except (OSError, ValueError) as error:
-        raise GLRError(f"DASK = {constants.DASK}: no scheduler answers there ({error})") from error
-    with client, parallel_config(backend="dask", n_jobs=-1):
-        yield
-
-
 @contextmanager
 def ended_as_by_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does: joblib ends its workers, and their scripts."""
+    """Let SIGTERM and SIGHUP do what Ctrl-C does: the runs are ended, also on a cluster."""
     act = signal.default_int_handler
     usual = {number: signal.signal(number, act) for number in heeded("SIGTERM", "SIGHUP")}
     try:
@@ -160,18 +129,44 @@ def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
 
 
 def train(wanted: list[Task], constants: SimpleNamespace) -> None:
-    """Run the tasks, and keep what they write: each as soon as it is done, its model last."""
-    from joblib import Parallel, delayed  # noqa: PLC0415
-    from tqdm import tqdm  # noqa: PLC0415
+    """Run the tasks, and keep what they write: each as soon as it is done, its model last.
 
-    for task in wanted:
-        print(keep_other_model(task.path, task.recorded), end="", file=sys.stderr)
-    with ended_as_by_ctrl_c(), workers(constants):
-        runs = Parallel(return_as="generator_unordered")(
-            delayed(trained_files)(task, constants.DATA_DIR) for task in wanted
-        )
-        for files in tqdm(runs, total=len(wanted), desc="training", unit="run"):
+    Raises GLRError with the complaint of a run that fails.
+    """
+    if not wanted:
+        return
+    on_cluster = getattr(constants, "DASK", "")  # demo.py has five runs, and no DASK
+    runs = (outcomes_on_cluster if on_cluster else outcomes_here)(wanted, constants)
+    counts = {"total": len(wanted), "desc": "training"}
+    with ended_as_by_ctrl_c(), closing(runs), progress_bar(**counts) as bar:
+        for n, (task, (files, says)) in enumerate(runs, 1):
+            run = " ".join([task.script, *task.flags])
+            if says:
+                raise GLRError(f"{run}: {says}")
+            with bar.external_write_mode(sys.stderr):
+                print(keep_other_model(task.path, task.recorded), end="", file=sys.stderr)
             keep(files, constants.MODELS_DIR)
+            bar.update()
+            if bar.disable:  # no terminal: a log has a line of each
+                print(f"trained {n}/{len(wanted)}: {run}", file=sys.stderr, flush=True)
+
+
+def outcomes_here(
+    wanted: Iterable[Task], constants: SimpleNamespace
+) -> Iterator[tuple[Task, Outcome]]:
+    """Each task as soon as it is done, and what came of it; PROCESSES at a time."""
+    stop = Event()
+    with ThreadPoolExecutor(constants.PROCESSES) as pool:
+        runs = {}
+        for task in wanted:
+            words = [str(SCRIPTS / task.script), *task.flags, "--data-dir", str(constants.DATA_DIR)]
+            runs[pool.submit(outcome, ROOT, words, lambda: not stop.is_set())] = task
+        try:
+            for run in as_completed(runs):
+                yield runs[run], run.result()
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
 
 
 def keep(files: Mapping[str, bytes], folder: Path) -> None:
@@ -199,8 +194,7 @@ def run_robustness_script(words: list[str], constants: SimpleNamespace, dataset:
     """Run a script of RobustnessTest, and its flags, on a data set, showing what it prints."""
     places = ["--data-dir", str(constants.DATA_DIR), "--models-dir", str(constants.MODELS_DIR)]
     path = ROOT / "RobustnessTest" / words[0]
-    command = [sys.executable, str(path), *words[1:], "--dataset", dataset, *places]
-    if subprocess.run(command, check=False).returncode:
+    if script_process(ROOT, [str(path), *words[1:], "--dataset", dataset, *places]).wait():
         raise GLRError(f"{words[0]} --dataset {dataset}: failed; its message stands above")
 
 

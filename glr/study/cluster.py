@@ -1,0 +1,243 @@
+"""Runs on a Dask cluster: what a run reads travels to the workers, and what it writes comes back.
+
+Workers need the client's Python and the packages of requirements.txt and requirements-cluster.txt;
+no file of the project, and no folder that they share with the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from glr.data.datasets import SHIPPED
+from glr.data.idx import IDX_BYTES, idx_path
+from glr.errors import GLRError
+from glr.scripts.constants import LIKE, ROOT, SCRIPTS
+from glr.study import processes
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from glr.study.runs import Task
+
+PATIENCE = 6  # seconds without a scheduler, or without a worker
+
+
+def outcomes_on_cluster(
+    wanted: Sequence[Task], constants: SimpleNamespace
+) -> Iterator[tuple[Task, processes.Outcome]]:
+    """Each task as soon as it is done, and what came of it, by the workers of the scheduler DASK.
+
+    Raises GLRError if it is not there, if no worker can run the scripts, and if all are gone.
+    """
+    with connected(constants.DASK) as client:
+        fit = fit_workers(client, wanted[0].script)
+        runs = submitted(client, wanted, constants.DATA_DIR, fit)
+        done = SimpleQueue()
+        for run in runs:
+            run.add_done_callback(done.put)
+        for _ in runs:
+            run = next_done(done, client, fit)
+            yield runs[run], outcome_of(run)
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Client]:
+    """A client of the scheduler there; GLRError if there is none, or it goes in the middle."""
+    try:
+        import cloudpickle  # noqa: PLC0415  (all are optional: requirements-cluster.txt)
+        from dask import config  # noqa: PLC0415
+        from distributed import CancelledError, Client  # noqa: PLC0415
+    except ImportError as error:
+        raise GLRError("DASK: run pip install -r requirements-cluster.txt first") from error
+    logging.disable()  # what goes wrong is one line, and ours
+    warnings.filterwarnings("ignore", module="distributed")  # of other versions: workers are tried
+    cloudpickle.register_pickle_by_value(processes)  # workers have no glr
+    check_scheduler(address)
+    try:
+        with (
+            Client(address, timeout=PATIENCE, set_as_default=False) as client,
+            config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}),
+        ):
+            yield client
+    except (CancelledError, OSError) as error:
+        how = "what is trained is kept, and is not repeated when you start it again"
+        raise GLRError(f"DASK = {address}: the scheduler is gone; {how}") from error
+
+
+def check_scheduler(address: str) -> None:
+    """Raise GLRError unless a scheduler answers there within PATIENCE.
+
+    A Client would wait for ever where something else does, and is not rid of where it fails.
+    """
+    from distributed import Security, rpc  # noqa: PLC0415
+
+    async def kind() -> str:
+        async with rpc(address, connection_args=Security().get_connection_args("client")) as there:
+            return (await there.identity())["type"]
+
+    try:
+        found = asyncio.run(asyncio.wait_for(kind(), PATIENCE))
+    except Exception as error:  # of what is no part of Dask, too
+        raise no_scheduler(address, " ".join(str(error).split()) or "no answer") from error
+    if found != "Scheduler":
+        raise no_scheduler(address, f"but a {found}")
+
+
+def no_scheduler(address: str, found: str) -> GLRError:
+    """The error for an address without a scheduler, with what was found there."""
+    how = "give the address that dask scheduler prints, as tcp://host:8786"
+    return GLRError(f"DASK = {address}: no scheduler answers there ({found}); {how}")
+
+
+def await_worker(client: Client) -> None:
+    """Wait until there is a worker; GLRError if there is none within PATIENCE."""
+    from distributed import TimeoutError as LateError  # noqa: PLC0415  (Python 3.10 has two)
+
+    address = client.scheduler.address
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except LateError as error:
+        how = f"start one or more: dask worker {address}"
+        raise GLRError(f"DASK = {address}: no worker is there; {how}") from error
+
+
+def fit_workers(client: Client, script: str) -> list[str] | None:
+    """The workers that can run the script, if others cannot, which it names; None for all.
+
+    Raises GLRError if there is none.
+    """
+    from tqdm import tqdm  # noqa: PLC0415
+
+    await_worker(client)
+    says, given = other_pythons(client), f"DASK = {client.scheduler.address}"
+    if client.scheduler.address in says:
+        raise GLRError(f"{given}: the scheduler {says[client.scheduler.address]}")
+    words = [travelled_script(script), "-h"]
+    tried = [worker for worker in client.nthreads() if worker not in says]
+    code = archive(code_files(script))
+    says |= client.run(processes.trial, [code], words, workers=tried, on_error="return")
+    unfit = [f"{worker}: {why}" for worker, why in says.items() if why]
+    if len(unfit) == len(says):
+        how = "pip install -r requirements.txt there"
+        raise GLRError(f"{given}: no worker can run {script}; {how} ({unfit[0]})")
+    for line in unfit:
+        tqdm.write(f"left out: worker {line}", sys.stderr)  # beside the bar, not in it
+    return [worker for worker, why in says.items() if not why] if unfit else None
+
+
+def other_pythons(client: Client) -> dict[str, str]:
+    """Which of scheduler and workers, by address, have a Python that cannot take our functions."""
+    versions = client.get_versions()
+    places = {client.scheduler.address: versions["scheduler"], **versions["workers"]}
+    pythons = {place: found["host"]["python"] for place, found in places.items()}
+    here = "{}.{}".format(*sys.version_info)
+    return {
+        place: f"has Python {python}; start it with {here}, as here"
+        for place, python in pythons.items()
+        if not python.startswith(f"{here}.")
+    }
+
+
+def submitted(
+    client: Client, wanted: Sequence[Task], data_dir: Path, fit: Sequence[str] | None
+) -> dict[Future, Task]:
+    """The tasks by their futures; what several of them read goes out once."""
+
+    @cache
+    def sent(files: Callable[..., Mapping[str, Path]], *arguments: object) -> Future:
+        return client.submit(bytes, archive(files(*arguments)), pure=False)  # never lost for good
+
+    def unnamed(*given: object) -> processes.Outcome:  # a module's is sent by its name alone
+        return processes.outcome_away(*given)
+
+    runs = {}
+    for task in wanted:
+        words = [travelled_script(task.script), *task.flags, "--data-dir", "data"]
+        archives = [sent(code_files, task.script), sent(data_files, task.dataset, data_dir)]
+        like = LIKE.parse_known_args(task.flags)[0].like
+        if like:
+            archives.append(archive({"like.npz": like}))
+            words += ["--like", "like.npz"]
+        if task.dataset not in SHIPPED:
+            words += ["--own-data", travelled_data(task.dataset)]
+        runs[client.submit(unnamed, archives, words, workers=fit, pure=False)] = task
+    return runs
+
+
+def next_done(done: SimpleQueue, client: Client, fit: Sequence[str] | None) -> Future:
+    """The next that is done; GLRError when all workers that may run one are gone."""
+    while True:
+        try:
+            return done.get(timeout=PATIENCE)
+        except Empty:
+            await_worker(client)
+            if fit and not set(fit) & client.nthreads().keys():
+                raise GLRError("DASK: all workers that ran it are gone; start it again") from None
+
+
+def outcome_of(run: Future) -> processes.Outcome:
+    """What came of a run that is done; Dask's own error stands in the place of the run's.
+
+    Of a worker that is killed it is one only after some others were, too: till then it goes on.
+    """
+    if run.status != "error":
+        return run.result()
+    error = run.exception()
+    return {}, " ".join(str(error).split()) or type(error).__name__
+
+
+# ---------------------------------------------------------------- what travels
+
+
+def travelled_script(script: str) -> str:
+    """Where a script is in the folder that a worker unpacks."""
+    return f"Train&Test/{Path(script).name}"
+
+
+def travelled_data(dataset: str) -> str:
+    """Where data of your own are there."""
+    return f"own/{Path(dataset).name}"
+
+
+def code_files(script: str) -> dict[str, Path]:
+    """glr, the script and the modules beside it, one folder down too, by where they go."""
+    folder = (SCRIPTS / script).parent
+    beside = [path for level in ("*.py", "*/*.py") for path in folder.glob(level) if path.is_file()]
+    glr = [path for path in (ROOT / "glr").rglob("*") if path.suffix in (".py", ".json")]
+    return {path.relative_to(ROOT).as_posix(): path for path in glr} | {
+        f"Train&Test/{path.relative_to(folder).as_posix()}": path for path in beside
+    }
+
+
+def data_files(dataset: str, data_dir: Path) -> dict[str, Path]:
+    """The files of a data set by where they go; those of MNIST are downloaded if need be."""
+    if dataset == "digits":  # workers have scikit-learn
+        return {}
+    if dataset not in SHIPPED:
+        return {travelled_data(dataset): Path(dataset)}
+    folder = data_dir / dataset
+    return {f"data/{dataset}/{name}": idx_path(dataset, name, folder) for name in IDX_BYTES}
+
+
+def archive(files: Mapping[str, Path]) -> bytes:
+    """The files as a zip, by their names in it; GLRError if one cannot be read."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", strict_timestamps=False) as file:
+        for name, path in files.items():
+            try:
+                file.write(path, name)
+            except OSError as error:
+                raise GLRError(f"{path}: cannot be read ({error.strerror})") from error
+    return packed.getvalue()

@@ -1,0 +1,91 @@
+"""A script as a process that ends when the one that started it does, here or on a cluster's worker.
+
+Workers are sent these functions, so they need Python and Dask alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+POLL_SECONDS = 0.5  # until a run that is no longer wanted is ended
+Outcome = tuple[dict[str, bytes], str]  # files by name, and a complaint, "" where all went well
+
+
+def script_process(root: Path, words: Sequence[str], **options: object) -> subprocess.Popen:
+    """The process of a script and its flags, which ends when this one does, killed or not.
+
+    root : the folder that glr is in; options : those of Popen
+    """
+    runner = str(root / "glr" / "study" / "runner.py")
+    return subprocess.Popen([sys.executable, runner, *words], stdin=subprocess.PIPE, **options)
+
+
+def outcome(
+    root: Path, words: Sequence[str], is_wanted: Callable[[], bool], **options: object
+) -> Outcome:
+    """What a training script writes, and the last line of its complaint if it fails.
+
+    is_wanted : asked all the time; the run is ended where it says no. The rest as `script_process`
+    """
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as stderr:
+        streams = {"stdout": subprocess.DEVNULL, "stderr": stderr}
+        words = [*words, "--models-dir", folder]
+        with script_process(root, words, **streams, **options) as process:
+            while is_running(process):
+                if not is_wanted():
+                    process.kill()
+        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        stderr.seek(0)
+        says = stderr.read().decode(errors="replace").strip()
+    says = (says or f"ended with status {process.returncode}").splitlines()[-1]
+    return files, says.removeprefix(f"{Path(words[0]).name}: ") if process.returncode else ""
+
+
+def is_running(process: subprocess.Popen) -> bool:
+    """Whether the process is still there after POLL_SECONDS."""
+    try:
+        process.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+# ---------------------------------------------------------------- on a worker
+
+
+def outcome_away(
+    archives: Sequence[bytes], words: Sequence[str], is_wanted: Callable[[], bool] | None = None
+) -> Outcome:
+    """As `outcome`, of a script in zip archives, which are unpacked into a folder of its own.
+
+    words : the script and its flags, with paths from that folder
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for archive in archives:
+            zipfile.ZipFile(io.BytesIO(archive)).extractall(folder)
+        home = Path(folder).resolve()
+        files, says = outcome(home, words, is_wanted or is_task_wanted, cwd=home)
+    return files, says.replace(f"{home}{os.sep}", "")
+
+
+def is_task_wanted() -> bool:
+    """Whether the scheduler still wants the task of this thread: its client may be gone."""
+    from distributed import get_worker  # noqa: PLC0415  (workers have it)
+
+    worker = get_worker()
+    task = worker.state.tasks.get(worker.get_current_task())
+    return task is not None and task.state != "cancelled"
+
+
+async def trial(archives: Sequence[bytes], words: Sequence[str]) -> str:
+    """Why a worker cannot run a script, "" if it can; its other work goes on meanwhile."""
+    _, says = await asyncio.to_thread(outcome_away, archives, words, lambda: True)
+    return says
