@@ -4,6 +4,7 @@
     python generate_adv.py --dataset mnist --epsilon 0.05 0.1 0.13
     python generate_adv.py --dataset mnist --attack lbfgs
     python generate_adv.py --dataset mnist --target ../models/LRT_mnist_seed0.npz
+    python generate_adv.py --dataset mnist --attack glr --target ../models/LRT_mnist_seed0.npz
     python generate_adv.py --dataset mnist --attack square --images 500    needs no gradient
 
 The target is whose gradient is followed. The default, the paper's, is a surrogate: a ReLU network
@@ -31,12 +32,12 @@ except KeyboardInterrupt:
 
 # --------------------------------------------------------------------------------------------
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or a file with inputs in [0, 1]
-ATTACK = "fgsm"  # "fgsm", "pgd", "lbfgs", or "square" (which asks for no gradient)
+ATTACK = "fgsm"  # "fgsm", "pgd", "lbfgs"; without a derivative "glr" (by noise), "square"
 EPSILON = (0.13,)  # largest change of a pixel, of inputs in [0, 1]; one file for each
 TARGET = "surrogate"  # whose gradient: "surrogate" (transfer), or the path of a model (white box)
 IMAGES = 0  # attack the first so many test images, into a file named after them; 0 for all
 SEED = 0  # of the surrogate's training, and of random choices
-PGD_STEPS = 40  # of pgd
+PGD_STEPS = 40  # of pgd and glr
 PENALTY = 0.2  # of lbfgs, on squared changes: small enough for nearly all to reach their target
 QUERIES = 300  # squares that square tries on each image
 FUNCTIONS = ""  # a .py file that defines the activations that models have and glr has not

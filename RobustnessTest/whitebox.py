@@ -4,11 +4,11 @@
                                                     not trained here are the pretrained ones
     python whitebox.py --datasets digits --seeds 1 --names LRS LRT BP+L2C
 
-The attacks of the table have ε 0.1: FGSM transferred from the surrogate, as in testAdv.py;
-FGSM and PGD along the network's own gradient; and square, which needs no gradient. A threshold
-network has none: the attacks follow those of four sigmoid networks of its weights, and an image
-counts if all four fail. Only what is right under every attack counts in the last column. A picture
-shows PGD at other ε.
+The attacks of the table have ε 0.1: FGSM transferred from the surrogate, as in testAdv.py; FGSM and
+PGD along the network's own gradient; glr along that which noise and losses tell; and square, which
+follows none. A threshold network has no gradient of its own: FGSM and PGD follow those of four
+sigmoid networks of its weights, and an image counts if all four fail. Only what is right under
+every attack counts in the last column. A picture shows PGD at other ε.
 
 Written: whitebox.md and .png in RobustnessTest/results/ (whitebox_part if the constants are not
 those below); with --write-docs, from the constants below and all of study.py's networks,
@@ -37,10 +37,10 @@ except KeyboardInterrupt:
 DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used
 NAMES = ("LRS", "LRT", "LRSZ", "LRTZ", "BP", "BP+L2C", "ST+L2C")  # of the networks, as in study.py
 SEEDS = 5  # those of seeds 0 … SEEDS − 1
-SEED = 0  # of square's random choices, and of the surrogate
+SEED = 0  # of glr's and square's random choices, and of the surrogate
 IMAGES = 1000  # the first so many test images; 0 for all
 EPSILON = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)  # of PGD in the picture
-PGD_STEPS = 40  # of pgd
+PGD_STEPS = 40  # of pgd and glr
 SLOPES = (1.0, 1.8, 3.0, 6.0)  # of the sigmoids whose gradients stand for a threshold's; all count
 QUERIES = 1000  # squares that square tries on each image
 WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/

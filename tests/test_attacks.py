@@ -19,10 +19,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 from glr.errors import GLRError
-from glr.network import Network, new_network, relu, sigmoid, tanh, threshold
+from glr.network import Network, is_right, new_network, relu, sigmoid, tanh, threshold
+from glr.noise import logistic
 from glr.robustness.attacks import (
     SMALLEST_SIDE,
     fgsm,
+    glr_attack,
+    glr_input_gradient,
     input_gradient,
     lbfgs,
     loss_and_gradient,
@@ -331,6 +334,71 @@ def test_lbfgs_returns_an_image_whose_objective_rose_while_the_group_s_sum_fell(
     found = lbfgs(x, np.array([0, 1]), uphill_in_the_second, penalty=0.0)
     np.testing.assert_allclose(found[0], 1, atol=1e-3)
     np.testing.assert_array_equal(found[1], x[1])
+
+
+# ---------------------------------------------------------------- along the GLR estimate
+
+
+def mean_gradient(network, batch, progress, calls):
+    rng = np.random.default_rng(1)
+    found = [glr_input_gradient(network, batch, progress, rng) for _ in range(calls)]
+    return np.mean(found, axis=0)
+
+
+def cosines(a, b):
+    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.9])
+def test_the_glr_input_gradient_is_backpropagation_averaged_over_the_noise(
+    progress, batch, network, weights
+):
+    """Of a ReLU network; that output noise of 0.01 is left out changes nothing to be seen."""
+    x, y = batch[0][:20], batch[1][:20]
+    W0, b0, W1, b1 = weights
+    sigma = 2.0 * 0.1**progress
+    v = x @ W0 + b0 + sigma * logistic.draw(np.random.default_rng(0), (4000, 20, 16))[0]
+    z = np.maximum(v, 0) @ W1 + b1
+    p = np.exp(z - z.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    p[:, np.arange(20), y] -= 1
+    wanted = ((p @ W1.T) * (v > 0)).mean(axis=0) @ W0.T
+    found = mean_gradient(network, (x, y), progress, 300)
+    assert cosines(found, wanted).min() > 0.995
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.linalg.norm(wanted, axis=1), 0.06)
+
+
+def test_the_glr_input_gradient_of_bits_is_that_of_their_enumerated_risk():
+    rng = np.random.default_rng(0)
+    network = new_network([5, 3, 3], threshold, rng)
+    x, y = rng.random((8, 5), np.float32), np.arange(8) % 3
+    (W0, b0), (W1, b1) = network.layers
+
+    def risks(x):
+        p = logistic.cdf((x @ W0 + b0) / 2.0)
+        bits = np.array([*np.ndindex(2, 2, 2)])
+        weights = np.where(bits[:, None], p, 1 - p).prod(axis=-1)  # (8 settings, N)
+        losses = [cross_entropy(np.tile(z, (8, 1)), y)[0] for z in bits @ W1 + b1]
+        return (weights * losses).sum(axis=0)
+
+    steps = 1e-3 * np.eye(5)
+    wanted = np.transpose([(risks(x + s) - risks(x - s)) / 2e-3 for s in steps])
+    found = mean_gradient(network, (x, y), 0.0, 1000)
+    assert cosines(found, wanted).min() > 0.999
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.linalg.norm(wanted, axis=1), 0.06)
+
+
+def test_the_glr_attack_stays_in_ball_and_box_and_leaves_what_is_wrong(batch, weights):
+    parameters = np.concatenate([part.ravel() for part in weights]).astype(np.float32)
+    network = Network(parameters, [N_IN, 16, N_CLASSES], threshold)
+    x, y = batch
+    x_adv = glr_attack(network, batch, 0.1, 20, np.random.default_rng(0))
+    assert_in_ball_and_box(x_adv, x, 0.1)
+    before, after = is_right(network.logits(x), y), is_right(network.logits(x_adv), y)
+    np.testing.assert_array_equal(x_adv[~before], x[~before])
+    assert after.sum() < before.sum() and not np.any(after & ~before)
+    again = glr_attack(network, batch, 0.1, 20, np.random.default_rng(0))
+    np.testing.assert_array_equal(again, x_adv)
 
 
 def test_square_attack_draws_from_its_generator_alone():

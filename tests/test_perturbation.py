@@ -39,7 +39,7 @@ def asked(monkeypatch):
     """What the attacks are asked for, in the place of what they find."""
     for name in ("input_gradient", "loss_and_gradient"):
         monkeypatch.setattr(perturbation, name, lambda network: network)
-    for name in ("fgsm", "pgd", "lbfgs", "square_attack"):
+    for name in ("fgsm", "pgd", "lbfgs", "glr_attack", "square_attack"):
 
         def attack(*values, name=name, **named):
             return name, values, named
@@ -83,6 +83,13 @@ def test_square_attack_has_its_queries_and_the_seed_s_generator(asked):
     )
     assert (name, network, epsilon, queries) == ("square_attack", NETWORK, 0.25, 9)
     assert batch == (X, Y)
+    assert rng.random() == perturbation.perturbation_generator(3).random()
+
+
+def test_glr_attack_has_pgd_s_steps_and_the_seed_s_generator(asked):
+    words = "--attack", "glr", "--pgd-steps", "9", "--seed", "3"
+    (name, (network, batch, epsilon, steps, rng), _) = asked(*words)
+    assert (name, network, batch, epsilon, steps) == ("glr_attack", NETWORK, (X, Y), 0.25, 9)
     assert rng.random() == perturbation.perturbation_generator(3).random()
 
 

@@ -241,7 +241,7 @@ def test_missing_samples_and_models_are_named_with_what_to_run(chain, tmp_path):
     ran = run("generate_adv.py", "--target", "none.npz", env=empty)
     assert_refused(ran, "none.npz", tmp_path)
     ran = run("generate_adv.py", "--attack", "deepfool", env=empty)
-    assert_refused(ran, "ATTACK = deepfool: give one of fgsm, pgd, lbfgs, square", tmp_path)
+    assert_refused(ran, "ATTACK = deepfool: give one of fgsm, pgd, lbfgs, glr, square", tmp_path)
 
 
 def test_without_samples_the_clean_accuracies_are_shown_and_what_makes_others(chain, tmp_path):
@@ -423,7 +423,7 @@ def test_a_model_of_an_activation_of_its_own_is_evaluated_with_the_file_that_has
     assert float(rows[0]["accuracy"]) == pytest.approx(right.mean())
 
 
-def test_only_the_square_attack_is_for_an_activation_of_its_own(own, tmp_path):
+def test_attacks_without_a_derivative_alone_are_for_an_activation_of_its_own(own, tmp_path):
     model, functions, env = own
     words = ("--target", model, "--functions", functions, "--images", 10, "--queries", 5)
     env |= {"GLR_DATA_DIR": str(tmp_path / "data")}
@@ -431,10 +431,11 @@ def test_only_the_square_attack_is_for_an_activation_of_its_own(own, tmp_path):
         with pytest.raises(GLRError, match="no gradient of its activation staircase is known"):
             attack("--attack", name, *words)
     ran = run("generate_adv.py", *words, env=env)
-    assert_refused(ran, "use --attack square, or the surrogate", tmp_path)
-    ran = run("generate_adv.py", "--attack", "square", *words, env=env)
-    assert ran.returncode == 0, ran.stderr
-    assert "OWN-seed0's accuracy" in ran.stdout
+    assert_refused(ran, "use --attack glr or square, or the surrogate", tmp_path)
+    for name in ("glr", "square"):
+        ran = run("generate_adv.py", "--attack", name, *words, env=env)
+        assert ran.returncode == 0, ran.stderr
+        assert "OWN-seed0's accuracy" in ran.stdout
     ran = run("generate_adv.py", "--attack", "square", *words[:2], env=env)
     assert_refused(ran, "its activation 'staircase'", tmp_path)
 

@@ -1,4 +1,4 @@
-"""Attacks on a batch of flat images: three follow a gradient, the fourth asks for answers only.
+"""Attacks on a batch of flat images: three follow a derivative, two ask for answers only.
 
 Throughout, `x` is (N, n_in) float32 with intensities in [0, 1], `y` is (N,) integer labels, and ε
 is in units of intensity (0.1 is 25.5 steps of an 8-bit image): the callers have checked them.
@@ -19,7 +19,9 @@ import numpy as np
 from scipy.optimize import fmin_l_bfgs_b
 
 from glr.errors import GLRError
-from glr.network import Network
+from glr.estimator import gradient as glr_gradient
+from glr.losses import cross_entropy
+from glr.network import Network, is_right
 from glr.robustness.corruptions import as_images
 from glr.scripts.backpropagation import differentiable, import_tensorflow, tf_logits
 from glr.scripts.console import progress_bar
@@ -33,6 +35,11 @@ LBFGS_GROUP = 100  # images solved for together
 LBFGS_ITERATIONS = 50  # for each group, at most
 LBFGS_MEMORY = 5  # remembered gradient differences
 LBFGS_TOLERANCE = 1e-5  # stop when an iteration lowers the group's objective by this share
+GLR_SIGMAS = (2.0, 0.2)  # deviation of the hidden neurons' noise, from the first step to the last
+GLR_OUTPUT_SIGMA = 0.01  # of the output's: next to none
+GLR_REPLICATES = 8  # noisy passes of each image in a step
+GLR_STEP = 0.2  # of ε
+GLR_GROUP = 128  # images in a call, for memory's sake
 SMALLEST_SIDE = 5  # of an image: in smaller ones ART's first square leaves no place to draw
 
 
@@ -85,6 +92,48 @@ def lbfgs(x: np.ndarray, targets: np.ndarray, model: LossAndGradient, penalty: f
         group = slice(start, start + LBFGS_GROUP)
         x_adv[group] = _lbfgs_group(x[group], targets[group], model, penalty)
     return x_adv
+
+
+def glr_attack(
+    network: Network,
+    batch: tuple[np.ndarray, np.ndarray],
+    epsilon: float,
+    steps: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Sign steps along ∂E[cross-entropy]/∂x = W⁰·δ⁰, which noise and losses alone tell.
+
+    No activation is differentiated: threshold neurons and those of your own are attacked as they
+    are. Less and less noise makes the gradient that of the network itself. An image is left as it
+    is once the network gets it wrong.
+    """
+    x, y = batch
+    epsilon, x_adv = np.float32(epsilon), x.copy()
+    low, high = np.maximum(x - epsilon, 0), np.minimum(x + epsilon, 1)
+    rows = np.arange(len(x))
+    for step in range(steps):
+        rows = rows[is_right(network.logits(x_adv[rows]), y[rows])]
+        slope = glr_input_gradient(network, (x_adv[rows], y[rows]), step / steps, rng)
+        moved = x_adv[rows] + np.float32(GLR_STEP) * epsilon * np.sign(slope)
+        x_adv[rows] = np.clip(moved, low[rows], high[rows])
+    return x_adv
+
+
+def glr_input_gradient(
+    network: Network,
+    batch: tuple[np.ndarray, np.ndarray],
+    progress: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The GLR estimate of ∂E[cross-entropy]/∂x, (N, n_in); noise falls with progress, in [0, 1)."""
+    (x, y), (first, last) = batch, GLR_SIGMAS
+    sigma = first * (last / first) ** progress
+    sigmas = [*[sigma] * (len(network.layers) - 1), GLR_OUTPUT_SIGMA]
+    options = {"activation": network.activation, "loss": cross_entropy, "sigma": sigmas}
+    options |= {"replicates": GLR_REPLICATES, "rng": rng}
+    groups = (slice(start, start + GLR_GROUP) for start in range(0, len(x), GLR_GROUP))
+    found = [glr_gradient(network.layers, x[g], y[g], **options).inputs for g in groups]
+    return np.concatenate([x[:0], *found])
 
 
 def square_attack(

@@ -15,6 +15,7 @@ from glr.errors import GLRError
 from glr.network import Network, accuracy, threshold
 from glr.robustness.attacks import (
     fgsm,
+    glr_attack,
     input_gradient,
     lbfgs,
     loss_and_gradient,
@@ -27,6 +28,7 @@ from glr.robustness.corruptions import CORRUPTIONS, SEVERITIES, as_images
 from glr.robustness.evaluation import PRETRAINED, blind_spot, load_model_for
 from glr.robustness.samples import (
     ATTACKS,
+    WITHOUT_DERIVATIVE,
     Samples,
     has_epsilon,
     sample_name,
@@ -133,10 +135,10 @@ def attacked_model(constants: SimpleNamespace, data: Dataset) -> tuple[Network, 
         return surrogate(constants, data).network, "surrogate"
     model = load_model_for(Path(constants.TARGET), data, functions_of(constants.FUNCTIONS))
     activation = model.network.activation
-    if constants.ATTACK != "square" and activation not in GRADIENTS:
+    if constants.ATTACK not in WITHOUT_DERIVATIVE and activation not in GRADIENTS:
         raise GLRError(
             f"{constants.TARGET}: no gradient of its activation {activation.__name__} is known; "
-            "use --attack square, or the surrogate"
+            "use --attack glr or square, or the surrogate"
         )
     return model.network, f"{model.name}-seed{model.seed}"
 
@@ -175,7 +177,8 @@ def write_attacks(constants: SimpleNamespace) -> None:
     paths = [samples_path(constants.DATA_DIR, data.name, name) for name in names]
     check_writable(paths[0])
     labels = attack_labels(constants, network, y)
-    share = 0 if attack == "square" else zero_gradient_share(input_gradient(network)(x, labels))
+    has_derivative = attack not in WITHOUT_DERIVATIVE
+    share = zero_gradient_share(input_gradient(network)(x, labels)) if has_derivative else 0
     metadata = attack_metadata(constants, target, share)
     for epsilon, path in zip(epsilons, paths, strict=True):
         x_adv = perturbed(constants, network, (x, labels), epsilon)
@@ -186,7 +189,7 @@ def write_attacks(constants: SimpleNamespace) -> None:
             with optional_picture():
                 names = [class_name(data.classes, k) for k in y[:SHOWN]]
                 draw_attack(path.with_suffix(".png"), x[:SHOWN], x_adv[:SHOWN], names)
-    if attack != "square" and network.activation is threshold:
+    if has_derivative and network.activation is threshold:
         print(THRESHOLD_NOTE, file=sys.stderr)
     if share:
         print(blind_spot(metadata), file=sys.stderr)
@@ -218,9 +221,11 @@ def perturbed(
 ) -> np.ndarray:
     """The inputs of a batch (x, attack_labels) after the attack that the constants name."""
     x, labels = batch
+    rng = perturbation_generator(constants.SEED)
     if constants.ATTACK == "square":
-        rng = perturbation_generator(constants.SEED)
         return square_attack(network, batch, epsilon, constants.QUERIES, rng)
+    if constants.ATTACK == "glr":
+        return glr_attack(network, batch, epsilon, constants.PGD_STEPS, rng)
     if constants.ATTACK == "fgsm":
         return fgsm(x, labels, input_gradient(network), epsilon)
     if constants.ATTACK == "pgd":

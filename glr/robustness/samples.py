@@ -23,7 +23,14 @@ ROUNDING = 1e-6  # of float32 sums in [0, 1]: how far a perturbation may exceed 
 
 
 # The attacks (see glr.robustness.perturbation.perturbed), with the constant that each alone takes.
-ATTACKS = {"fgsm": "", "pgd": "PGD_STEPS", "lbfgs": "PENALTY", "square": "QUERIES"}
+ATTACKS = {
+    "fgsm": "",
+    "pgd": "PGD_STEPS",
+    "lbfgs": "PENALTY",
+    "glr": "PGD_STEPS",
+    "square": "QUERIES",
+}
+WITHOUT_DERIVATIVE = ("glr", "square")  # attacks of any network, whatever its activation
 
 
 class Samples(NamedTuple):

@@ -24,6 +24,7 @@ from glr.network import Network, is_right, threshold
 from glr.robustness.attacks import (
     InputGradient,
     fgsm,
+    glr_attack,
     input_gradient,
     pgd,
     square_attack,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 OWN_EPSILON = 0.1  # of the table: that of the published figures of attacks on a network itself
 TRANSFERRED = "fgsm, transferred"  # from the surrogate, as in the published table
-ATTACKS = ("fgsm", "pgd", "square")  # on the network itself
+ATTACKS = ("fgsm", "pgd", "glr", "square")  # on the network itself
 WORST = "under all"  # right is what is right clean and under every attack, the transferred one too
 ZERO_GRADIENT = "zero gradient"  # samples at which the gradient that is followed is exactly zero
 NO_EPSILON = ("clean", ZERO_GRADIENT)
@@ -143,8 +144,10 @@ def attacked(
     x, y = batch
     rng = perturbation_generator(constants.SEED)
     square = square_attack(network, batch, OWN_EPSILON, constants.QUERIES, rng)
+    by_noise = glr_attack(network, batch, OWN_EPSILON, constants.PGD_STEPS, rng)
     found = {
         ("fgsm", OWN_EPSILON): [fgsm(x, y, g, OWN_EPSILON) for g in gradients],
+        ("glr", OWN_EPSILON): [by_noise],
         ("square", OWN_EPSILON): [square],
     }
     for epsilon in {*constants.EPSILON, OWN_EPSILON}:
@@ -174,7 +177,7 @@ def whitebox_block(by_dataset: Mapping[str, Sequence[Row]]) -> str:
         parts.append(markdown_table(whitebox_lines(rows)))
     reading = (
         "Zero gradient: images of which FGSM and PGD change nothing. If a network keeps less under "
-        "square, which follows no gradient, than under PGD, its gradient misleads."
+        "glr or square, which follow no derivative, than under PGD, its gradient misleads."
     )
     return "\n\n".join([*parts, reading])
 
