@@ -229,7 +229,6 @@ def test_a_client_that_is_ended_leaves_nothing_computing(number, cluster, tmp_pa
 
 @needs_proc
 def test_a_cluster_that_cannot_serve_says_so(lone_scheduler, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(clusters, "PATIENCE", 2)
     address = lone_scheduler.address
     chosen = constants(tmp_path / "models", address)
     with pytest.raises(GLRError, match=f"{address}: no worker is there; .* dask worker {address}"):
