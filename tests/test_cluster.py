@@ -35,6 +35,11 @@ SCHEDULER, WORKER = (
 )
 
 
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/cmdline").exists(), reason="no /proc to look at"
+)
+
+
 class Processes:
     """A scheduler without workers, and what it takes to add some; all are killed at the end."""
 
@@ -68,13 +73,12 @@ class Processes:
         return self.started[-1]
 
     def add_worker(self, name, **env):
-        """A worker with one thread, once the scheduler has it."""
+        """A worker with two threads, once the scheduler has it."""
         words = [word.replace(HOST, self.address) for word in WORKER]
-        worker = self.start([*words, "--nthreads", "1", "--name", name], name, **env)
         with distributed.Client(self.address) as client:
-            while name not in {w["name"] for w in client.scheduler_info(-1)["workers"].values()}:
-                assert worker.poll() is None
-                time.sleep(0.1)
+            n = len(client.nthreads())
+            worker = self.start([*words, "--nthreads", "2", "--name", name], name, **env)
+            client.wait_for_workers(n + 1)
         return worker
 
     def end(self):
@@ -207,10 +211,10 @@ def test_every_run_arrives_once_though_a_worker_is_killed(cluster, tmp_path, mon
     assert sorted(kept) == [f"LRS_digits_seed{seed}.npz" for seed in range(4)]
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc to look at")
+@needs_proc
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_client_that_is_ended_leaves_nothing_computing(number, cluster, tmp_path):
-    steps = f"{10**9 + number}"
+    steps = f"{10**9 + os.getpid()}{number}"
     words = [sys.executable, str(ROOT / "Train&Test" / "ablation.py"), "--dataset", "digits"]
     words += ["--validation", "100", "--models-dir", str(tmp_path), "--dask", cluster.address]
     with subprocess.Popen([*words, "--variants", f"LRS.py --steps {steps}"]) as process:
@@ -223,10 +227,10 @@ def test_a_client_that_is_ended_leaves_nothing_computing(number, cluster, tmp_pa
         time.sleep(0.1)
 
 
+@needs_proc
 def test_a_cluster_that_cannot_serve_says_so(lone_scheduler, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(clusters, "PATIENCE", 2)
     address = lone_scheduler.address
-    chosen = constants(tmp_path / "models", address, SEEDS=2)
+    chosen = constants(tmp_path / "models", address)
     with pytest.raises(GLRError, match=f"{address}: no worker is there; .* dask worker {address}"):
         train(chosen, "LRS.py")
     (tmp_path / "bare").mkdir()
@@ -237,16 +241,22 @@ def test_a_cluster_that_cannot_serve_says_so(lone_scheduler, tmp_path, monkeypat
         train(chosen, "LRS.py")
     lone_scheduler.add_worker("good")
 
+    steps, keep = f"{10**9 + os.getpid()}", study.keep
+
     def keep_and_kill(files, folder):
         keep(files, folder)
+        while not command_lines_with(f"--steps\0{steps}"):
+            time.sleep(0.1)
         kill(lone_scheduler.scheduler)
 
-    keep = study.keep
     monkeypatch.setattr(study, "keep", keep_and_kill)
     with pytest.raises(GLRError, match="the scheduler is gone; what is trained is kept"):
-        train(chosen, "LRS.py", "--steps 2000")
+        networks = {"short": ("LRS.py", "--steps 20"), "long": ("LRS.py", f"--steps {steps}")}
+        study.train_missing(study.tasks(chosen, networks, ["digits"]), chosen)
     assert "left out: worker tcp://" in capsys.readouterr().err
-    assert len([*chosen.MODELS_DIR.glob("*.npz")]) == 1
+    assert [path.name for path in chosen.MODELS_DIR.glob("*.npz")] == ["short_digits_seed0.npz"]
+    while command_lines_with(f"--steps\0{steps}"):
+        time.sleep(0.1)
 
 
 class Page(BaseHTTPRequestHandler):

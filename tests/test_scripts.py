@@ -245,7 +245,7 @@ def test_divergence_is_one_line_with_the_step_and_status_3(tmp_path):
 def on_a_terminal(columns, *words):
     """The finished process of `python words`, and what it wrote to stderr, a terminal."""
     terminal, its_end = pty.openpty()
-    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("4H", 24 if columns else 0, columns, 0, 0))
     ran = subprocess.run(command(*words), stdout=subprocess.PIPE, stderr=its_end, check=False)
     os.close(its_end)
     shown = os.read(terminal, 2**16).decode()
@@ -253,7 +253,7 @@ def on_a_terminal(columns, *words):
     return ran, shown
 
 
-@pytest.mark.parametrize("columns", [0, 40, 80])  # 0: of a terminal that does not tell its width
+@pytest.mark.parametrize("columns", [0, 40, 80])  # 0: of a terminal that does not tell its size
 def test_on_a_terminal_the_bar_is_whole_and_each_evaluation_leaves_a_line(columns, tmp_path):
     words = ("--steps", 30, "--eval-every", 10, "--models-dir", tmp_path)
     ran, shown = on_a_terminal(columns, "LRS.py", *words, "--name", "a-rather-long-name-of-mine")

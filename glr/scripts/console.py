@@ -94,7 +94,7 @@ def progress_bar(items: Iterable | None = None, desc: str = "", **counts: int) -
 
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     width = os.get_terminal_size(sys.stderr.fileno()).columns if is_terminal else 0
-    fits = {"dynamic_ncols": True} if width else {"ncols": 80}  # some do not tell theirs
+    fits = {"dynamic_ncols": True} if width else {"ncols": 80, "nrows": 24}  # some tell none
     shown = f"{desc[:14]}: " if desc else ""
     return tqdm(items, shown, bar_format=BAR, disable=not is_terminal, **fits, **counts)
 

@@ -77,12 +77,13 @@ def outcome_away(
 
 
 def is_task_wanted() -> bool:
-    """Whether the scheduler still wants the task of this thread: its client may be gone."""
+    """Whether the task of this thread is still wanted: its client or the scheduler may be gone."""
     from distributed import get_worker  # noqa: PLC0415  (workers have it)
 
     worker = get_worker()
     task = worker.state.tasks.get(worker.get_current_task())
-    return task is not None and task.state != "cancelled"
+    is_open = worker.status.name not in ("closing", "closed", "failed")
+    return is_open and task is not None and task.state != "cancelled"
 
 
 async def trial(archives: Sequence[bytes], words: Sequence[str]) -> str:
