@@ -33,7 +33,7 @@ from glr.study.published import PublishedEstimate, published_gradient
 
 Step = Callable[[], object]
 PUBLISHED_R = "10"  # replicates of the published step
-JAX_STEPS = 50  # in a call
+JAX_STEPS = 250  # in a call, as in a run of a script
 
 
 def numpy_step(script: str, flags: Sequence[str], data: Dataset, **changed: object) -> Step:
