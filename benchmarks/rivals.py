@@ -33,7 +33,7 @@ from glr.study.published import PublishedEstimate, published_gradient
 
 Step = Callable[[], object]
 PUBLISHED_R = "10"  # replicates of the published step
-JAX_STEPS = 250  # in a call, as in a run of a script
+JAX_STEPS = 100  # in a call; a run of a script takes up to 256
 
 
 def numpy_step(script: str, flags: Sequence[str], data: Dataset, **changed: object) -> Step:
