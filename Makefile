@@ -3,7 +3,7 @@
 # make lowest PYTHON=python3.10:  the test suite with the lowest versions that the
 #             requirements allow; what those deprecate of their own is no error.
 # make fuzz:  the readers of files against 10,000 mutated files per test; some minutes.
-# make bench: training beside the published algorithm and backpropagation; some twenty minutes.
+# make bench: training beside the published algorithm and backpropagation; some ten minutes.
 # make study: every network over five seeds; writes the tables of README.md and docs/results.md.
 
 PYTHON ?= python3

@@ -1,6 +1,6 @@
 """Time training by GLR beside the published algorithm and backpropagation.
 
-    python benchmarks/bench.py                      everything; some twenty minutes
+    python benchmarks/bench.py                      everything; some ten minutes
     python benchmarks/bench.py --parts 1 3          two parts, printed but not kept
     python benchmarks/bench.py --turns 5            fewer turns: quicker, and less sure
     GLR_DATA_DIR=data python benchmarks/bench.py    with real MNIST, which part 3 needs
