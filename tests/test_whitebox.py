@@ -80,6 +80,7 @@ def test_a_threshold_network_is_attacked_along_every_slope_and_others_along_thei
     inputs = whitebox.attacked(constants, network, image, gradients)
     assert {kind: len(several) for kind, several in inputs.items()} == {
         ("fgsm", whitebox.OWN_EPSILON): 2,
+        ("glr", whitebox.OWN_EPSILON): 1,
         ("square", whitebox.OWN_EPSILON): 1,
         ("pgd", whitebox.OWN_EPSILON): 2,
         ("pgd", 0.2): 2,
@@ -96,7 +97,7 @@ def test_the_table_is_of_the_means_over_seeds():
     assert header == ["model", *whitebox.COLUMNS]
     assert first[0] == "LRT"
     assert first[header.index("pgd")] == "55.00 ± 7.07"
-    assert second == ["BP", *["100.00"] * 6, "0.00"]
+    assert second == ["BP", *["100.00"] * 7, "0.00"]
     assert header[-1] == whitebox.ZERO_GRADIENT
     block = whitebox.whitebox_block({"digits": rows})
     assert block.startswith("On digits, the first 360 test images, ε = 0.1:\n\n| model | clean |")
