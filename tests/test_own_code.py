@@ -202,7 +202,7 @@ def test_the_names_that_fit_are_listed_and_others_are_refused(failing, tmp_path)
         "--loss": "cross_entropy, zero_one, odd",
         "--noise": "gaussian, laplace, logistic, dice",
         "--optimizer": "sgd, adagrad, adam, kept",
-        "--schedule": "cosine, constant, tenths, halting",
+        "--schedule": "cosine, tenths, constant, halting",
     }
     script = runpy.run_path(str(failing / "Train&Test" / "LRS.py"))
     with pytest.raises(SystemExit), redirect_stdout(io.StringIO()) as shown:

@@ -54,6 +54,7 @@ def import_tensorflow() -> ModuleType:
     with silent_stderr(), without_user_settings():
         import tensorflow  # noqa: PLC0415  (seconds, which the GLR scripts do without)
 
+        tensorflow.config.list_physical_devices()  # it may complain of a GPU that is not there
     tensorflow.get_logger().setLevel("ERROR")  # it warns of a function for every network
     tensorflow.config.experimental.enable_op_determinism()
     return tensorflow
