@@ -81,6 +81,7 @@ def test_the_user_s_settings_of_keras_and_art_are_not_ours(keras_json, tmp_path)
         (tmp_path / file).write_text(content)
     own = {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
     own |= {"KERAS_BACKEND": "nonsense", "KERAS_MAX_EPOCHS": "x", "PYTHONWARNINGS": "ignore"}
+    own |= {"MPLBACKEND": "module://of_a_notebook"}
     ran = subprocess.run(
         [sys.executable, "-c", KERAS],
         env={**os.environ, **own},

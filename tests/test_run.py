@@ -131,6 +131,14 @@ def test_the_seed_is_of_weights_noise_minibatches_and_held_out_samples():
 # ---------------------------------------------------------------- the loop
 
 
+@pytest.mark.parametrize("factor", [None, "0.1", np.ones(3), np.nan])
+def test_a_schedule_that_gives_no_number_is_named(factor):
+    run = small_run(SCHEDULE=lambda step, steps: factor)
+    with pytest.raises(GLRError, match=r"SCHEDULE: gave .* for step 0; it must give"):
+        for _ in run.minibatches():
+            run.descend(level(run))
+
+
 def small_run(sizes=(4, 2), are_pixels=True, **constants):
     """A run of a small network on four samples; LRS.py's constants but for these."""
     own = constants_of("LRS.py", ["--batch-size", "2", "--weight-decay", "0"])

@@ -176,8 +176,8 @@ def set_up() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     try:
         jax.devices()
-    except RuntimeError as error:  # of JAX_PLATFORMS
-        reason = str(error).partition("\n")[0]
+    except (RuntimeError, AssertionError) as error:  # of JAX_PLATFORMS
+        reason = str(error).partition("\n")[0] or "JAX finds nothing that JAX_PLATFORMS names"
         raise GLRError(f'BACKEND = "jax": {reason}; or set it to "numpy"') from error
 
 

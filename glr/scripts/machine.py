@@ -35,9 +35,11 @@ def prepare_for_small_arrays() -> None:
 def without_user_settings() -> Iterator[None]:
     """Import a library that reads its settings then, Keras or ART, as if the user had none.
 
-    They stand in the environment and in the home folder, which is an empty one meanwhile.
+    Keras imports Matplotlib too, and fails where MPLBACKEND names what is not there. Settings stand
+    in the environment and in the home folder, which is an empty one meanwhile.
     """
-    own = [name for name in os.environ if name in HOMES or name.startswith("KERAS_")]
+    names = (*HOMES, "MPLBACKEND")
+    own = [name for name in os.environ if name in names or name.startswith("KERAS_")]
     hidden = {name: os.environ.pop(name) for name in own}
     with TemporaryDirectory() as home:
         os.environ.update(dict.fromkeys(HOMES, home))

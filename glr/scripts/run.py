@@ -180,7 +180,7 @@ class Run:
             state.perturbation = moved(state.perturbation, gradient.inputs, epsilon)
         with np.errstate(over="ignore", invalid="ignore"):  # check_finite sees to it
             self.write_slope(gradient.layers)
-            rate = c.LEARNING_RATE * c.SCHEDULE(state.step - 1, c.STEPS)
+            rate = c.LEARNING_RATE * checked_factor(c, state.step - 1)
             returned = c.OPTIMIZER(state.parameters, self._slope, rate, state.optimizer)
             check_optimizer(returned, state.optimizer)
             self.check_finite(gradient.risk)
@@ -342,6 +342,14 @@ def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndar
         order = rng.permutation(n)
         for start in range(0, n - size + 1, size):
             yield order[start : start + size]
+
+
+def checked_factor(constants: SimpleNamespace, step: int) -> float:
+    """What the schedule multiplies the learning rate by; GLRError for what is no finite number."""
+    factor = constants.SCHEDULE(step, constants.STEPS)
+    if isinstance(factor, (int, float, np.number)) and math.isfinite(factor):
+        return factor
+    raise GLRError(f"SCHEDULE: gave {factor!r} for step {step}; it must give a finite number")
 
 
 def check_optimizer(returned: object, state: dict[str, object]) -> None:
