@@ -88,7 +88,7 @@ class Network(NamedTuple):
 def logits(layers: list[Layer], activation: Activation, x: Array) -> Array:
     """Noise-free output logits (N, classes) for samples in rows, x (N, n_in)."""
     for W, b in layers[:-1]:
-        x = activation(x @ W + b)
+        x = np.asarray(activation(x @ W + b))  # one by jax.numpy gives no array of NumPy
     W, b = layers[-1]
     return x @ W + b
 

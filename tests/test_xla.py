@@ -544,6 +544,14 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path, monkeypatch):
     assert metadata["metrics"]["test_accuracy"] > 0.9
 
 
+def test_a_network_of_an_own_activation_by_jax_numpy_is_evaluated_in_numpy():
+    network = new_network([3, 4, 2], softplus, np.random.default_rng(0))
+    x = np.random.default_rng(1).random((5, 3), np.float32)
+    assert type(network.logits(x)) is np.ndarray
+    by_numpy = network._replace(activation=lambda v: np.logaddexp(v, 0)).logits(x)
+    np.testing.assert_allclose(network.logits(x), by_numpy, rtol=1e-5)
+
+
 def test_divergence_names_the_step_that_numpy_names(tmp_path):
     """By SGD from the noise-free gradient of such weights, both diverge at the same step."""
     flags = "--optimizer sgd --learning-rate 1e5 --activation relu --weight-decay 0.1"
