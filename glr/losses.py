@@ -35,11 +35,16 @@ def zero_one(logits: Array, y: np.ndarray) -> Array:
 
 
 def losses_of(loss: Loss, logits: Array, y: np.ndarray) -> Array:
-    """The losses (…, B) of logits (…, classes, B); GLRError if the loss gives another shape.
+    """The losses (…, B) of logits (…, classes, B).
+
+    Raises GLRError if the loss gives another shape, or no real numbers.
 
     The loss may read its arguments, not write: they are needed after it.
     """
-    losses = np.asarray(loss(_read_only(logits), _read_only(y)), np.float32)
+    losses = np.asarray(loss(_read_only(logits), _read_only(y)))
+    if losses.dtype.kind not in "fiub":
+        raise GLRError(f"the loss gave {losses.dtype.name}: it must give real numbers")
+    losses = losses.astype(np.float32, copy=False)
     if losses.shape != logits.shape[:-2] + logits.shape[-1:]:
         raise GLRError(
             f"the loss gave shape {losses.shape} for logits {logits.shape}: it must reduce the "

@@ -53,8 +53,11 @@ def identity(v: Array) -> Array:
 
 
 def outputs_of(activation: Activation, v: Array) -> Array:
-    """φ(v) as float32; GLRError if the activation gives another shape."""
-    x = np.asarray(activation(v), np.float32)
+    """φ(v) as float32; GLRError if the activation gives another shape, or no numbers."""
+    x = np.asarray(activation(v))
+    if x.dtype.kind not in "fiub":
+        raise GLRError(f"the activation gave {x.dtype.name}: it must give real numbers")
+    x = x.astype(np.float32, copy=False)
     if x.shape != v.shape:
         raise GLRError(
             f"the activation gave shape {x.shape} for logits {v.shape}: it must be elementwise"

@@ -409,6 +409,16 @@ WRONG = {  # arguments, what was given, what is wanted
         "the activation gave shape (2, 5) for logits (3, 2, 5)",
         "it must be elementwise",
     ),
+    "activation of text": (
+        {"activation": lambda v: "x"},
+        "the activation gave str32",
+        "must give real numbers",
+    ),
+    "loss of complex numbers": (
+        {"loss": lambda z, y: z[..., 0, :] + 1j},
+        "the loss gave complex64",
+        "must give real numbers",
+    ),
     "loss of every class": (
         {"loss": lambda z, y: z},
         "the loss gave shape (2, 2, 5)",

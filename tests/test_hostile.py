@@ -91,7 +91,7 @@ def test_names_of_classes_survive_and_what_is_no_better_than_one_of_them_is_said
     assert "LRS of seed 0 is never right on class '$bee$'." in ran.stdout
     ran = run("LRS.py", "--steps", 30, *places, "--resume")
     assert ran.returncode == 0
-    assert "the run of 20 steps there is finished, and more steps are another" in ran.stderr
+    assert "the run of 20 steps there is finished, and this is another" in ran.stderr
 
 
 def test_a_dollar_in_the_name_of_the_data_is_no_formula(tmp_path):
@@ -174,6 +174,17 @@ def test_a_full_disk_under_the_output_is_one_line(tmp_path):
     says = "LRS.py: its output cannot be written (No space left on device)\n"
     assert (ran.returncode, ran.stderr) == (2, says)
     assert redirected(">/dev/full 2>/dev/full", words).returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_note_that_cannot_be_written_costs_no_model(tmp_path):
+    """The first run has nothing to say; the second, that it puts another model aside."""
+    for steps, status in ((5, 0), (6, 2)):
+        words = command("LRS.py", "--steps", steps, "--models-dir", tmp_path)
+        assert redirected("2>/dev/full", words).returncode == status
+        _, metadata = saved(tmp_path / "LRS_digits_seed0.npz")
+        assert metadata["constants"]["STEPS"] == steps
+    assert not list(tmp_path.glob("*.checkpoint"))
 
 
 def test_a_reader_that_goes_away_stops_a_run_which_keeps_its_state(tmp_path):

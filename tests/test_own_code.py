@@ -142,7 +142,7 @@ RAISED = {
     "--schedule halting": ("ZeroDivisionError: ", "halting(step 2, steps 9)", "1 // (step"),
     "--optimizer kept": ("KeyError: 'none'", "kept(parameters float32 (3760,), ", 'state["none"]'),
     "--noise dice": ("OSError: no dice", "drawn(rng ", "raise OSE"),
-    "--backend jax --activation short": ("ValueError: Inc", "short(v float32 (5, 2))", "v + np"),
+    "--backend jax --activation short": ("ValueError: Inc", "short(v float32 (5, 64))", "v + np"),
 }
 
 

@@ -121,6 +121,10 @@ def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
         assert getattr(found, name) == wanted
     with pytest.raises(GLRError, match=f"^{tmp_path}/no.npz: "):
         constants_of("LRS.py", ["--like", "~/no.npz"])
+    assert tmp_path / "m" == constants_of("LRS.py", ["--models-dir", "$HOME/m"]).MODELS_DIR
+    for word in ("~nobody-here/m", ""):
+        with pytest.raises(GLRError, match=f"^'{word}': no such folder can be meant"):
+            constants_of("LRS.py", ["--models-dir", word])
 
 
 @pytest.fixture

@@ -470,6 +470,7 @@ def test_a_cache_that_cannot_be_written_is_not_fatal(tmp_path):
         ({"STANDARDISED_LOSS": True, "LOSS": rank}, "STANDARDISED_LOSS = True: .* zero_one alone"),
         ({"ACTIVATION": np.exp}, "ACTIVATION = exp: .* write it with jax.numpy"),
         ({"ACTIVATION": lambda v: v.sum()}, r"ACTIVATION = <lambda>: .* got shape \(\) from it"),
+        ({"ACTIVATION": lambda v: v[..., :3]}, r"ACTIVATION = <lambda>: .* got shape \(5, 3\)"),
         ({"LOSS": LOSSES["top2_error"]}, None),
         ({"LOSS": lambda z, y: np.asarray(z)[..., 0, :]}, "LOSS = <lambda>: .* with jax.numpy"),
         ({"LOSS": lambda z, y: z}, "LOSS = <lambda>: .* got shape"),

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from glr.errors import GLRError
-from glr.storage.files import write_whole
+from glr.storage.files import in_the_way, write_whole
 
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x_train, y_train, x_test, y_test
 
@@ -89,6 +89,8 @@ def idx_path(source: str, name: str, folder: Path) -> Path:
             return path
     if os.path.isdir(packed):
         raise idx_refusal(packed, "cannot be read (a folder)")
+    if wrong := in_the_way(packed):  # before a download that could not be kept
+        raise GLRError(f"{folder}: cannot be written ({wrong}); choose another data folder")
     content = downloaded(source, name, folder)
     write_whole(packed, lambda file: file.write(content))
     return packed

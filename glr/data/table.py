@@ -101,7 +101,8 @@ def numbers(cells: list[str], line: int, names: list[str]) -> np.ndarray:
     except ValueError:
         pass
     wrong, name = next(pair for pair in zip(cells, names, strict=True) if not is_number(pair[0]))
-    what, advice = f"holds {wrong[:MAX_NAME]!r}, no number", "encode it as numbers, or leave it out"
+    what = f"holds {wrong[:MAX_NAME]!r}, no number"
+    advice = "encode it as numbers, or leave it out; or name it label if it is the label"
     if wrong.lower() in MISSING:
         what, advice = "holds no value", "fill it, or leave out the line"
     raise GLRError(f"line {line}, column {name!r} {what}; {advice}")

@@ -192,10 +192,10 @@ def check_covered(method: Method, plan: xla.Plan) -> None:
             refuse(name, value, f"takes {', '.join(str(name_of(item)) for item in covered)} alone")
     if method.standardised_loss and method.loss is not zero_one:
         refuse("STANDARDISED_LOSS", True, "takes the loss zero_one alone")
-    v, y = jnp.zeros((5, 2)), jnp.zeros(2, jnp.int32)  # 2 samples
-    moved = jnp.zeros((5, 3, 2))  # 3 classes
-    check_traced("ACTIVATION", method.activation, partial(xla.outputs_of, method), (5, 2), v)
-    check_traced("LOSS", method.loss, partial(xla.losses_of, method), (5, 2), moved, y)
+    v, y = jnp.zeros((5, 64)), jnp.zeros(64, jnp.int32)  # 64 samples
+    moved = jnp.zeros((5, 3, 64))  # 3 classes
+    check_traced("ACTIVATION", method.activation, partial(xla.outputs_of, method), v.shape, v)
+    check_traced("LOSS", method.loss, partial(xla.losses_of, method), v.shape, moved, y)
 
 
 def check_traced(

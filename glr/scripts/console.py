@@ -56,7 +56,7 @@ def one_line_errors() -> Iterator[None]:
         if error.errno == errno.EPIPE:
             end("its output was closed; stopped")
         end(f"its output cannot be written ({error.strerror})")
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         end(f"{error}; pip install -r requirements.txt")
     except (AttributeError, NameError) as error:
         if error.name not in KINDS:

@@ -360,5 +360,5 @@ def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
     if name in NAMED and (wrong := _misfit(name, value)):
         raise GLRError(f"{name} = {name_of(value)}: {wrong}; make it take these")
     if name in PATHS:
-        values = [os.path.expanduser(word) for word in values]
+        values = [str(user_path(word)) if word else word for word in values]
     return tuple(values) if kind.many else values[0]

@@ -69,7 +69,7 @@ def save_run(run: Run) -> None:
     model, history, picture, checkpoint = run_files(constants)
     title = f"{model.stem}: {', '.join(map(str, run.network.sizes))} neurons"
     try:
-        print(keep_other_model(model, recorded_constants(constants)), end="", file=sys.stderr)
+        kept = keep_other_model(model, recorded_constants(constants))
         write_history(history, rows, where)
         save_model(model, run.network, run_metadata(run))
     except GLRError as error:
@@ -77,6 +77,8 @@ def save_run(run: Run) -> None:
     with optional_picture():
         draw_learning_curve(picture, title, rows, where)
     checkpoint.unlink(missing_ok=True)
+    if kept:
+        print(kept, file=sys.stderr)
     if note := chance_note(run):
         print(note)
     print(
@@ -93,7 +95,7 @@ def finished_note(constants: SimpleNamespace) -> str:
         return ""
     recorded = metadata.get("constants")
     steps = recorded.get("STEPS") if isinstance(recorded, dict) else None
-    return f"the run of {steps} steps there is finished, and more steps are another run, which "
+    return f"the run of {steps} steps there is finished, and this is another, which "
 
 
 def chance_note(run: Run) -> str:
@@ -126,7 +128,7 @@ def keep_other_model(path: Path, wanted: dict) -> str:
     place = set_aside(path)
     return (
         f"{path.name} was a model of other {', '.join(changed) or 'constants'}: it goes to "
-        f"{place.name}; --name gives each its own\n"
+        f"{place.name}; --name gives each its own"
     )
 
 

@@ -293,7 +293,7 @@ def by_jax() -> ModuleType:
     """glr.scripts.by_jax; GLRError where JAX is not installed, or refuses its settings."""
     try:
         from glr.scripts import by_jax  # noqa: PLC0415  (no requirement)
-    except (ImportError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:  # of a broken one, too
         raise GLRError(
             f'BACKEND = "jax": cannot import JAX ({error}); pip install -r requirements-jax.txt, '
             'or set it to "numpy"'

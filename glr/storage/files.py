@@ -17,8 +17,14 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def user_path(word: str | Path) -> Path:
-    """The path that a user has written, ~ being the home folder: quotes keep it from the shell."""
-    return Path(os.path.expanduser(word))
+    """The path that a user has written, with ~ and $NAME, which quotes keep from the shell.
+
+    Raises GLRError for the home folder of a user who is not there, and for an empty path.
+    """
+    path = os.path.expanduser(os.path.expandvars(word))
+    if not path or path.startswith("~"):
+        raise GLRError(f"{str(word)!r}: no such folder can be meant; write the path out")
+    return Path(path)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
