@@ -3,7 +3,7 @@
 JAX compiles a loop over the steps around a loop over the noisy passes, for the processor or a GPU.
 Arrays are those of one pass, the neurons first and the samples last, (n, B). Weights are (n_out,
 n_in): the other way round, the first layer's products take a quarter longer. Equation numbers are
-those of docs/method.md; benchmarks/results/bench.md has what each choice for speed buys.
+those of docs/method.md; benchmarks/results/bench.md has what most choices for speed buy.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ KINDS: dict[str, Kind] = {
         "INITIAL_SCALE LEARNING_RATE PENALTY": POSITIVE,
         "EPSILON": _many(SHARE),
         "SLOPES PENALTIES WEIGHT_SIGMAS SIGMAS RADII": _many(POSITIVE),
-        "ALPHA": Kind(float, lambda v: POSITIVE.is_right(v) and v < 1, "a number from 0 to 1"),
+        "ALPHA": Kind(float, lambda v: POSITIVE.is_right(v) and v < 1, "a number > 0 and < 1"),
         "WEIGHT_DECAY": NOT_NEGATIVE,
         "ADVERSARIAL_EPSILON": SHARE_OR_NONE,
         "SIGMA": _many(NOT_NEGATIVE),
