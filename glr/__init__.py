@@ -12,8 +12,9 @@
 `gradient` gives an `Estimate`. The activation (`sigmoid`, `threshold`, `tanh`, `relu`), the loss
 (`cross_entropy`, `zero_one`) and the noise (`gaussian`, `laplace`, `logistic`, or another
 `NoiseLaw`) may be your own. `load(path)` reads a network that a script trained: its `predict(x)`,
-`predict_proba(x)` and `logits(x)` take samples in rows. What does not fit is a `GLRError` of one
-line. Steps that learn a disc from the number of errors, where backpropagation finds no slope:
+`predict_proba(x)` and `logits(x)` take samples in rows; `glr.interop` has to_keras and to_torch of
+it, and from_keras and from_torch. What does not fit is a `GLRError` of one line. Steps that learn a
+disc from the number of errors, where backpropagation finds no slope:
 
     import numpy as np
     import glr

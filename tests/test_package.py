@@ -82,7 +82,7 @@ def test_all_wings_are_installed_and_nothing_else(installed):
     wings = {str(path.relative_to(ROOT)) for path in (ROOT / "glr").rglob("*.py")}
     assert found == wings | {"glr/robustness/published.json"}
     assert {Path(name).parent.name for name in wings} == {
-        *("glr", "data", "storage", "scripts", "robustness", "study")
+        *("glr", "data", "storage", "scripts", "robustness", "study", "interop")
     }
 
 
