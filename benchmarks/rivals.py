@@ -213,7 +213,7 @@ def script_curve(script: str, flags: Sequence[str]) -> np.ndarray:
     if says:
         raise GLRError(f"{path.name}: {says}")
     (table,) = (data for name, data in files.items() if name.endswith(".csv"))
-    rows = np.genfromtxt(io.BytesIO(table), delimiter=",", names=True)
+    rows = np.genfromtxt(io.BytesIO(table), delimiter=",", names=True)[1:]  # without step 0
     return np.array([rows["step"], rows["seconds"], 100 * rows["test_accuracy"]])
 
 

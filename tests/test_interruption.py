@@ -373,7 +373,7 @@ def test_a_checkpoint_holds_all_that_training_changes(checkpoint):
     for name, array in old.optimizer.items():
         np.testing.assert_array_equal(new.optimizer[name], array)
     np.testing.assert_array_equal(new.rng.random(5), old.rng.random(5))
-    assert len(old.history) == len(old.risks) == 1
+    assert (len(old.history), len(old.risks)) == (2, 1)
     for name in ("step", "seconds", "risks", "history", "retuned"):
         assert getattr(new, name) == getattr(old, name)
 
@@ -421,8 +421,8 @@ def with_step(step):
         {"rng": np.ones(5, np.uint64)},
         {"rng": np.ones(6, np.int64)},
         {"history": np.ones((2, 3))},
-        {"history": np.full((1, 6), np.nan)},
-        {"history": np.ones((1, 6))},
+        {"history": np.full((2, 6), np.nan)},
+        {"history": np.ones((2, 6))},
         {"history": None},
         {"risks": None},
         {"risks": np.array([np.inf])},

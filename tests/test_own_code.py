@@ -133,7 +133,7 @@ def drawn(rng, shape):
 dice = NoiseLaw("dice", drawn)
 """
 RAISED = {
-    "--activation short": ("ValueError: operands could", "short(v float32 (50, 2, 128))", "v + np"),
+    "--activation short": ("ValueError: operands could", "short(v float32 (360, 50))", "v + np"),
     "--loss odd": (
         "ValueError: one line (",
         "odd(logits float32 (2, 10, 128), y int64 (",

@@ -13,7 +13,7 @@ import glr.estimator
 from glr.data.datasets import Dataset
 from glr.errors import DivergenceError, GLRError
 from glr.losses import cross_entropy, zero_one
-from glr.network import Layer, layer_views, relu, sigmoid, tanh, threshold
+from glr.network import Layer, accuracy, layer_views, relu, sigmoid, tanh, threshold
 from glr.noise import laplace, logistic
 from glr.optimizers import adagrad, constant, cosine, sgd
 from glr.scripts import backpropagation, records
@@ -206,12 +206,16 @@ def test_the_optimizer_and_its_state_are_the_run_s():
 
 def test_evaluations_are_of_the_test_set_and_of_the_minibatches_since_the_last():
     run = small_run(OPTIMIZER=sgd, STEPS=3, EVAL_EVERY=2)
+    before = accuracy(run.network.logits(run.data.x_test), run.data.y_test)
     for (x, y), risk in zip(run.minibatches(), [1.0, 2.0, 5.0], strict=True):
         assert (x.shape, y.shape) == ((2, 4), (2,))
         run.descend(level(run, risk))
     z, y = run.network.logits(run.data.x_test), run.data.y_test
     own = cross_entropy(z.T, y).mean(), np.mean(z.argmax(axis=1) == y)
-    history = run.state.history
+    start, *history = run.state.history
+    assert (start.step, start.epoch, start.seconds) == (0, 0, 0)
+    assert np.isnan(start.train_loss)
+    assert start.test_accuracy == before
     assert [(row.step, row.epoch, row.train_loss) for row in history] == [(2, 1, 1.5), (3, 1.5, 5)]
     for row in history:
         assert (row.test_loss, row.test_accuracy) == pytest.approx(own)

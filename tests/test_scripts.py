@@ -100,7 +100,8 @@ def test_short_run_writes_weights_history_and_picture(script, used, tmp_path):
         "test_loss",
         "test_accuracy",
     ]
-    assert [int(row["step"]) for row in rows] == [25, 50, 60]
+    assert [int(row["step"]) for row in rows] == [0, 25, 50, 60]
+    assert rows[0]["train_loss"] == "nan"
     accuracy = metadata["metrics"]["test_accuracy"]
     assert float(rows[-1]["test_accuracy"]) == pytest.approx(accuracy, abs=1e-5)
     summary = ran.stdout.splitlines()[-1]
@@ -353,5 +354,5 @@ def test_a_model_of_other_constants_is_kept_beside_the_new_one(tmp_path):
 
 def test_a_validation_run_s_history_does_not_speak_of_the_test_set(tmp_path):
     run("LRS.py", "--steps", 5, "--validation", 100, "--models-dir", tmp_path)
-    (row,) = history(tmp_path / "LRS_digits_seed0_validation.csv")
+    *_, row = history(tmp_path / "LRS_digits_seed0_validation.csv")
     assert list(row) == ["step", "epoch", "train_loss", "validation_loss", "validation_accuracy"]

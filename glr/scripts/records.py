@@ -185,6 +185,8 @@ def run_metadata(run: Run) -> dict:
 def write_history(path: Path, history: list[Evaluation], where: str) -> None:
     """The learning curve as CSV: step, epoch, seconds, train_loss, test_loss, test_accuracy.
 
+    It begins at step 0, where no training loss is known yet: nan.
+
     where : "test"; or "validation", which then stands in the place of "test" in the header
     """
     rows = [[str(row.step), *(f"{figure:.6g}" for figure in row[1:])] for row in history]

@@ -139,13 +139,15 @@ class Run:
         """Rows (S, B) of the minibatches of the next S steps, which are taken before the next leg.
 
         S ≤ most, for LEG_SECONDS or so. Between legs: evaluations every EVAL_EVERY steps,
-        checkpoints every CHECKPOINT_EVERY, progress, signals.
+        checkpoints every CHECKPOINT_EVERY, progress, signals. Before the first, an evaluation.
         """
         c, state, at_once = self.constants, self.state, 1
         batches = minibatches(len(self.data.y_train), c.BATCH_SIZE, self._batch_rng)
         if state.perturbation is not None:
             batches = (rows for rows in batches for _ in range(c.REPLAYS))
         batches = islice(batches, state.step, None)
+        if not state.history:
+            self.evaluate()  # as it is at step 0
         try:
             counts = {"total": c.STEPS, "initial": state.step}
             with stop_signals(self.earlier_state_note) as signals, progress_bar(**counts) as bar:
@@ -215,7 +217,8 @@ class Run:
         epoch = state.step * min(c.BATCH_SIZE, n) / n
         output = self.network.logits(self.data.x_test)
         test_loss = float(losses_of(c.LOSS, output.T, y).mean())
-        figures = float(np.mean(state.risks)), test_loss, accuracy(output, y)
+        train_loss = float(np.mean(state.risks)) if state.risks else math.nan  # before all steps
+        figures = train_loss, test_loss, accuracy(output, y)
         state.history.append(Evaluation(state.step, epoch, state.seconds, *figures))
         state.risks.clear()
 
@@ -258,7 +261,7 @@ class Run:
     def stop_note(self) -> str:
         """Where the run stands, and how to go on with it."""
         c, state, figures = self.constants, self.state, ""
-        for row in state.history[-1:]:
+        for row in state.history[1:][-1:]:  # none of the network as it began
             figures = f", {reached(c, row)} at step {row.step}"
         at = f"stopped after step {state.step} of {c.STEPS}{figures}"
         return f"{at}; {self.how_to_go_on()} continues from {self._checkpoint}"

@@ -29,7 +29,10 @@ KIND, ADVICE = "checkpoint", "delete it and start anew"
 
 
 class Evaluation(NamedTuple):
-    """One row of the learning curve. Test figures are noise-free, of the data's test set."""
+    """One row of the learning curve. Test figures are noise-free, of the data's test set.
+
+    train_loss is the mean over the minibatches since the row before: NaN at step 0.
+    """
 
     step: int
     epoch: float
@@ -121,9 +124,9 @@ def state_like(state: State, step: int, origin: dict, optimizer: Optimizer) -> S
         raise GLRError(f"is of step {step}, and the run of {steps} steps")
     like = State(zeros, state.rng, perturbation=state.perturbation)
     optimizer(zeros, zeros, 0.0, like.optimizer)  # tells which arrays it keeps
-    evaluated = [at for at in range(1, step + 1) if at % every == 0 or at == steps]
+    evaluated = [at for at in range(step + 1) if at % every == 0 or at == steps]
     like.history = [Evaluation(at, 0, 0, 0, 0, 0) for at in evaluated]
-    like.risks = [0.0] * (step - max(evaluated, default=0))
+    like.risks = [0.0] * (step - max(evaluated))
     return like
 
 
