@@ -27,7 +27,7 @@ test: .venv/installed-dev
 
 lowest:
 	$(PYTHON) -m venv .venv-lowest
-	grep -h '>=' requirements.txt requirements-cluster.txt | \
+	grep -h '>=' requirements.txt requirements-cluster.txt requirements-notebook.txt | \
 		sed 's/>=/==/' > .venv-lowest/lowest.txt
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check \
 		-c .venv-lowest/lowest.txt -r requirements-dev.txt
@@ -42,7 +42,8 @@ fuzz: .venv/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt requirements-cluster.txt requirements-jax.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-cluster.txt \
+		requirements-jax.txt requirements-notebook.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check \
 		-r requirements-dev.txt -r requirements-jax.txt
 	touch $@

@@ -13,8 +13,9 @@
 (`cross_entropy`, `zero_one`) and the noise (`gaussian`, `laplace`, `logistic`, or another
 `NoiseLaw`) may be your own. `load(path)` reads a network that a script trained: its `predict(x)`,
 `predict_proba(x)` and `logits(x)` take samples in rows; `glr.interop` has to_keras and to_torch of
-it, and from_keras and from_torch. What does not fit is a `GLRError` of one line. Steps that learn a
-disc from the number of errors, where backpropagation finds no slope:
+it, and from_keras and from_torch. `GLRClassifier` is all of it in one scikit-learn estimator. What
+does not fit is a `GLRError` of one line. Steps that learn a disc from the number of errors, where
+backpropagation finds no slope:
 
     import numpy as np
     import glr
@@ -34,6 +35,8 @@ disc from the number of errors, where backpropagation finds no slope:
     logits = (x @ W0 + b0 > 0) @ W1 + b1
     print(f"{(logits.argmax(axis=1) == y).mean():.2f}")  # 0.98, and 0.96 or more with other seeds
 """
+
+from importlib.util import find_spec
 
 from glr.errors import GLRError
 from glr.estimator import Estimate, gradient
@@ -62,3 +65,23 @@ __all__ = [
     "threshold",
     "zero_one",
 ]
+if find_spec("sklearn"):  # else `from glr import *` and help(glr) would fail
+    __all__ += ["GLRClassifier"]
+
+
+def __getattr__(name: str) -> type:
+    """GLRClassifier, imported where it is asked for: scikit-learn is no requirement."""
+    if name != "GLRClassifier":
+        raise AttributeError(f"module 'glr' has no attribute {name!r}")
+    try:
+        from glr.interop.classifier import GLRClassifier  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError(
+            f"GLRClassifier cannot import scikit-learn ({error}); pip install 'scikit-learn>=1.6'"
+        ) from error
+    return GLRClassifier
+
+
+def __dir__() -> list[str]:
+    """All names, and the one that is imported on demand."""
+    return sorted({*globals(), *__all__})
