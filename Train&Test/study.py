@@ -52,6 +52,12 @@ EPSILON = (0.05, 0.1, 0.13, 0.15, 0.2)  # of FGSM; the tables have 0.13
 PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
 WRITE_DOCS = False  # into README and docs/, in place of RobustnessTest/results/
+# Of adversarial training, on held-out samples: the largest change of a pixel, by data set.
+TRAINING_EPSILON = {"digits": 0.1, "mnist": 0.1, "fashion_mnist": 0.05}
+ADVERSARIAL = "--adversarial-epsilon {epsilon} --steps 40000"
+# Everything that LRS and LRT are but their estimators.
+AS_LRS = "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient --learning-rate 0.01"
+AS_LRT = f"--activation threshold {AS_LRS}"
 # The networks of the tables: name, script, and flags that differ from the script's constants.
 NETWORKS = {
     "LRS": ("LRS.py", ""),
@@ -66,15 +72,8 @@ NETWORKS = {
         "--weight-decay 1e-4 --centralised-gradient --learning-rate 0.01",
     ),
     "BP+": ("BP.py", "--sigma 1 0.5"),  # the GLR scripts' noise (after the paper's BP+)
-    "BP+L2C": (  # all four: everything that LRS is but its estimator
-        "BP.py",
-        "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient --learning-rate 0.01",
-    ),
-    "ST+L2C": (  # everything that LRT is but its estimator: straight-through thresholds
-        "BP.py",
-        "--activation threshold --sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient "
-        "--learning-rate 0.01",
-    ),
+    "BP+L2C": ("BP.py", AS_LRS),  # all four: everything that LRS is but its estimator
+    "ST+L2C": ("BP.py", AS_LRT),  # everything that LRT is but its estimator: straight-through
     # As the second public release has it, 100 epochs of MNIST (468 full minibatches each). But
     # there the output layer has no biases, and the hidden ones begin as weights do, with a penalty.
     "BP-published": (
@@ -84,15 +83,29 @@ NETWORKS = {
     ),
     # As the first release has LRS.
     "LRS-published": ("published.py", ""),
+    "LRS-adv": ("LRS.py", f"{ADVERSARIAL} --backend jax"),
+    "LRT-adv": ("LRT.py", f"{ADVERSARIAL} --backend jax"),
+    "LRSZ-adv": ("LRSZ.py", f"{ADVERSARIAL} --backend jax"),
+    "LRTZ-adv": ("LRTZ.py", f"{ADVERSARIAL} --backend jax"),
+    "BP+L2C-adv": ("BP.py", f"{AS_LRS} {ADVERSARIAL}"),
+    "ST+L2C-adv": ("BP.py", f"{AS_LRT} {ADVERSARIAL}"),
 }
 # --------------------------------------------------------------------------------------------
+
+
+def networks_on(dataset: str) -> dict[str, tuple[str, str]]:
+    """Script and flags of every network of the tables, for a data set."""
+    epsilon = TRAINING_EPSILON[dataset]
+    return {
+        name: (script, flags.format(epsilon=epsilon)) for name, (script, flags) in NETWORKS.items()
+    }
 
 
 def main() -> None:
     """Train what is missing, evaluate all, write the tables."""
     constants = script_constants(globals())
     datasets = datasets_found(constants)
-    runs = tasks(constants, NETWORKS, datasets)
+    runs = [task for name in datasets for task in tasks(constants, networks_on(name), [name])]
     train_missing(runs, constants)
     samples = table_samples(constants.EPSILON)  # and no others that the folder may hold
     rows = {}

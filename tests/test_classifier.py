@@ -26,7 +26,17 @@ ROOT = Path(__file__).resolve().parent.parent
 QUICK = {"hidden_layer_sizes": 10, "max_iter": 20, "random_state": 0}
 
 
-@parametrize_with_checks([GLRClassifier(), GLRClassifier(**QUICK, activation="threshold",
-    loss="zero_one", early_stopping=False, prediction_passes=5)])
+@parametrize_with_checks(
+    [
+        GLRClassifier(),
+        GLRClassifier(
+            **QUICK,
+            activation="threshold",
+            loss="zero_one",
+            early_stopping=False,
+            prediction_passes=5,
+        ),
+    ]
+)
 def test_what_scikit_learn_asks_of_a_classifier(estimator, check):
     check(estimator)

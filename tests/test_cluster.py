@@ -1,6 +1,6 @@
 """Runs on a Dask cluster: scheduler and workers are other processes, in folders of their own.
 
-They are started by the README's lines, and nothing of the project is in their environment.
+They are started by the lines of docs/recipes.md, and nothing of the project is in their environment.
 """
 
 import os
@@ -28,10 +28,10 @@ from glr.study import runs as study
 
 distributed = pytest.importorskip("distributed")
 
-README = (ROOT / "README.md").read_text("utf-8")
-HOST = "tcp://host:8786"  # as the README has it
+RECIPES = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+HOST = "tcp://host:8786"  # as the recipes have it
 SCHEDULER, WORKER = (
-    shlex.split(line, comments=True) for line in re.findall("^dask .*", README, re.M)
+    shlex.split(line, comments=True) for line in re.findall("^dask .*", RECIPES, re.M)
 )
 
 
@@ -55,7 +55,7 @@ class Processes:
             self.address = client.scheduler.address
 
     def start(self, words, name, **env):
-        """The process of a line of the README in a new folder, the first of its session."""
+        """The process of a line of the recipes in a new folder, the first of its session."""
         dask = str(Path(sys.executable).with_name("dask"))
         home = self.folder / name
         home.mkdir()
@@ -124,7 +124,7 @@ def train(chosen, script, flags="--steps 20", dataset="digits"):
 
 
 def test_readme_s_lines_train_on_the_workers_what_is_trained_here(cluster, tmp_path):
-    (line,) = re.findall(f"^python (.*{HOST}.*)", README, re.MULTILINE)
+    (line,) = re.findall(f"^python (.*{HOST}.*)", RECIPES, re.MULTILINE)
     script, *words = shlex.split(line.replace(HOST, cluster.address))
     words[words.index("--seeds") + 1] = "1"
     words += ["--variants", "LRS.py --steps 40", "LRT.py --steps 30 --noise laplace"]

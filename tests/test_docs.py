@@ -13,8 +13,11 @@ from glr.scripts.constants import script_constants
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *ROOT.glob("[!.]*/README.md")]
+PAGES.append(ROOT / "CONTRIBUTING.md")
 README, METHOD = PAGES[0].read_text("utf-8"), (ROOT / "docs" / "method.md").read_text("utf-8")
-CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CONTRIBUTING = PAGES[-1].read_text("utf-8")
+RECIPES = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+CODE = re.findall(r"```python\n(.*?)```", README + RECIPES, re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -43,7 +46,7 @@ def commands():
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_commands_are_of_scripts_that_take_them(words, monkeypatch):
-    """With the README's own functions in the script, as the commands with these have it."""
+    """With the recipes' own functions in the script, as the commands with these have it."""
     monkeypatch.chdir(ROOT)
     path = ROOT / words[0]
     script = runpy.run_path(str(path if path.exists() else ROOT / "Train&Test" / words[0]))
@@ -54,12 +57,16 @@ def test_commands_are_of_scripts_that_take_them(words, monkeypatch):
 
 
 @pytest.mark.parametrize("code", CODE)
-def test_the_readme_s_code_runs(code):
+def test_the_code_of_readme_and_recipes_runs(code):
     exec(code, {})
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"make (\w+)`", README))))
-def test_what_the_readme_makes_is_a_target(name):
+def test_the_readme_is_two_screens():
+    assert len(README) < 8000
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"make (\w+)", README + CONTRIBUTING))))
+def test_what_the_pages_make_is_a_target(name):
     assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""Functions and laws of your own in a script: the README's train; what cannot work is refused."""
+"""Functions and laws of your own in a script: the recipes' train; what cannot work is refused."""
 
 import io
 import re
@@ -16,13 +16,14 @@ from glr.noise import NoiseLaw, gaussian
 from glr.scripts import constants
 from glr.scripts.constants import script_constants
 
-DEFINED = ("def staircase(", "mixture = NoiseLaw(", "def momentum(")  # in the README's code
+RECIPES = ROOT / "docs" / "recipes.md"
+DEFINED = ("def staircase(", "mixture = NoiseLaw(", "def momentum(")  # in the recipes' code
 
 
-def script_with_the_readme_s_code(home):
-    """A copy of the project whose LRS.py has the README's own functions above its constants."""
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+def script_with_the_recipes_code(home):
+    """A copy of the project whose LRS.py has the recipes' own functions above its constants."""
+    recipes = RECIPES.read_text()
+    blocks = re.findall(r"```python\n(.*?)```", recipes, re.DOTALL)
     blocks = [block for block in blocks if any(line in block for line in DEFINED)]
     assert len(blocks) == len(DEFINED)
     script = copy_of_the_scripts(home) / "Train&Test" / "LRS.py"
@@ -31,10 +32,10 @@ def script_with_the_readme_s_code(home):
     script.write_text(head + "\n".join(blocks) + rule + rest)
 
 
-def test_the_readme_s_own_activation_and_loss_train(tmp_path):
-    script_with_the_readme_s_code(tmp_path / "home")
-    readme = (ROOT / "README.md").read_text()
-    (command,) = re.findall(r'^python "Train&Test/(LRS\.py" --activation .*)$', readme, re.M)
+def test_the_recipes_own_activation_and_loss_train(tmp_path):
+    script_with_the_recipes_code(tmp_path / "home")
+    recipes = RECIPES.read_text()
+    (command,) = re.findall(r'^python "Train&Test/(LRS\.py" --activation .*)$', recipes, re.M)
     words = command.replace('"', "").split()
     few = ("--steps", 3000, "--models-dir", tmp_path / "m")
     ran = run(*words, *few, home=tmp_path / "home")
@@ -51,8 +52,8 @@ def test_the_readme_s_own_activation_and_loss_train(tmp_path):
     assert metadata["activation"] == "staircase"
 
 
-def test_the_readme_s_own_noise_law_trains(tmp_path):
-    script_with_the_readme_s_code(tmp_path / "home")
+def test_the_recipes_own_noise_law_trains(tmp_path):
+    script_with_the_recipes_code(tmp_path / "home")
     words = ("--noise", "mixture", "--steps", 1500, "--models-dir", tmp_path / "m")
     ran = run("LRS.py", *words, home=tmp_path / "home")
     assert ran.returncode == 0, ran.stderr
@@ -61,10 +62,10 @@ def test_the_readme_s_own_noise_law_trains(tmp_path):
     assert metadata["metrics"]["test_accuracy"] > 0.9
 
 
-def test_the_readme_s_own_optimizer_and_schedule_train_and_resume(tmp_path):
-    script_with_the_readme_s_code(tmp_path / "home")
+def test_the_recipes_own_optimizer_and_schedule_train_and_resume(tmp_path):
+    script_with_the_recipes_code(tmp_path / "home")
     flags = "--optimizer momentum --schedule halves --learning-rate 0.1"
-    assert flags in (ROOT / "README.md").read_text()
+    assert flags in RECIPES.read_text()
     words = (*flags.split(), "--models-dir", tmp_path / "m")
     short = ("--steps", 600, "--checkpoint-every", 100, "--eval-every", 600)
     with subprocess.Popen(command("LRS.py", *words, *short, home=tmp_path / "home")) as process:
@@ -81,7 +82,7 @@ def test_the_readme_s_own_optimizer_and_schedule_train_and_resume(tmp_path):
 
 def test_a_changed_function_is_another_constant(tmp_path):
     """By its name alone a run would go on with another loss, a study take the old one for it."""
-    script_with_the_readme_s_code(tmp_path / "home")
+    script_with_the_recipes_code(tmp_path / "home")
     words = ("--loss", "rank", "--steps", 40, "--models-dir", tmp_path / "m")
     home = tmp_path / "home"
     assert run("LRS.py", *words, home=home).returncode == 0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from processes import command_lines_with, run, saved
 
-from glr.data.datasets import fingerprint, load_dataset
+from glr.data.datasets import SHIPPED, fingerprint, load_dataset
 from glr.errors import GLRError
 from glr.network import new_network, sigmoid
 from glr.robustness.corruptions import CORRUPTIONS
@@ -157,10 +157,7 @@ def test_a_section_is_replaced_and_nothing_else(tmp_path):
 @pytest.mark.parametrize(
     ("page", "name"),
     [("README.md", "results")]
-    + [
-        ("docs/results.md", name)
-        for name in ("results", "whitebox", "tradeoff", "variance", "ablation")
-    ],
+    + [("docs/results.md", name) for name in ("results", "whitebox", "variance", "ablation")],
 )
 def test_the_pages_have_the_sections_that_are_written(page, name, tmp_path):
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -198,7 +195,7 @@ def test_readme_s_table_has_every_script_on_every_data_set():
 
 @pytest.mark.parametrize(("name", "control"), MATCHED.items())
 def test_a_matched_control_differs_from_its_network_in_the_estimator_alone(name, control):
-    networks = runpy.run_path(str(SCRIPTS / "study.py"))["NETWORKS"]
+    networks = runpy.run_path(str(SCRIPTS / "study.py"))["networks_on"]("mnist")
     ours, theirs = (
         recorded_constants(constants_of(script, extra.split()))
         for script, extra in (networks[name], networks[control])
@@ -220,7 +217,7 @@ def test_networks_are_the_study_s_by_their_constants_not_by_their_names(tmp_path
     network = new_network([4, 3, 2], sigmoid, np.random.default_rng(0))
     names, datasets = ("LRT", "BP+L2C"), ["digits", "mnist"]
     chosen = constants(tmp_path, SEEDS=1)
-    for task in study.tasks(chosen, study.study_networks(names), datasets):
+    for task in study.tasks(chosen, study.study_networks(names, "mnist"), datasets):
         save_model(task.path, network, {"constants": task.recorded})
     assert study.are_trained(names, chosen, datasets)
     assert not study.are_trained(names, constants(tmp_path), datasets)  # of two seeds
@@ -228,7 +225,13 @@ def test_networks_are_the_study_s_by_their_constants_not_by_their_names(tmp_path
     assert study.are_trained(names, chosen, ["digits"])
     assert not study.are_trained(names, chosen, datasets)
     with pytest.raises(GLRError, match="has no LRX; give LRS, LRT"):
-        study.study_networks(["LRX"])
+        study.study_networks(["LRX"], "digits")
+
+
+def test_the_size_of_adversarial_changes_is_that_of_the_data_set():
+    found = [study.study_networks(["LRS-adv"], name)["LRS-adv"][1] for name in SHIPPED]
+    assert all("--adversarial-epsilon 0.1 " in flags for flags in found[:2])
+    assert "--adversarial-epsilon 0.05 " in found[2]
 
 
 def test_a_run_on_data_of_one_s_own_is_finished_only_while_they_are_the_same(tmp_path):
@@ -255,7 +258,7 @@ def test_the_published_script_trains_as_the_released_code_does(tmp_path):
 
 def test_the_control_of_the_ablation_is_that_of_the_study():
     as_lrs = runpy.run_path(str(SCRIPTS / "ablation.py"))["AS_LRS"]
-    assert study.study_networks(["BP+L2C"]) == {"BP+L2C": ("BP.py", as_lrs)}
+    assert study.study_networks(["BP+L2C"], "mnist") == {"BP+L2C": ("BP.py", as_lrs)}
 
 
 def test_every_variant_of_the_ablation_can_be_run(tmp_path):

@@ -1,6 +1,7 @@
 """The arithmetic of the tables."""
 
 import runpy
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from processes import ROOT
 from scipy.stats import ttest_rel
 
 from glr.robustness.tables import (
+    ADVERSARIAL,
     CONTROLS,
+    MATCHED,
     MAIN_ROWS,
     Row,
     cell,
@@ -115,6 +118,19 @@ def test_networks_of_your_own_stand_in_the_main_table_and_the_study_s_others_are
     main, controls = result_tables(rows, "mnist").values()
     shown = [line[0] for line in main]
     assert shown == ["model", "LRS", "LRS (pretrained)", "  published", "A-mine", "mine"]
-    assert [line[0] for line in controls] == ["model", "BP+L2C", "BP-L2 (pretrained)"]
+    assert [line[0] for line in controls] == ["model", "BP-L2 (pretrained)", "BP+L2C"]
     study = runpy.run_path(str(ROOT / "Train&Test" / "study.py"))["NETWORKS"]
-    assert {*MAIN_ROWS, *CONTROLS} == {*study}
+    plain = {name for name in study if not name.endswith(ADVERSARIAL)}
+    assert {*MAIN_ROWS, *CONTROLS} == plain
+    assert {*chain(*MATCHED.items())} <= {*study}
+
+
+def test_adversarially_trained_networks_stand_beside_the_published_of_their_script():
+    names = ("ST+L2C-adv", "LRS-adv (pretrained)", "LRT-adv", "LRS")
+    rows = [Row(name, s, "clean", 0, 0.5 + s / 4, 10) for name in names for s in (0, 1)]
+    tables = result_tables(rows, "mnist")
+    shown = [line[0] for line in tables["Adversarially trained"]]
+    networks = ["LRS-adv (pretrained)", "  published", "LRT-adv", "  published", "ST+L2C-adv"]
+    assert shown == ["model", *networks]
+    paired = tables["Less the matched control, in points (p of a paired t-test)"]
+    assert [line[0] for line in paired[1:]] == ["LRT-adv less ST+L2C-adv"]

@@ -23,7 +23,11 @@ CONTROLS = (  # study.py's other networks
     *("BP-L2", "BP-L2C", "BP-L2C-0.01", "BP+", "BP+L2C", "ST+L2C"),
     *("BP-published", "LRS-published"),
 )
-MATCHED = {"LRS": "BP+L2C", "LRT": "ST+L2C"}  # GLR networks, and controls of the same constants
+ADVERSARIAL = "-adv"  # ends the name of a network that was trained adversarially
+MATCHED = {  # GLR networks, and controls of the same constants
+    **{"LRS": "BP+L2C", "LRT": "ST+L2C"},
+    **{"LRS-adv": "BP+L2C-adv", "LRT-adv": "ST+L2C-adv"},
+}
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
 PRETRAINED_LABEL = " (pretrained)"  # follows the name of a model that came with the code
 COMPARABLE = tuple(c for c in PUBLISHED["columns"] if c != "lbfgs")  # that attack is another
@@ -90,9 +94,9 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 
 def published_cell(dataset: str, model: str, condition: str) -> str:
-    """The published accuracy in percent, or nothing."""
+    """The published accuracy in percent, of adversarially trained networks too; or nothing."""
     by_model = PUBLISHED.get(dataset, {}) if dataset in SHIPPED else {}  # not of columns.npz
-    cells = by_model.get(network_name(model), [])
+    cells = by_model.get(network_name(model).removesuffix(ADVERSARIAL), [])
     return f"{cells[PUBLISHED['columns'].index(condition)]:.2f}" if cells else ""
 
 
@@ -101,18 +105,23 @@ def network_name(model: str) -> str:
     return model.removesuffix(PRETRAINED_LABEL)
 
 
-def present(rows: Iterable[Row]) -> tuple[list[str], list[str]]:
-    """The models of the main table, your own last, and the controls that were measured."""
-    names = sorted({row.model for row in rows})
+def present(rows: Iterable[Row]) -> tuple[list[str], list[str], list[str]]:
+    """The models measured: of the main table, your own last; controls; adversarially trained."""
+    order = {name: i for i, name in enumerate((*MAIN_ROWS, *CONTROLS))}
+
+    def place(name: str) -> int:
+        return order.get(network_name(name).removesuffix(ADVERSARIAL), len(order))
+
+    names = sorted(sorted({row.model for row in rows}), key=place)
+    adversarial = [name for name in names if network_name(name).endswith(ADVERSARIAL)]
     controls = [name for name in names if network_name(name) in CONTROLS]
-    order = dict(zip(MAIN_ROWS, range(len(MAIN_ROWS)), strict=True))
-    main = [name for name in names if name not in controls]
-    return sorted(main, key=lambda name: order.get(network_name(name), len(order))), controls
+    main = [name for name in names if name not in {*adversarial, *controls}]
+    return main, controls, adversarial
 
 
 def result_tables(rows: list[Row], dataset: str) -> dict[str, list[list[str]]]:
     """The tables of testAdv.py by title, those that have rows: cells, a header first."""
-    main, controls = present(rows)
+    main, controls, adversarial = present(rows)
     columns = [(condition, None) for condition in PUBLISHED["columns"]]
     others = [r for r in rows if r.condition not in PUBLISHED["columns"] or has_other_epsilon(r)]
     kinds = sorted({(row.condition, row.severity) for row in others})
@@ -121,8 +130,9 @@ def result_tables(rows: list[Row], dataset: str) -> dict[str, list[list[str]]]:
             table_lines(rows, main, columns, dataset)
         ),
         "Controls": table_lines(rows, controls, columns),
+        "Adversarially trained": table_lines(rows, adversarial, columns, dataset),
         "Less the matched control, in points (p of a paired t-test)": paired_lines(rows),
-        "Other attacks, targets and ε": table_lines(rows, main + controls, kinds),
+        "Other attacks, targets and ε": table_lines(rows, main + controls + adversarial, kinds),
     }
     return {title: lines for title, lines in tables.items() if len(lines) > 1 < len(lines[0])}
 

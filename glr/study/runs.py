@@ -80,9 +80,9 @@ def tasks(
     return found
 
 
-def study_networks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """The networks of study.py that have these names, as `tasks` takes them."""
-    networks = runpy.run_path(str(SCRIPTS / "study.py"))["NETWORKS"]
+def study_networks(names: Iterable[str], dataset: str) -> dict[str, tuple[str, str]]:
+    """The networks of study.py that have these names, on a data set, as `tasks` takes them."""
+    networks = runpy.run_path(str(SCRIPTS / "study.py"))["networks_on"](dataset)
     unknown = [name for name in names if name not in networks]
     if unknown:
         raise GLRError(f"NAMES: study.py has no {', '.join(unknown)}; give {', '.join(networks)}")
@@ -91,7 +91,11 @@ def study_networks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 def are_trained(names: Iterable[str], constants: SimpleNamespace, datasets: Iterable[str]) -> bool:
     """Whether MODELS_DIR has these networks of study.py, with its constants and of all SEEDS."""
-    return all(map(is_finished, tasks(constants, study_networks(names), datasets)))
+    return all(
+        is_finished(task)
+        for dataset in datasets
+        for task in tasks(constants, study_networks(names, dataset), [dataset])
+    )
 
 
 def is_finished(task: Task) -> bool:
