@@ -174,20 +174,15 @@ def evolution_strategy(
     Ranks in place of losses: along a gradient, but not of its length.
     """
 
-    def losses_of_pair(key: Array) -> Array:
+    def pair(key: Array) -> tuple[Layers, Array]:
         noise = noise_like(layers, key, normal)
-        return jnp.stack([mean_loss(moved(layers, by, noise), batch) for by in (size, -size)])
+        losses = [mean_loss(moved(layers, by, noise), batch) for by in (size, -size)]
+        return noise, jnp.stack(losses)
 
-    keys = keys_from(key, repeats)
-    losses = lax.map(losses_of_pair, keys)
+    noise, losses = lax.map(pair, keys_from(key, repeats))
     ranks = losses.ravel().argsort().argsort().reshape(losses.shape)
     weights = (ranks[:, 0] - ranks[:, 1]) / ((losses.size - 1) * losses.size * size)
-
-    def add(total: Layers, key_and_weight: tuple[Array, Array]) -> tuple[Layers, None]:
-        key, weight = key_and_weight
-        return moved(total, weight, noise_like(layers, key, normal)), None
-
-    return lax.scan(add, tree.map(jnp.zeros_like, layers), (keys, weights))[0]
+    return tree.map(lambda part: jnp.tensordot(weights, part, 1), noise)
 
 
 def forward_gradient(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
