@@ -72,9 +72,15 @@ def relative_variance(estimate: Callable[[], Gradient], draws: int) -> float:
         g = estimate().layers[0].W.astype(np.float64)
         total += g
         squares += float(np.sum(g * g))
+    mean_square, variance = moments_of(total, squares, draws)
+    return variance / mean_square
+
+
+def moments_of(total: np.ndarray, squares: float, draws: int) -> tuple[float, float]:
+    """‖E g‖² and E‖g − E g‖² of gradients g, unbiased: from their sum and the sum of their ‖g‖²."""
     mean_square = float(np.sum(total * total)) / draws**2
     variance = (squares / draws - mean_square) * draws / (draws - 1)
-    return variance / (mean_square - variance / draws)
+    return mean_square - variance / draws, variance
 
 
 def variances_by_replicates(data: Dataset, rng: np.random.Generator) -> Variances:
