@@ -60,8 +60,8 @@ NETWORKS = {
         Peer(
             "evolution strategy", e.evolution_strategy, (1, 4, 16), LOSSES, 2, "node perturbation"
         ),
-        Peer("forward gradient, nodes", e.forward_gradient_of_activations, (1, 4, 16), FORWARD, 2),
-        Peer("forward gradient, weights", e.forward_gradient, (1, 4, 16), FORWARD, 2),
+        Peer("forward gradient, nodes", e.forward_gradient_of_nodes, (1, 4, 16), FORWARD, 2),
+        Peer("forward gradient, weights", e.forward_gradient_of_weights, (1, 4, 16), FORWARD, 2),
         Peer("backpropagation", e.backpropagation, (1, 2, 4), BACKWARD, 1),
         Peer("direct feedback", e.direct_feedback, (1, 2, 4), BACKWARD, 1, "backpropagation"),
     ),

@@ -349,10 +349,16 @@ Program = Callable[[State, tuple, np.ndarray], tuple[State, jax.Array]]
 
 def program(method: Method, plan: Plan) -> Program:
     """`steps_of_rows` of a method and plan, compiled anew for every shape; a state is used up."""
-    # By vectors of XLA's choice a step of LRTZ takes 1.5 times as long, where 512 bits are had.
-    options = {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else None
-    constants = {"static_argnums": (0, 1), "donate_argnums": 2, "compiler_options": options}
+    constants = {"static_argnums": (0, 1), "donate_argnums": 2, "compiler_options": cpu_options()}
     return functools.partial(jax.jit(steps_of_rows, **constants), method, plan)
+
+
+def cpu_options() -> dict[str, int] | None:
+    """What XLA is told on a processor.
+
+    By vectors of its choice a step of LRTZ takes 1.5 times as long, where 512 bits are had.
+    """
+    return {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else None
 
 
 def take_steps(

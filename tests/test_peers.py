@@ -1,6 +1,7 @@
 """The peers' gradient estimators: their means, by enumeration and autodiff, or their bias."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from glr.estimator import Method  # noqa: E402
 from glr.losses import cross_entropy  # noqa: E402
 from glr.network import Layer, sigmoid, threshold  # noqa: E402
 from glr.noise import logistic  # noqa: E402
-from glr.study import estimators  # noqa: E402
+from glr.study import estimators, peers  # noqa: E402
 from glr.study.estimators import keys_from  # noqa: E402
 
 SIZES = (4, 3, 3)
@@ -80,10 +81,10 @@ UNBIASED = {
     "LRS": (estimators.glr, {"method": METHODS[sigmoid]}, exact_of_sigmoids),
     "LRT": (estimators.glr, {"method": METHODS[threshold]}, exact_of_bits),
     "backpropagation": (estimators.backpropagation, {}, exact_of_sigmoids),
-    "forward gradient": (estimators.forward_gradient, {}, exact_without_noise),
-    "of activations": (estimators.forward_gradient_of_activations, {}, exact_without_noise),
-    "weight perturbation": (estimators.weight_perturbation, {"size": 0.01}, exact_without_noise),
-    "node perturbation": (estimators.node_perturbation, {"size": 0.01}, exact_without_noise),
+    "forward gradient": (estimators.forward_gradient_of_weights, {}, exact_without_noise),
+    "of activations": (estimators.forward_gradient_of_nodes, {}, exact_without_noise),
+    "weight perturbation": (estimators.weight_perturbation, {}, exact_without_noise),
+    "node perturbation": (estimators.node_perturbation, {}, exact_without_noise),
     "reinforce": (estimators.reinforce, {}, exact_of_bits),
     "arm": (estimators.arm, {}, exact_of_bits),
     "disarm": (estimators.disarm, {}, exact_of_bits),
@@ -92,7 +93,7 @@ UNBIASED = {
 
 @pytest.mark.parametrize(("estimator", "settings", "wanted"), UNBIASED.values(), ids=UNBIASED)
 def test_the_mean_is_the_gradient_of_its_objective(estimator, settings, wanted):
-    """By differences of 0.01 too: their bias, of its square, is within the error of these draws."""
+    """By small differences too: their bias, of the square, is within the error of these draws."""
     mean = mean_of(draws_of(partial(estimator, repeats=2, **settings)))
     assert_powerful(mean, SIZES)
     assert_equal_means(mean, wanted())
@@ -118,7 +119,7 @@ def test_straight_through_is_biased_in_the_hidden_layer_alone():
 
 def test_direct_feedback_is_backpropagation_where_the_weights_are_the_feedback():
     hidden, output = LAYERS
-    there = [hidden, Layer(estimators.feedback_weights(output.W.shape), output.b)]
+    there = [hidden, Layer(estimators.fixed_weights(output.W), output.b)]
 
     @jax.jit
     def of_both(layers):
@@ -144,16 +145,131 @@ def test_pairs_of_the_evolution_strategy_are_weighed_by_their_ranks():
 
     @jax.jit
     def found_and_tried(layers):
-        keys = keys_from(KEY, pairs)
-        noise = [estimators.noise_like(layers, key, estimators.normal) for key in keys]
-        tried = [estimators.moved(layers, by, one) for one in noise for by in (size, -size)]
-        losses = jnp.stack([estimators.mean_loss(one, BATCH) for one in tried])
-        return estimators.evolution_strategy(KEY, layers, BATCH, repeats=pairs, size=size), (
-            jnp.stack([one[0].W - layers[0].W for one in tried]) / size,
-            losses,
-        )
+        noise = [estimators.drawn_like(layers, k, estimators.normal) for k in keys_from(KEY, pairs)]
+        changes = [jax.tree.map(lambda n, by=by: by * n, one) for one in noise for by in (1, -1)]
+        steps = [jax.tree.map(lambda n: size * n, change) for change in changes]
+        losses = jnp.stack([estimators.mean_loss(layers, BATCH, step) for step in steps])
+        found = estimators.evolution_strategy(KEY, layers, BATCH, repeats=pairs, size=size)
+        return found[0].W, (jnp.stack([change[0].W for change in changes]), losses)
 
     found, (directions, losses) = found_and_tried(LAYERS)
     weights = np.linspace(-0.5, 0.5, 2 * pairs) / (2 * pairs * size)
     wanted = np.tensordot(weights, directions[np.argsort(losses)], 1)
-    np.testing.assert_allclose(found[0].W, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------- the study
+
+
+def bench_of_digits(tmp_path):
+    constants = SimpleNamespace(DATASET="digits", DATA_DIR=tmp_path, VALIDATION=300)
+    return peers.bench_of("LRT.py", constants)
+
+
+@pytest.mark.parametrize("steps", [7, 1000])
+def test_a_run_takes_its_steps_by_minibatches_of_training_samples(steps, tmp_path):
+    bench, taken = bench_of_digits(tmp_path), []
+
+    def run(state, samples, rows, *, steps):
+        rows = rows[rows[:, 0] >= 0]
+        taken.append((len(rows), rows.max(), steps))
+        return state
+
+    curve = peers.learning_curve(run, bench, bench.held_out, 0, steps)
+    counts, largest, told = zip(*taken, strict=True)
+    assert (sum(counts), set(told)) == (steps, {steps})
+    assert max(largest) < len(bench.held_out.x_train) == 1437 - 300
+    assert len(curve) == peers.POINTS
+    assert len(set(curve)) == 1  # of the same network
+
+
+def test_the_setting_is_chosen_on_held_out_samples_and_then_tested(monkeypatch):
+    """The best of all on the test set, rate 0.1, is not the best on the held-out samples."""
+    reached = {"held out": {0.01: 80, 0.03: 90, 0.1: 70}, "test": {0.03: 91, 0.1: 99}}
+
+    def curve(run, bench, data, seed, steps):
+        return [0, run.keywords["rate"] * steps / 20, reached[data][run.keywords["rate"]] + seed]
+
+    monkeypatch.setattr(peers, "learning_curve", curve)
+    constants = SimpleNamespace(RATES=(0.01, 0.03, 0.1), SEEDS=2)
+    bench = peers.Bench(None, None, "test", "held out")
+    found = peers.outcome({2: print}, {2: 20}, bench, constants)
+    assert found.grid == {(2, 0.01): 80, (2, 0.03): 90, (2, 0.1): 70}
+    assert found.setting == (2, 0.03)
+    assert found.curves == [[0, 0.03, 91], [0, 0.03, 92]]
+    assert found.accuracies == [91, 92]
+
+
+def test_the_variance_is_relative_and_the_cosine_that_of_the_means():
+    """Of means (3, 4)·e and (4, 3)·e and noise of deviation 5 in each of 2 entries."""
+
+    def estimator(mean, key, layers, batch):
+        noise = estimators.normal(estimators.random_words(key, (1, 2)))
+        return [Layer(jnp.array([mean]) + 5 * noise, None)]
+
+    layers = [Layer(jnp.zeros((1, 2)), None)]
+    means, variances = zip(
+        *(
+            peers.mean_and_variance(partial(estimator, mean), layers, None)
+            for mean in ((3.0, 4.0), (4.0, 3.0))
+        ),
+        strict=True,
+    )
+    error = np.sqrt((2 * 2 + 4 * 4) / peers.DRAWS)  # by χ²(2)'s variance, and by the mean's
+    assert abs(np.array(variances) - 2).max() < 4 * error
+    assert abs(np.vdot(*means) - 24 / 25) < 0.05
+
+
+def test_two_peers_are_measured_by_equal_time_and_evaluations(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "DRAWS", peers.AT_ONCE)
+    monkeypatch.setattr(peers, "TURNS", 2)
+    constants = SimpleNamespace(
+        **{"DATASET": "digits", "DATA_DIR": tmp_path, "VALIDATION": 300, "SEEDS": 1},
+        **{"STEPS": 400, "EVALUATIONS": 61 * 400, "RATES": (0.01,)},
+    )
+    chosen = (
+        peers.Peer("LRT", peers.glr_of("LRT.py"), (2,), peers.GLR, 61),
+        peers.Peer("ST", estimators.straight_through, (1,), peers.BACKWARD, 1, "LRT"),
+    )
+    own, other = peers.measure("LRT.py", chosen, constants)
+    assert own.by_time.steps == {2: 400} or own.by_time.steps == {2: 399}
+    assert own.by_evaluations.steps == {2: 200}
+    assert own.cosine is other.by_evaluations is None
+    assert 0.5 < other.cosine < 1.1
+    assert min(own.by_time.accuracies + other.by_time.accuracies) > 85
+    assert own.milliseconds == 1000 * own.variance * own.step
+    assert own.evaluations == pytest.approx(own.variance * 122)
+
+
+def measured(name, uses, step, variance, accuracy):
+    """Figures of a peer, whose second setting is the better one."""
+    settings = peers.Setting(1, 0.01), peers.Setting(1, 0.03)
+    grid = dict(zip(settings, (accuracy - 1, accuracy), strict=True))
+    outcome = peers.Outcome(grid, {1: 10}, [[accuracy] * peers.POINTS] * 2)
+    peer = peers.Peer(name, None, (1,), uses, 2)
+    of_evaluations = None if uses == peers.BACKWARD else outcome
+    return peers.Measured(peer, step, variance, None, outcome, of_evaluations)
+
+
+FOUND = [
+    measured("GLR", peers.GLR, 1e-3, 0.5, 97.0),
+    measured("precise", peers.LOSSES, 1e-3, 6.0, 90.0),
+    measured("accurate", peers.LOSSES, 4e-3, 5.0, 97.5),
+    measured("forward", peers.FORWARD, 1e-3, 0.1, 99.0),
+    measured("backward", peers.BACKWARD, 1e-3, 0.1, 98.0),
+]
+
+
+def test_the_page_has_all_figures_and_the_pictures_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path))
+    constants = SimpleNamespace(
+        **{"DATASET": "digits", "SEEDS": 2, "STEPS": 10, "EVALUATIONS": 10, "RATES": (0.01, 0.03)}
+    )
+    peers.write_peers({"LRS.py": FOUND}, constants, whole=False, name="peers_part")
+    text = (tmp_path / "peers_part.md").read_text()
+    figures = "1 | 4.00 | unbiased | 5 | 10 | 20 | 97.50 ± 0.00 | 97.50 ± 0.00"
+    assert f"| accurate | loss values | {figures} |" in text
+    assert "| backward | 1 | 97.0 | **98.0** |" in text
+    assert "| forward | 1 | 98.0 / 98.0 | **99.0** / **99.0** |" in text
+    for name in ("peers_part.png", "peers_part_time.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -1,15 +1,15 @@
-"""Gradient estimators that a user would take instead of GLR's, by JAX, of one hidden layer.
+"""Gradient estimators that a user would take instead of GLR's, by JAX, for one hidden layer.
 
-Each takes a key (two words), the layers (W is (n_out, n_in)), inputs x (n_in, B) and labels y (B,),
-and returns an estimate of the gradient of the batch's mean cross-entropy in every layer, the mean
-of `repeats` independent ones. Sigmoid neurons have no noise, but where it is said. Threshold
-neurons have that of LRT, and so do their output logits; the output layer has its exact derivative
-in each pass, as in the sources.
+Each takes a key (two words), the layers (W is (n_out, n_in)) and a batch, and returns the estimated
+gradient of the batch's mean cross-entropy in every layer, the mean of `repeats` independent ones.
+Sigmoid neurons have no noise, but where it is said. Threshold neurons have that of LRT, and so do
+the output logits then; the output layer has its exact derivative, as in the sources.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +32,8 @@ Estimator = Callable[[Array, Layers, Batch], Layers]
 sigmoid = xla.ACTIVATIONS[network.sigmoid]
 
 
-# ---------------------------------------------------------------- parts
-
-
 def keys_from(key: Array, n: int) -> Array:
-    """Independent keys (n, 2), from one."""
+    """Independent keys (n, 2) from one."""
     return random_words(key, (n, 2))
 
 
@@ -56,11 +53,9 @@ def logits_of(layer: Layer, x: Array) -> Array:
     return layer.W @ x + layer.b[:, None]
 
 
-def mean_loss(layers: Layers, batch: Batch) -> Array:
-    """The mean cross-entropy in the network of sigmoids, without noise."""
-    x, y = batch
-    hidden, output = layers
-    return xla.cross_entropy(logits_of(output, sigmoid(logits_of(hidden, x))), y).mean()
+def output_noise(key: Array, layers: Layers, y: Array) -> Array:
+    """The noise of the output logits in one pass, (classes, B)."""
+    return OUTPUT_SIGMA * draw_logistic(random_words(key, (len(layers[1].b), len(y))))[0]
 
 
 def output_error(logits: Array, y: Array) -> Array:
@@ -68,11 +63,34 @@ def output_error(logits: Array, y: Array) -> Array:
     return jax.nn.softmax(logits, axis=0) - (jnp.arange(len(logits))[:, None] == y)
 
 
-def gradient_of(deltas: list[Array], inputs: list[Array]) -> Layers:
-    """Every layer's gradient from ∂L/∂v (n, B) of each sample and the layer's inputs."""
-    return [
-        Layer(d @ x.T / x.shape[1], d.mean(axis=1)) for d, x in zip(deltas, inputs, strict=True)
-    ]
+def layer_gradient(delta: Array, x: Array) -> Layer:
+    """A layer's gradient from ∂L/∂v (n_out, B) of each sample and the layer's inputs (n_in, B)."""
+    return Layer(delta @ x.T / x.shape[1], delta.mean(axis=1))
+
+
+def glr(key: Array, layers: Layers, batch: Batch, *, method: Method, repeats: int) -> Layers:
+    """The project's own of so many passes, docs/method.md: unbiased with local differences."""
+    n = len(layers) - 1 + method.output_draws
+    keys = keys_from(key, repeats * n).reshape(repeats, n, 2)
+    return xla.gradient(method, layers, *batch, keys)[0]
+
+
+# ---------------------------------------------------------------- by perturbations, of sigmoids
+
+
+Losses = Callable[[Layers], Array]  # of changes of what is perturbed
+Slope = Callable[[Losses, Layers], Array]  # of losses along a direction
+
+
+def by_jvp(losses: Losses, direction: Layers) -> Array:
+    """By forward differentiation."""
+    return jax.jvp(losses, (tree.map(jnp.zeros_like, direction),), (direction,))[1]
+
+
+def by_differences(size: float, losses: Losses, direction: Layers) -> Array:
+    """By a central difference: the bias is O(size²)."""
+    up, down = (losses(tree.map(partial(jnp.multiply, by), direction)) for by in (size, -size))
+    return (up - down) / (2 * size)
 
 
 def normal(words: Array) -> Array:
@@ -85,128 +103,36 @@ def sign(words: Array) -> Array:
     return 1 - 2 * (words >> 31).astype(jnp.float32)
 
 
-def noise_like(layers: Layers, key: Array, draw: Callable[[Array], Array]) -> Layers:
+def drawn_like(layers: Layers, key: Array, draw: Callable[[Array], Array]) -> Layers:
     """Independent draws in the shapes of the layers."""
     parts, form = tree.flatten(layers)
-    keys = keys_from(key, len(parts))
-    drawn = [
-        draw(random_words(k, (len(part), part.size // len(part)))).reshape(part.shape)
-        for k, part in zip(keys, parts, strict=True)
-    ]
+    shapes = [(len(part), part.size // len(part)) for part in parts]
+    words = map(random_words, keys_from(key, len(parts)), shapes)
+    drawn = [draw(w).reshape(part.shape) for w, part in zip(words, parts, strict=True)]
     return tree.unflatten(form, drawn)
 
 
-def moved(layers: Layers, by: float | Array, direction: Layers) -> Layers:
-    """The layers, moved so far in a direction."""
-    return tree.map(lambda w, d: w + by * d, layers, direction)
+def mean_loss(layers: Layers, batch: Batch, changes: Layers) -> Array:
+    """The mean cross-entropy without noise, the layers changed by so much."""
+    hidden, output = tree.map(jnp.add, layers, changes)
+    return xla.cross_entropy(
+        logits_of(output, sigmoid(logits_of(hidden, batch[0]))), batch[1]
+    ).mean()
 
 
-# ---------------------------------------------------------------- any neurons
-
-
-def glr(key: Array, layers: Layers, batch: Batch, *, method: Method, repeats: int) -> Layers:
-    """The project's own, docs/method.md, of so many passes. Unbiased here."""
-    n = len(layers) - 1 + method.output_draws
-    keys = keys_from(key, repeats * n).reshape(repeats, n, 2)
-    return xla.gradient(method, layers, *batch, keys)[0]
-
-
-def backpropagation(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
-    """Backpropagation through the noise of LRS. Unbiased."""
-    return propagated_back(layers[1].W, key, layers, batch, repeats)
-
-
-def direct_feedback(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
-    """The same with fixed random weights backward (Nøkland 2016, arXiv:1609.01596).
-
-    Biased: its hidden layer descends no function.
-    """
-    return propagated_back(feedback_weights(layers[1].W.shape), key, layers, batch, repeats)
-
-
-def feedback_weights(shape: tuple[int, int]) -> Array:
-    """Uniform on (−1, 1), the same always."""
-    return uniform(random_words(jnp.arange(2, dtype=jnp.uint32), shape), 1)
-
-
-def propagated_back(W: Array, key: Array, layers: Layers, batch: Batch, repeats: int) -> Layers:
-    """Backpropagation by the weights W (classes, n) through the noise of LRS."""
-    x, y = batch
-    v = logits_of(layers[0], x)
-
-    def estimate(key: Array) -> tuple[Array, Layer]:
-        first, last = keys_from(key, 2)
-        h = sigmoid(v + SIGMA * draw_logistic(random_words(first, v.shape))[0])
-        z = logits_of(layers[1], h) + output_noise(last, layers, len(y))
-        error = output_error(z, y)
-        return h * (1 - h) * (W.T @ error), gradient_of([error], [h])[0]
-
-    delta, of_output = mean_over(repeats, key, estimate)
-    return [*gradient_of([delta], [x]), of_output]
-
-
-def output_noise(key: Array, layers: Layers, samples: int) -> Array:
-    """The noise of the output logits in one pass, (classes, B)."""
-    return OUTPUT_SIGMA * draw_logistic(random_words(key, (len(layers[1].b), samples)))[0]
-
-
-def weight_perturbation(
-    key: Array, layers: Layers, batch: Batch, *, repeats: int, size: float = 1e-3
-) -> Layers:
-    """Simultaneous perturbation of all weights by ±size (SPSA; Spall 1992): two losses.
-
-    Biased by O(size²).
-    """
+def by_weights(slope: Slope, key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
+    """The slope of the mean loss along a direction of all weights, times the direction."""
 
     def estimate(key: Array) -> Layers:
-        signs = noise_like(layers, key, sign)
-        up, down = (mean_loss(moved(layers, by, signs), batch) for by in (size, -size))
-        return tree.map(lambda sign: (up - down) / (2 * size) * sign, signs)
+        direction = drawn_like(layers, key, sign)
+        found = slope(partial(mean_loss, layers, batch), direction)
+        return tree.map(lambda d: found * d, direction)
 
     return mean_over(repeats, key, estimate)
 
 
-def evolution_strategy(
-    key: Array, layers: Layers, batch: Batch, *, repeats: int, size: float = 0.02
-) -> Layers:
-    """OpenAI's: `repeats` antithetic pairs, centred ranks (Salimans et al. 2017, arXiv:1703.03864).
-
-    Ranks in place of losses: along a gradient, but not of its length.
-    """
-
-    def pair(key: Array) -> tuple[Layers, Array]:
-        noise = noise_like(layers, key, normal)
-        losses = [mean_loss(moved(layers, by, noise), batch) for by in (size, -size)]
-        return noise, jnp.stack(losses)
-
-    noise, losses = lax.map(pair, keys_from(key, repeats))
-    ranks = losses.ravel().argsort().argsort().reshape(losses.shape)
-    weights = (ranks[:, 0] - ranks[:, 1]) / ((losses.size - 1) * losses.size * size)
-    return tree.map(lambda part: jnp.tensordot(weights, part, 1), noise)
-
-
-def forward_gradient(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
-    """The derivative along a normal direction of all weights, times it (Baydin et al. 2022).
-
-    Unbiased. By jvp. arXiv:2202.08587.
-    """
-
-    def estimate(key: Array) -> Layers:
-        noise = noise_like(layers, key, normal)
-        _, slope = jax.jvp(lambda layers: mean_loss(layers, batch), (layers,), (noise,))
-        return tree.map(lambda direction: slope * direction, noise)
-
-    return mean_over(repeats, key, estimate)
-
-
-Slopes = Callable[[Callable[[list[Array]], Array], list[Array]], Array]
-
-
-def by_logits(slopes: Slopes, repeats: int, key: Array, layers: Layers, batch: Batch) -> Layers:
-    """The slope of each sample's loss along normal directions of all its logits, times these.
-
-    slopes : (B,) from a function of the logits' changes, and the direction
-    """
+def by_logits(slope: Slope, key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
+    """The slope of each sample's loss along a direction of all its logits, times the direction."""
     x, y = batch
     v = logits_of(layers[0], x)
 
@@ -215,45 +141,76 @@ def by_logits(slopes: Slopes, repeats: int, key: Array, layers: Layers, batch: B
         return xla.cross_entropy(logits_of(layers[1], sigmoid(v + hidden)) + output, y)
 
     def estimate(key: Array) -> list[Array]:
-        keys = keys_from(key, 2)
-        shapes = [(len(layer.b), len(y)) for layer in layers]
-        noise = [normal(random_words(k, s)) for k, s in zip(keys, shapes, strict=True)]
-        slope = slopes(losses, noise)
-        return [slope * direction for direction in noise]
+        direction = drawn_like([v, jnp.zeros((len(layers[1].b), len(y)))], key, sign)
+        found = slope(losses, direction)
+        return [found * d for d in direction]
 
-    return gradient_of(mean_over(repeats, key, estimate), [x, sigmoid(v)])
+    deltas = mean_over(repeats, key, estimate)
+    return [*map(layer_gradient, deltas, [x, sigmoid(v)])]
 
 
-def forward_gradient_of_activations(
-    key: Array, layers: Layers, batch: Batch, *, repeats: int
+# Directions are of independent signs: of all laws they give the least variance.
+# Simultaneous perturbation (SPSA; Spall 1992), by two losses. Biased by O(size²).
+weight_perturbation = partial(by_weights, partial(by_differences, 1e-3))
+# Forward gradients of the weights (Baydin et al. 2022, arXiv:2202.08587). Unbiased.
+forward_gradient_of_weights = partial(by_weights, by_jvp)
+# Forward gradients of the activations (Ren et al. 2023, arXiv:2210.03310). Unbiased.
+forward_gradient_of_nodes = partial(by_logits, by_jvp)
+# Node perturbation (as Dalm et al. 2023, arXiv:2310.00965, have it without decorrelation), by the
+# losses under a noise and its opposite. Biased by O(size²).
+node_perturbation = partial(by_logits, partial(by_differences, 0.01))
+
+
+def evolution_strategy(
+    key: Array, layers: Layers, batch: Batch, *, repeats: int, size: float = 0.02
 ) -> Layers:
-    """Forward gradients by directions of each sample's logits (Ren et al. 2023, arXiv:2210.03310).
+    """OpenAI's: so many antithetic pairs, centred ranks (Salimans et al. 2017, arXiv:1703.03864).
 
-    Unbiased. By jvp.
+    Ranks in the place of losses: it goes along a gradient, but not by its length.
     """
 
-    def slopes(losses: Callable, noise: list[Array]) -> Array:
-        return jax.jvp(losses, (tree.map(jnp.zeros_like, noise),), (noise,))[1]
+    def pair(key: Array) -> tuple[Layers, Array]:
+        noise = drawn_like(layers, key, normal)
+        changes = [tree.map(partial(jnp.multiply, by), noise) for by in (size, -size)]
+        return noise, jnp.stack([mean_loss(layers, batch, change) for change in changes])
 
-    return by_logits(slopes, repeats, key, layers, batch)
+    noise, losses = lax.map(pair, keys_from(key, repeats))
+    ranks = losses.ravel().argsort().argsort().reshape(losses.shape)
+    weights = (ranks[:, 0] - ranks[:, 1]) / ((losses.size - 1) * losses.size * size)
+    return tree.map(lambda part: jnp.tensordot(weights, part, 1), noise)
 
 
-def node_perturbation(
-    key: Array, layers: Layers, batch: Batch, *, repeats: int, size: float = 0.01
+# ---------------------------------------------------------------- by derivatives, of sigmoids
+
+
+def by_feedback(
+    feedback: Callable[[Array], Array], key: Array, layers: Layers, batch: Batch, *, repeats: int
 ) -> Layers:
-    """The same by two losses, of normal noise in all neurons and of its opposite.
+    """Backpropagation through the noise of LRS by other weights, which the output's W gives."""
+    x, y = batch
+    v, W = logits_of(layers[0], x), feedback(layers[1].W)
 
-    As in Dalm et al. (2023, arXiv:2310.00965), without decorrelation. Biased by O(size²).
-    """
+    def estimate(key: Array) -> tuple[Array, Layer]:
+        first, last = keys_from(key, 2)
+        h = sigmoid(v + SIGMA * draw_logistic(random_words(first, v.shape))[0])
+        error = output_error(logits_of(layers[1], h) + output_noise(last, layers, y), y)
+        return h * (1 - h) * (W.T @ error), layer_gradient(error, h)
 
-    def slopes(losses: Callable, noise: list[Array]) -> Array:
-        up, down = (losses([by * part for part in noise]) for by in (size, -size))
-        return (up - down) / (2 * size)
-
-    return by_logits(slopes, repeats, key, layers, batch)
+    delta, output = mean_over(repeats, key, estimate)
+    return [layer_gradient(delta, x), output]
 
 
-# ---------------------------------------------------------------- threshold neurons
+def fixed_weights(W: Array) -> Array:
+    """Uniform on (−1, 1), the same always."""
+    return uniform(random_words(jnp.arange(2, dtype=jnp.uint32), W.shape), 1)
+
+
+backpropagation = partial(by_feedback, lambda W: W)  # unbiased
+# Direct feedback alignment (Nøkland 2016, arXiv:1609.01596). Biased.
+direct_feedback = partial(by_feedback, fixed_weights)
+
+
+# ---------------------------------------------------------------- of threshold neurons
 
 
 def bit_logits(layers: Layers, x: Array) -> Array:
@@ -269,61 +226,51 @@ def uniforms(key: Array, like: Array) -> Array:
 def output_of(output: Layer, bits: Array, noise: Array, y: Array) -> tuple[Array, Layer]:
     """The losses (B,) of hidden bits (n, B), and the output layer's gradient."""
     z = logits_of(output, bits) + noise
-    return xla.cross_entropy(z, y), gradient_of([output_error(z, y)], [bits])[0]
+    return xla.cross_entropy(z, y), layer_gradient(output_error(z, y), bits)
 
 
 def reinforce(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
     """REINFORCE less the mean loss of the other passes (Kool et al. 2019). Unbiased."""
     x, y = batch
     a = bit_logits(layers, x)
-    p = sigmoid(a)
     last, key = keys_from(key, 2)
-    noise = output_noise(last, layers, len(y))
+    noise = output_noise(last, layers, y)
 
     def one_pass(key: Array) -> tuple[Array, tuple[Array, Layer]]:
-        bits = (uniforms(key, a) < p).astype(jnp.float32)
+        bits = (uniforms(key, a) < sigmoid(a)).astype(jnp.float32)
         return bits, output_of(layers[1], bits, noise, y)
 
-    bits, (losses, of_output) = lax.map(one_pass, keys_from(key, repeats))
+    bits, (losses, outputs) = lax.map(one_pass, keys_from(key, repeats))
     centred = (losses - losses.mean(axis=0)) / (repeats - 1)
     delta = jnp.einsum("rb,rib->ib", centred, bits)  # of bits − p: the centred sum up to 0
-    return [*gradient_of([delta / BETA], [x]), tree.map(lambda g: g.mean(axis=0), of_output)]
+    return [layer_gradient(delta / BETA, x), tree.map(lambda g: g.mean(axis=0), outputs)]
 
 
-Weigh = Callable[[Array, Array, Array, Array], Array]  # by p, both bits, and the uniforms
+def by_pairs(weigh: Callable, key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
+    """The difference of the losses of two antithetic draws of all bits, times half a weight.
 
-
-def by_pairs(weigh: Weigh, repeats: int, key: Array, layers: Layers, batch: Batch) -> Layers:
-    """The difference of the losses of two antithetic draws of all bits, times half a weight."""
+    weigh : the weight by the bits' probability, both draws, and their uniforms, each (n, B)
+    """
     x, y = batch
     a = bit_logits(layers, x)
     p = sigmoid(a)
 
     def pair(key: Array) -> tuple[Array, Layer]:
         first, last = keys_from(key, 2)
-        u, noise = uniforms(first, a), output_noise(last, layers, len(y))
+        u, noise = uniforms(first, a), output_noise(last, layers, y)
         both = [bits.astype(jnp.float32) for bits in (u > 1 - p, u < p)]
         (up, of_up), (down, of_down) = (output_of(layers[1], bits, noise, y) for bits in both)
         delta = 0.5 * (up - down) * weigh(p, *both, u)
         return delta, tree.map(lambda one, other: 0.5 * (one + other), of_up, of_down)
 
-    delta, of_output = mean_over(repeats, key, pair)
-    return [*gradient_of([delta / BETA], [x]), of_output]
+    delta, output = mean_over(repeats, key, pair)
+    return [layer_gradient(delta / BETA, x), output]
 
 
-def arm(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
-    """Augment-REINFORCE-merge, pairs of passes (Yin & Zhou 2019, arXiv:1807.11143). Unbiased."""
-    return by_pairs(lambda p, up, down, u: 2 * u - 1, repeats, key, layers, batch)
-
-
-def disarm(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
-    """DisARM, or U2G: the mean of ARM given both bits (Dong et al. 2020, arXiv:2006.10680).
-
-    Unbiased.
-    """
-    return by_pairs(
-        lambda p, up, down, u: (up - down) * jnp.maximum(p, 1 - p), repeats, key, layers, batch
-    )
+# Augment-REINFORCE-merge (Yin & Zhou 2019, arXiv:1807.11143). Unbiased.
+arm = partial(by_pairs, lambda p, up, down, u: 2 * u - 1)
+# DisARM, or U2G: its mean given both bits (Dong et al. 2020, arXiv:2006.10680). Unbiased.
+disarm = partial(by_pairs, lambda p, up, down, u: (up - down) * jnp.maximum(p, 1 - p))
 
 
 def straight_through(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
@@ -338,8 +285,8 @@ def straight_through(key: Array, layers: Layers, batch: Batch, *, repeats: int) 
     def estimate(key: Array) -> tuple[Array, Layer]:
         first, last = keys_from(key, 2)
         bits = (uniforms(first, a) < p).astype(jnp.float32)
-        error = output_error(logits_of(layers[1], bits) + output_noise(last, layers, len(y)), y)
-        return p * (1 - p) * (layers[1].W.T @ error), gradient_of([error], [bits])[0]
+        error = output_error(logits_of(layers[1], bits) + output_noise(last, layers, y), y)
+        return p * (1 - p) * (layers[1].W.T @ error), layer_gradient(error, bits)
 
-    delta, of_output = mean_over(repeats, key, estimate)
-    return [*gradient_of([delta / BETA], [x]), of_output]
+    delta, output = mean_over(repeats, key, estimate)
+    return [layer_gradient(delta / BETA, x), output]

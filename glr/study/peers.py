@@ -1,4 +1,4 @@
-"""GLR beside other gradient estimators: precision per loss value and second, and accuracy."""
+"""GLR beside other gradient estimators: precision and accuracy at equal cost; tables, pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -35,7 +34,6 @@ from glr.study.pages import write_page
 TIMED_STEPS, TURNS = 64, 7  # steps of a turn; the fastest turn counts
 DRAWS, AT_ONCE = 4096, 64  # gradients that a variance is estimated from
 POINTS = 20  # of a learning curve
-SEED = np.array([1, 2], np.uint32)  # of the gradients of a variance
 GLR, LOSSES = "loss values, by GLR", "loss values"  # what estimators use
 FORWARD, BACKWARD = "derivatives, forward", "derivatives, backward"
 
@@ -43,14 +41,13 @@ FORWARD, BACKWARD = "derivatives, forward", "derivatives, backward"
 class Peer(NamedTuple):
     """An estimator, and what is tuned of it.
 
-    estimator : takes `repeats` too; repeats : those to choose from
-    uses : GLR, LOSSES, FORWARD or BACKWARD
-    evaluations : of the network and its loss, for each sample in every repeat
-    against : the peer of the same mean if this were unbiased; none if it is
+    repeats : of the estimator, to choose from; uses : GLR, LOSSES, FORWARD or BACKWARD
+    evaluations : of the loss, for each sample in every repeat
+    against : whose mean is that of this one but for its bias; "" if it has none
     """
 
     name: str
-    estimator: Callable
+    estimator: Callable[..., xla.Layers]
     repeats: tuple[int, ...]
     uses: str
     evaluations: int
@@ -65,9 +62,9 @@ class Setting(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Of a budget: held-out accuracy in percent at every setting; test accuracies at the best.
+    """Of a budget: held-out accuracy (%) at every setting, and test accuracies at the best.
 
-    steps : by repeats; curves : by seed, of POINTS accuracies in percent each
+    steps : by repeats; curves : by seed, of POINTS accuracies each
     """
 
     grid: dict[Setting, float]
@@ -86,11 +83,10 @@ class Outcome(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A peer: its outcomes, and of the setting of equal time what a gradient costs.
+    """A peer's outcomes, and what a gradient costs at the setting of equal time.
 
-    step : CPU seconds of a training step
-    variance : of the first layer's gradient, relative to its square
-    cosine : of its mean with that of the peer `against`; None of an unbiased one
+    step : CPU seconds of a training step; variance : of the first layer's gradient, relative
+    cosine : of its mean with that of the peer `against`
     """
 
     peer: Peer
@@ -100,23 +96,19 @@ class Measured(NamedTuple):
     by_time: Outcome
     by_evaluations: Outcome | None
 
-    def budget(self, what: str) -> Outcome:
-        """The outcome of equal "time" or "evaluations"."""
-        return self.by_time if what == "time" else self.by_evaluations
-
     @property
-    def cost(self) -> float:
-        """CPU seconds to a relative variance of 1."""
-        return self.variance * self.step
+    def milliseconds(self) -> float:
+        """To a relative variance of 1."""
+        return 1000 * self.variance * self.step
 
     @property
     def evaluations(self) -> float:
-        """Of each sample, to a relative variance of 1."""
+        """For each sample, to a relative variance of 1."""
         return self.variance * self.peer.evaluations * self.by_time.setting.repeats
 
 
-def glr_of(script: str, differences: str = "") -> Callable:
-    """The estimate of a script, perhaps with local differences from there on alone."""
+def glr_of(script: str, differences: str = "") -> Callable[..., xla.Layers]:
+    """The estimate of a script; or with local differences in the output layer alone, "output"."""
     flags = ["--local-differences", differences] if differences else []
     return partial(estimators.glr, method=by_jax.method_of(constants_of(script, flags)))
 
@@ -124,38 +116,39 @@ def glr_of(script: str, differences: str = "") -> Callable:
 # ---------------------------------------------------------------- training
 
 
-class Samples(NamedTuple):
-    """A data set, and its training samples on the device."""
-
-    data: Dataset
-    device: tuple[jax.Array, jax.Array]
-
-
 class Bench(NamedTuple):
-    """What the peers of a network share: its script's constants, its plan, and samples."""
+    """What the peers of a network share: its script's constants and plan, and data."""
 
     own: SimpleNamespace
     plan: xla.Plan
-    samples: Samples
-    held_out: Samples
+    data: Dataset
+    held_out: Dataset
 
 
 def bench_of(script: str, constants: SimpleNamespace) -> Bench:
-    """The bench of a script's network on the study's data set."""
+    """The bench of a script's network on DATASET; its training samples are on the device."""
     prepare_for_small_arrays()
     by_jax.set_up()
     own, data = constants_of(script, []), load_dataset(constants.DATASET, constants.DATA_DIR)
     plan = by_jax.plan_of(own)._replace(centralised_gradient=data.are_pixels)
-    held_out = hold_out(data, constants.VALIDATION, run_generator(0))
-    both = (Samples(d, jax.device_put((d.x_train, np.int32(d.y_train)))) for d in (data, held_out))
-    return Bench(own, plan, *both)
+    both = data, hold_out(data, constants.VALIDATION, run_generator(0))
+    return Bench(own, plan, *map(on_device, both))
 
 
-Program = Callable[[xla.State, tuple, np.ndarray, float, int], xla.State]
+def on_device(data: Dataset) -> Dataset:
+    """The data set, its training samples on the device."""
+    x, y = jax.device_put((data.x_train, data.y_train.astype(np.int32)))
+    return data._replace(x_train=x, y_train=y)
+
+
+Program = Callable[..., xla.State]
 
 
 def program(estimator: Estimator, plan: xla.Plan) -> Program:
-    """Steps along an estimator: from state, samples, rows as of glr.xla, learning rate, steps."""
+    """Steps along an estimator, compiled: the state after those with the minibatches of `rows`.
+
+    Takes rows as glr.xla.steps_of_rows does, and the learning rate and steps of the whole run.
+    """
 
     def take(
         state: xla.State, samples: tuple, rows: jax.Array, rate: float, steps: int
@@ -170,14 +163,12 @@ def program(estimator: Estimator, plan: xla.Plan) -> Program:
 
         return lax.fori_loop(0, (rows[:, 0] >= 0).sum(), step, state)
 
-    options = {"xla_cpu_prefer_vector_width": 512}  # as in glr.xla.program
-    return jax.jit(take, donate_argnums=0, compiler_options=options)
+    return jax.jit(take, donate_argnums=0, compiler_options=xla.cpu_options())
 
 
 def first_state(bench: Bench, seed: int) -> xla.State:
     """A new network before its first step."""
-    own, rng = bench.own, run_generator(seed)
-    sizes = layer_sizes(bench.samples.data, own.HIDDEN)
+    own, rng, sizes = bench.own, run_generator(seed), layer_sizes(bench.data, bench.own.HIDDEN)
     arrays = State(new_network(sizes, own.ACTIVATION, rng, own.INITIAL_SCALE).parameters, rng)
     arrays.optimizer |= by_jax.first_arrays(own.OPTIMIZER, arrays.parameters)
     return by_jax.new_state(arrays, sizes, by_jax.seed_words(rng))
@@ -191,29 +182,29 @@ def next_rows(batches: Iterator[np.ndarray], n: int) -> np.ndarray:
 
 
 def step_seconds(compiled: Program, bench: Bench) -> float:
-    """CPU time of a training step: that of the fastest turn."""
-    batches, found = minibatches(len(bench.samples.data.x_train), BATCH, run_generator(0)), []
+    """CPU time of a training step, by the fastest turn."""
+    data, found = bench.data, []
+    samples, n = (data.x_train, data.y_train), len(data.y_train)
+    batches = minibatches(n, BATCH, run_generator(0))
     for _ in range(TURNS):
         state, rows = first_state(bench, 0), next_rows(batches, TIMED_STEPS)
         begun = time.process_time()
-        jax.block_until_ready(compiled(state, bench.samples.device, rows, 0.01, TIMED_STEPS))
+        jax.block_until_ready(compiled(state, samples, rows, rate=0.01, steps=TIMED_STEPS))
         found.append((time.process_time() - begun) / TIMED_STEPS)
     return min(found)
 
 
-def learning_curve(
-    run: Callable, bench: Bench, samples: Samples, seed: int, steps: int
-) -> list[float]:
+def learning_curve(run: Program, bench: Bench, data: Dataset, seed: int, steps: int) -> list[float]:
     """Noise-free accuracy in percent after each of POINTS equal parts of a run.
 
     run : a program, with its learning rate
     """
-    data, state, found = samples.data, first_state(bench, seed), []
-    batches = minibatches(len(data.x_train), BATCH, run_generator(seed))
+    state, samples, found = first_state(bench, seed), (data.x_train, data.y_train), []
+    batches = minibatches(len(data.y_train), BATCH, run_generator(seed))
     for part in np.diff(np.arange(POINTS + 1) * steps // POINTS):
         for begun in range(0, part, xla.MOST_STEPS):
             rows = next_rows(batches, min(xla.MOST_STEPS, part - begun))
-            state = run(state, samples.device, rows, steps=steps)
+            state = run(state, samples, rows, steps=steps)
         layers = [Layer(np.asarray(W).T, np.asarray(b)) for W, b in state.layers]
         output = logits(layers, bench.own.ACTIVATION, data.x_test)
         found.append(100 * accuracy(output, data.y_test))
@@ -223,38 +214,28 @@ def learning_curve(
 def outcome(
     programs: Mapping[int, Program], steps: dict[int, int], bench: Bench, c: SimpleNamespace
 ) -> Outcome:
-    """Choose among programs, by repeats, and RATES on held-out samples; test the best, SEEDS times.
+    """Choose repeats and one of RATES on held-out samples; test that setting, SEEDS times.
 
-    steps : of the programs
+    programs, steps : by repeats
     """
 
-    def curve(setting: Setting, samples: Samples, seed: int) -> list[float]:
+    def curve(setting: Setting, data: Dataset, seed: int) -> list[float]:
         R, rate = setting
-        return learning_curve(partial(programs[R], rate=rate), bench, samples, seed, steps[R])
+        return learning_curve(partial(programs[R], rate=rate), bench, data, seed, steps[R])
 
     settings = [Setting(R, rate) for R in programs for rate in c.RATES]
-    grid = {setting: curve(setting, bench.held_out, 0)[-1] for setting in settings}
-    found = Outcome(grid, steps, [])
-    found.curves.extend(curve(found.setting, bench.samples, seed) for seed in range(c.SEEDS))
+    found = Outcome({s: curve(s, bench.held_out, 0)[-1] for s in settings}, steps, [])
+    found.curves.extend(curve(found.setting, bench.data, seed) for seed in range(c.SEEDS))
     return found
 
 
 # ---------------------------------------------------------------- measurement
 
 
-class Mean(NamedTuple):
-    """A mean gradient of the first layer's weights, and the square of its norm without noise."""
-
-    gradient: np.ndarray
-    square: float
-
-    def cosine(self, other: Mean) -> float:
-        """With another mean."""
-        return float(np.vdot(self.gradient, other.gradient)) / (self.square * other.square) ** 0.5
-
-
-def mean_and_variance(estimator: Estimator, layers: list, batch: tuple) -> tuple[Mean, float]:
-    """The mean of DRAWS gradients of the first layer, and its relative variance."""
+def mean_and_variance(
+    estimator: Estimator, layers: xla.Layers, batch: tuple
+) -> tuple[np.ndarray, float]:
+    """The mean of DRAWS gradients of the first layer, over its norm; their relative variance."""
 
     @jax.jit
     def sums(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -264,41 +245,44 @@ def mean_and_variance(estimator: Estimator, layers: list, batch: tuple) -> tuple
 
         return lax.scan(add, (jnp.zeros_like(layers[0].W), jnp.zeros(())), keys)[0]
 
-    total, squares = 0.0, 0.0
-    for keys in np.array(keys_from(SEED, DRAWS)).reshape(-1, AT_ONCE, 2):
-        found = sums(keys)
-        total, squares = total + np.float64(found[0]), squares + float(found[1])
-    square, variance = moments_of(total, squares, DRAWS)
-    return Mean(total / DRAWS, square), variance / square
+    total, squares = np.zeros(layers[0].W.shape), 0.0
+    for keys in np.array(keys_from(jnp.zeros(2, jnp.uint32), DRAWS)).reshape(-1, AT_ONCE, 2):
+        gradients, norms = sums(keys)
+        total, squares = total + np.asarray(gradients), squares + float(norms)
+    mean_square, variance = moments_of(total, squares, DRAWS)
+    return total / DRAWS / mean_square**0.5, variance / mean_square
+
+
+def common_problem(bench: Bench) -> tuple[xla.Layers, tuple]:
+    """A network after some hundred steps along its script's estimate, and a batch."""
+    x, y = np.asarray(bench.data.x_train), np.asarray(bench.data.y_train)
+    data, rng = bench.data._replace(x_train=x, y_train=y), run_generator(0)
+    layers = half_trained_network(method_of(vars(bench.own)), data, rng).layers
+    rows = rng.permutation(len(x))[:BATCH]
+    return [Layer(jnp.array(W.T), jnp.array(b)) for W, b in layers], (x[rows].T, y[rows])
 
 
 def measure(script: str, peers: Sequence[Peer], constants: SimpleNamespace) -> list[Measured]:
-    """Measure the peers of a script's network; the first is GLR, whose STEPS say how long.
-
-    That is the CPU time of STEPS steps with the script's own replicates.
+    """Measure the peers of a script's network. The first is its own estimate: STEPS of its steps,
+    with its own replicates, say how much time all have.
     """
-    bench, rng = bench_of(script, constants), run_generator(0)
-    data, method = bench.samples.data, method_of(vars(bench.own))
-    layers = half_trained_network(method, data, rng).layers
-    layers = [Layer(jnp.array(W.T), jnp.array(b)) for W, b in layers]
-    rows = rng.permutation(len(data.x_train))[:BATCH]
-    batch = jnp.array(data.x_train[rows].T), jnp.array(data.y_train[rows], jnp.int32)
-    found, means, seconds = [], {}, 0.0
+    bench, seconds, found, means = bench_of(script, constants), 0.0, [], {}
+    problem = common_problem(bench)
     for peer in progress_bar(peers, script):
-        of_repeats = {R: partial(peer.estimator, repeats=R) for R in peer.repeats}
-        programs = {R: program(estimator, bench.plan) for R, estimator in of_repeats.items()}
+        repeated = {R: partial(peer.estimator, repeats=R) for R in peer.repeats}
+        programs = {R: program(estimator, bench.plan) for R, estimator in repeated.items()}
         step = {R: step_seconds(compiled, bench) for R, compiled in programs.items()}
         seconds = seconds or constants.STEPS * step[bench.own.REPLICATES]
-        by_time = outcome(programs, {R: int(seconds / step[R]) for R in step}, bench, constants)
-        by_evaluations = None
+        in_time = {R: int(seconds / step[R]) for R in step}
+        by_time, by_evaluations = outcome(programs, in_time, bench, constants), None
         if peer.uses != BACKWARD:
             steps = {R: constants.EVALUATIONS // (R * peer.evaluations) for R in step}
             by_evaluations = outcome(programs, steps, bench, constants)
         R = by_time.setting.repeats
-        means[peer.name], variance = mean_and_variance(of_repeats[R], layers, batch)
-        cosine = means[peer.name].cosine(means[peer.against]) if peer.against else None
+        means[peer.name], variance = mean_and_variance(repeated[R], *problem)
+        cosine = np.vdot(means[peer.name], means[peer.against]) if peer.against else None
         found.append(Measured(peer, step[R], variance, cosine, by_time, by_evaluations))
-        print(plain(found[-1]), flush=True)
+        print(dict(zip(HEAD, cells(found[-1]), strict=True)), flush=True)
     return found
 
 
@@ -306,8 +290,8 @@ def measure(script: str, peers: Sequence[Peer], constants: SimpleNamespace) -> l
 
 
 HEAD = (
-    *("estimator", "uses", "R", "ms a step", "mean", "relative variance"),
-    *("× evaluations", "× ms", "accuracy, equal time", "equal evaluations"),
+    *("estimator", "uses", "R", "ms a step", "its mean", "relative variance", "× evaluations"),
+    *("× ms", "accuracy, equal time", "equal evaluations"),
 )
 
 
@@ -317,101 +301,72 @@ def cells(one: Measured) -> list[str]:
     return [
         one.peer.name,
         one.peer.uses,
-        f"{one.by_time.setting.repeats}",
+        str(one.by_time.setting.repeats),
         f"{1000 * one.step:.2f}",
-        "unbiased" if one.cosine is None else f"cosine {one.cosine:.3f}",
+        "unbiased" if one.cosine is None else f"cosine {one.cosine:.2f}",
         figure(one.variance),
         figure(one.evaluations) if after else "–",
-        figure(1000 * one.cost),
+        figure(one.milliseconds),
         mean_and_spread(one.by_time.accuracies),
         mean_and_spread(after),
     ]
 
 
 def figure(x: float) -> str:
-    """Two digits, and none after thousands."""
+    """Two digits."""
     return f"{float(f'{x:.2g}'):,g}"
 
 
-def plain(one: Measured) -> str:
-    """The same for a terminal."""
-    name, *figures = cells(one)
-    shown = zip(HEAD[1:], figures, strict=True)
-    return f"{name}: {', '.join(f'{head} {cell}' for head, cell in shown)}"
+def grid_lines(found: Sequence[Measured], rates: Sequence[float]) -> Iterator[list[str]]:
+    """Held-out accuracies of equal time / equal evaluations, in bold at the chosen setting."""
 
+    def shown(outcome: Outcome, setting: Setting) -> str:
+        mark = "**" if setting == outcome.setting else ""
+        return f"{mark}{outcome.grid[setting]:.1f}{mark}"
 
-def grid_lines(found: Sequence[Measured], rates: Sequence[float]) -> list[list[str]]:
-    """Held-out accuracies of time / evaluations, of the chosen setting in bold."""
-    lines = [["estimator", "R", *(f"{rate:g}" for rate in rates)]]
     for one in found:
+        outcomes = [o for o in (one.by_time, one.by_evaluations) if o]
         for R in one.peer.repeats:
-            line = [one.peer.name, str(R)]
-            for rate in rates:
-                outcomes = filter(None, (one.by_time, one.by_evaluations))
-                line.append(" / ".join(grid_cell(o, Setting(R, rate)) for o in outcomes))
-            lines.append(line)
-    return lines
+            settings = [Setting(R, rate) for rate in rates]
+            yield [
+                one.peer.name,
+                str(R),
+                *(" / ".join(shown(o, s) for o in outcomes) for s in settings),
+            ]
 
 
-def grid_cell(outcome: Outcome, setting: Setting) -> str:
-    """The held-out accuracy at a setting, in bold if it is the chosen one."""
-    text = f"{outcome.grid[setting]:.1f}"
-    return f"**{text}**" if setting == outcome.setting else text
-
-
-def says(found: Sequence[Measured]) -> str:
-    """How the first, GLR, compares with the best by loss values alone, and with backpropagation."""
-    own, *others = found
-    rivals = [one for one in others if one.peer.uses == LOSSES]
-    name, best = own.peer.name, min(rivals, key=lambda one: one.cost)
+def block(by_script: Mapping[str, Sequence[Measured]], c: SimpleNamespace) -> str:
+    """The tables, as Markdown."""
     parts = [
-        f"{name} has {figure(best.cost / own.cost)} times the precision per second of the best "
-        f"other estimator that uses loss values alone, {best.peer.name}"
+        f"On {c.DATASET}, mean ± sd of {c.SEEDS} seeds; equal time: that of {c.STEPS:,} steps of the "
+        f"script; equal evaluations: {c.EVALUATIONS:,} of each minibatch's losses."
     ]
-    best = min(rivals, key=lambda one: one.evaluations)
-    ratio = figure(best.evaluations / own.evaluations)
-    parts.append(f"{ratio} times that per evaluation of {best.peer.name}")
-    backward = [one for one in others if one.peer.uses == BACKWARD]
-    for what, compared in (("time", [*rivals, *backward]), ("evaluations", rivals)):
-        reached = {one.peer.name: fmean(one.budget(what).accuracies) for one in compared}
-        for group in filter(None, (rivals, backward if what == "time" else [])):
-            best = max((one.peer.name for one in group), key=reached.get)
-            lead = fmean(own.budget(what).accuracies) - reached[best]
-            parts.append(f"after equal {what} it is {lead:+.2f} points to {best}")
-    return f"{'; '.join(parts)}."
-
-
-def block(by_script: Mapping[str, Sequence[Measured]], constants: SimpleNamespace) -> str:
-    """The tables and what they say, as Markdown."""
-    parts = []
+    grids = [["estimator", "R", *(f"rate {rate:g}" for rate in c.RATES)]]
     for script, found in by_script.items():
-        lines = [HEAD, *map(cells, found)]
-        seconds = constants.STEPS * found[0].step
-        title = f"The network of {script}, on {constants.DATASET}; equal time: {seconds:.1f} s"
-        parts += [f"{title}:", markdown_table(lines), says(found)]
-    parts.append("Held-out accuracies, of equal time / equal evaluations, the chosen in bold:")
-    grids = [
-        line for found in by_script.values() for line in grid_lines(found, constants.RATES)[1:]
-    ]
-    return "\n\n".join([*parts, markdown_table([grid_lines([], constants.RATES)[0], *grids])])
+        own = found[0].by_time
+        seconds = found[0].step * own.steps[own.setting.repeats]
+        parts += [f"The network of {script}; equal time is {seconds:.1f} s:"]
+        parts += [markdown_table([[*HEAD], *map(cells, found)])]
+        grids += grid_lines(found, c.RATES)
+    parts += ["Held-out accuracies of equal time / evaluations, in bold those that chose:"]
+    return "\n\n".join([*parts, markdown_table(grids)])
 
 
 def draw_costs(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> None:
-    """What a gradient of relative variance 1 costs, in evaluations and in time, as dots."""
+    """What a gradient of relative variance 1 costs in evaluations and in time, a dot for each."""
     rows = [(i, one) for i, found in enumerate(by_script.values()) for one in found]
     drawn = new_figure(9, 0.28 * len(rows) + 1.2)
     panels = drawn.subplots(1, 2, sharey=True)
-    names = [f"{one.peer.name}{'' if one.cosine is None else ' (biased)'}" for _, one in rows]
-    for y, (i, one) in enumerate(rows):
-        marker = "D" if one.peer.uses == GLR else "o"
-        if one.by_evaluations:
-            panels[0].plot(one.evaluations, y, marker, color=f"C{i}")
-        panels[1].plot(1000 * one.cost, y, marker, color=f"C{i}")
+    for axes, what in zip(panels, ("evaluations", "milliseconds"), strict=True):
+        for y, (i, one) in enumerate(rows):
+            if one.by_evaluations or what == "milliseconds":
+                marker = "D" if one.peer.uses == GLR else "o"
+                axes.plot(getattr(one, what), y, marker, color=f"C{i}")
+        axes.set(xscale="log", xlabel=f"{what} to a relative variance of 1")
+        plain_axes(axes)
+    names = [one.peer.name + " (biased)" * bool(one.peer.against) for _, one in rows]
     panels[0].set_yticks(range(len(rows)), names)
     panels[0].invert_yaxis()
-    for axes, what in zip(panels, ("evaluations of each sample", "ms of one core"), strict=True):
-        axes.set(xscale="log", xlabel=f"{what}, to a relative variance of 1")
-        plain_axes(axes)
     for i, script in enumerate(by_script):
         panels[1].plot([], [], "s", color=f"C{i}", label=f"network of {script}")
     panels[1].legend(fontsize=8, frameon=False)
@@ -420,19 +375,16 @@ def draw_costs(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> None:
 
 def draw_accuracies(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> None:
     """Mean test error against the seconds of training, a panel for each network."""
-    drawn = new_figure(10, 4.6)
-    for axes, (script, found) in zip(
-        drawn.subplots(1, len(by_script), squeeze=False)[0], by_script.items(), strict=True
-    ):
-        for i, one in enumerate(found):
-            R = one.by_time.setting.repeats
-            seconds = one.step * one.by_time.steps[R] * np.arange(1, POINTS + 1) / POINTS
+    drawn, styles = new_figure(10, 4.6), {GLR: "-", BACKWARD: "--"}
+    panels = drawn.subplots(1, len(by_script), squeeze=False)[0]
+    for axes, (script, found) in zip(panels, by_script.items(), strict=True):
+        for one in found:
+            seconds = one.step * one.by_time.steps[one.by_time.setting.repeats]
+            times = seconds * np.arange(1, POINTS + 1) / POINTS
             errors = 100 - np.mean(one.by_time.curves, axis=0)
-            style = "-" if one.peer.uses == GLR else "--" if one.peer.uses == BACKWARD else ":"
-            axes.plot(seconds, errors, style, color=f"C{i}", label=one.peer.name)
-        ticks = (2, 3, 4, 6, 10, 20, 40, 80)
+            axes.plot(times, errors, styles.get(one.peer.uses, ":"), label=one.peer.name)
         axes.set(yscale="log", xlabel="seconds of one core", ylabel="test error (%)")
-        axes.yaxis.set_ticks(ticks, [str(tick) for tick in ticks])
+        axes.yaxis.set_ticks(ticks := (2, 3, 4, 6, 10, 20, 40, 80), map(str, ticks))
         axes.yaxis.set_ticks([], minor=True)
         axes.set_title(f"the network of {script}", fontsize=10)
         plain_axes(axes)
