@@ -47,7 +47,9 @@ OPTIMIZER = adam  # "sgd", "adagrad" or "adam"
 BATCH_SIZE = 128  # samples per step
 STEPS = 10000  # minibatch steps
 LEARNING_RATE = 0.005  # of the first step
-SCHEDULE = cosine  # how the step size goes on: "cosine" (to 0), "tenths" (× 0.8 each), "constant"
+SCHEDULE = (
+    cosine  # how the learning rate goes on: "cosine" (to 0), "tenths" (× 0.8 each), "constant"
+)
 WEIGHT_DECAY = 0.0  # L2 penalty on the weights, added to the gradient
 CENTRALISED_GRADIENT = False  # of pixels: subtract each first-layer neuron's mean weight gradient
 ADVERSARIAL_EPSILON = 0.0  # largest change of a pixel in free adversarial training; 0: none

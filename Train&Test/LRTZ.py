@@ -52,10 +52,12 @@ LOCAL_DIFFERENCES = True  # multiply scores by what each neuron's noise did to t
 BACKEND = "numpy"  # what computes: "numpy", or "jax", which takes many steps in a call
 OPTIMIZER = adam  # "sgd", "adagrad" or "adam"
 BATCH_SIZE = 128  # samples per step
-STEPS = 10000  # minibatch steps
+STEPS = 20000  # minibatch steps
 LEARNING_RATE = 0.01  # of the first step
-SCHEDULE = cosine  # how the step size goes on: "cosine" (to 0), "tenths" (× 0.8 each), "constant"
-WEIGHT_DECAY = 1e-4  # L2 penalty on the weights, added to the gradient
+SCHEDULE = (
+    cosine  # how the learning rate goes on: "cosine" (to 0), "tenths" (× 0.8 each), "constant"
+)
+WEIGHT_DECAY = 1.25e-4  # L2 penalty on the weights, added to the gradient
 CENTRALISED_GRADIENT = True  # of pixels: subtract each first-layer neuron's mean weight gradient
 ADVERSARIAL_EPSILON = 0.0  # largest change of a pixel in free adversarial training; 0: none
 REPLAYS = (

@@ -39,7 +39,9 @@ OPTIMIZER = sgd  # "sgd", "adagrad" or "adam"
 BATCH_SIZE = 128  # samples per step
 STEPS = 4680  # minibatch steps
 LEARNING_RATE = 0.01  # of the first step
-SCHEDULE = constant  # how the step size goes on: "cosine" (to 0), "tenths" (× 0.8 each), "constant"
+SCHEDULE = (
+    constant  # how the learning rate goes on: "cosine" (to 0), "tenths" (× 0.8 each), "constant"
+)
 WEIGHT_DECAY = 1e-4  # L2 penalty on the weights, added to the gradient
 CENTRALISED_GRADIENT = False  # of pixels: subtract each first-layer neuron's mean weight gradient
 EVAL_EVERY = 500  # steps between evaluations on the test set

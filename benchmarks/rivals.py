@@ -161,7 +161,7 @@ def import_keras() -> ModuleType:
 
 
 def keras_model(flags: Sequence[str], data: Dataset) -> object:
-    """A compiled Keras model with BP.py's network and step size, by Adam."""
+    """A compiled Keras model with BP.py's network and learning rate, by Adam."""
     keras, c = import_keras(), constants_of("BP.py", flags)
     keras.utils.set_random_seed(0)
     n_in, *hidden, classes = layer_sizes(data, c.HIDDEN)
@@ -218,7 +218,7 @@ def script_curve(script: str, flags: Sequence[str]) -> np.ndarray:
 
 
 def pytorch_step(_script: str, flags: Sequence[str], data: Dataset) -> Step:
-    """Backpropagation by PyTorch, with BP.py's network and step size, by Adam."""
+    """Backpropagation by PyTorch, with BP.py's network and learning rate, by Adam."""
     import torch  # noqa: PLC0415  (no requirement)
 
     c = constants_of("BP.py", flags)

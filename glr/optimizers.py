@@ -1,10 +1,10 @@
-"""Gradient descent on one flat parameter vector, in place; and how its step size falls.
+"""Gradient descent on one flat parameter vector, in place; and how its learning rate falls.
 
 An optimizer is `update(parameters, gradient, rate, state)`, which changes the parameters in place
 and returns nothing; `state` is a dict of arrays that it fills on its first call, and changes in
 place later, so that training can store it and continue from it.
 
-A schedule is `factor(step, steps)`: what multiplies the step size at a step, counted from 0, of so
+A schedule is `factor(step, steps)`: what multiplies the learning rate at a step, counted from 0, of so
 many in all.
 """
 
@@ -65,10 +65,10 @@ def cosine(step: int, steps: int) -> float:
 
 
 def tenths(step: int, steps: int) -> float:
-    """0.8 of the step size after every tenth of the steps, as the released code's BP has it."""
+    """0.8 of the learning rate after every tenth of the steps, as the released code's BP has it."""
     return 0.8 ** (10 * step // steps)
 
 
 def constant(step: int, steps: int) -> float:
-    """The same step size always."""
+    """The same learning rate always."""
     return 1.0

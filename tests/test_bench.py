@@ -66,7 +66,7 @@ def test_the_released_form_of_the_published_estimate_is_the_same(activation, los
 
 
 def test_the_published_step_descends_the_published_estimate_at_r_10(monkeypatch):
-    """With the script's activation and loss, the step size 0.01 and the penalty 10⁻⁴ on W."""
+    """With the script's activation and loss, the learning rate 0.01 and the penalty 10⁻⁴ on W."""
     runs, found = [], []
     init = rivals.Run.__init__
     monkeypatch.setattr(rivals.Run, "__init__", lambda run, *_: runs.append(run) or init(run, *_))

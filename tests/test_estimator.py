@@ -6,7 +6,7 @@ a derivative: the expected loss is a sum over hidden states and an integral over
 differentiated by central differences (`exact_mean`). No expected number is stored.
 
 Every statistical test compares means element by element by a t-test, Bonferroni-corrected so that
-the chance that a right estimator fails *one whole test* is at most FAMILY_WISE_ERROR (confidence
+the probability that a right estimator fails *one whole test* is at most FAMILY_WISE_ERROR (confidence
 99.99 % per test), and from fixed seeds. `assert_powerful` bounds the standard errors by a few
 percent of the gradient's norm in every layer, so that a wrong estimator does fail.
 """
@@ -169,7 +169,7 @@ def test_own_loss_with_targets_of_any_shape_has_its_gradient(name, settings):
 
 
 def standardised_risk(parameters, problem):
-    """Mean over samples of −arcsin √q − log(√q + √(1 − q)), each right with chance q (7).
+    """Mean over samples of −arcsin √q − log(√q + √(1 − q)), each right with probability q (7).
 
     Of one layer and two classes with Gaussian noise, q = Φ((v_label − v_other)/(σ√2)).
     """

@@ -328,7 +328,7 @@ def test_a_model_s_metadata_train_it_again(tmp_path):
 
 
 def test_divergence_keeps_the_last_good_state_which_another_step_size_continues(tmp_path):
-    """SGD with this step size and penalty multiplies the weights by −59 at every step."""
+    """SGD with this learning rate and penalty multiplies the weights by −59 at every step."""
     words = ("--optimizer", "sgd", "--weight-decay", 1, "--steps", 400, "--models-dir", tmp_path)
     words = (*words, "--checkpoint-every", 4, "--eval-every", 100)
     ran = run("LRSZ.py", *words, "--learning-rate", 60)

@@ -11,7 +11,7 @@ from glr.estimator import gradient
 from glr.network import Layer, threshold
 from glr.noise import NoiseLaw, gaussian, laplace, logistic, random_words
 
-ERROR = 1e-4  # the chance that one statistical test rejects a right law
+ERROR = 1e-4  # the probability that one statistical test rejects a right law
 SHAPE = (1001, 3, 333)  # a million draws, an odd number of them
 
 LAWS = {

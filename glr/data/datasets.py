@@ -24,7 +24,7 @@ OWN = (".npz", ".csv")  # how the names of your own end
 SPLIT_SEED = 0  # of the fixed train/test split of sets that come without one
 MAX_NPZ_BYTES = 8 * 2**30  # of your own arrays together, unpacked
 SCALES_APART = 10  # a factor between inputs that were scaled by one rule, and such as were not
-SPREADS_APART = 100  # a factor between features that one step size still suits, and such as not
+SPREADS_APART = 100  # a factor between features that one learning rate still suits, and such as not
 
 
 class Dataset(NamedTuple):
