@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from processes import attack, run
 
-from glr.data.datasets import Dataset
+from glr.data.datasets import Dataset, load_dataset
 from glr.errors import GLRError
 from glr.network import Network, new_network, sigmoid, threshold
 from glr.robustness.evaluation import PRETRAINED
 from glr.robustness.tables import Row
-from glr.storage.models import Model
+from glr.scripts.constants import constants_of
+from glr.scripts.run import load_data
+from glr.storage.models import Model, save_model
 from glr.study import pages, whitebox
 
 # A network of two inputs whose class is the larger one.
@@ -100,7 +102,7 @@ def test_the_table_is_of_the_means_over_seeds():
     assert second == ["BP", *["100.00"] * 7, "0.00"]
     assert header[-1] == whitebox.ZERO_GRADIENT
     block = whitebox.whitebox_block({"digits": rows})
-    assert block.startswith("On digits, the first 360 test images, ε = 0.1:\n\n| model | clean |")
+    assert block.startswith("On digits, the first 360 images, ε = 0.1:\n\n| model | clean |")
 
 
 def test_every_panel_has_the_networks_of_its_data_set_each_in_a_colour_of_its_own(tmp_path):
@@ -135,7 +137,7 @@ def test_a_whole_run_is_written_to_the_page_and_another_beside_it(tmp_path, monk
     text = page.read_text()
     assert text.startswith("head\n")
     assert text.endswith("\ntail\n")
-    assert "On mnist, the first 360 test images, ε = 0.1:" in text
+    assert "On mnist, the first 360 images, ε = 0.1:" in text
     assert (page.parent / "whitebox.png").exists()
 
 
@@ -165,6 +167,22 @@ def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, m
         assert (shown["clean"], shown[name]) == (float(before), float(after)), name
 
 
+def test_held_out_samples_are_those_that_the_model_did_not_train_on(tmp_path):
+    words = ("--dataset", "digits", "--validation", "50", "--models-dir", str(tmp_path))
+    trained = load_data(constants_of("LRS.py", [*words, "--seed", "1"]))
+    network = new_network([64, 2, 10], sigmoid, np.random.default_rng(0))
+    for seed, n in ((1, 50), (2, 60)):
+        constants = {"NAME": "LRS", "SEED": seed, "VALIDATION": n}
+        metadata = {"activation": "sigmoid", "dataset": "digits", "constants": constants}
+        save_model(tmp_path / f"LRS_digits_seed{seed}_validation.npz", network, metadata)
+    asked = SimpleNamespace(VALIDATION=50, MODELS_DIR=tmp_path, IMAGES=20)
+    data = load_dataset("digits", tmp_path)
+    (model,) = whitebox.held_out_models(asked, data)
+    x, y = whitebox.first_samples(asked, data, model.seed)
+    np.testing.assert_array_equal(x, trained.x_test[:20])
+    np.testing.assert_array_equal(y, trained.y_test[:20])
+
+
 @pytest.mark.parametrize("words", ["--names LRX", "--names --datasets digits"])
 def test_a_network_that_is_not_there_is_one_line(words):
     ran = run("whitebox.py", *words.split(), "--datasets", "digits")
@@ -187,7 +205,7 @@ def test_a_network_without_a_gradient_is_left_out_with_a_note(monkeypatch, capsy
     )
     models = {Path("LRS.npz"): MODEL, Path("wave.npz"): own}
     monkeypatch.setattr(whitebox, "known_models", lambda constants, data: models)
-    asked = SimpleNamespace(NAMES=("wave", "LRS"), SEEDS=5)
+    asked = SimpleNamespace(NAMES=("wave", "LRS"), SEEDS=5, VALIDATION=0)
     data = Dataset("digits", *[None] * 4)
     assert whitebox.chosen_models(asked, data) == [MODEL]
     says = "Left out on digits: wave, whose activation has no known gradient\n"

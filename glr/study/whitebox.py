@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glr.data.datasets import Dataset, load_dataset
+from glr.data.datasets import Dataset, hold_out, load_dataset
 from glr.errors import GLRError
 from glr.network import Network, is_right, threshold
 from glr.robustness.attacks import (
@@ -30,7 +30,7 @@ from glr.robustness.attacks import (
     square_attack,
     zero_gradient_share,
 )
-from glr.robustness.evaluation import known_models
+from glr.robustness.evaluation import known_models, load_model_for
 from glr.robustness.perturbation import (
     check_square_images,
     perturbation_generator,
@@ -48,6 +48,7 @@ from glr.scripts.backpropagation import GRADIENTS
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import as_typed
 from glr.scripts.machine import prepare_for_small_arrays
+from glr.scripts.run import run_generator
 from glr.storage.models import Model
 from glr.study.pages import draw_panels, write_page
 
@@ -67,7 +68,8 @@ LabelledRows = tuple[np.ndarray, np.ndarray]  # inputs (N × n_in) in [0, 1], la
 
 def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     """The models of DATASET that NAMES and SEEDS choose, in the order of NAMES."""
-    models = known_models(constants, data).values()
+    find = held_out_models if constants.VALIDATION else lambda *of: known_models(*of).values()
+    models = find(constants, data)
     chosen = []
     for name in constants.NAMES:
         own = [
@@ -89,18 +91,35 @@ def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     return chosen
 
 
+def held_out_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
+    """The models of DATASET in MODELS_DIR that were trained with --validation VALIDATION."""
+    paths = sorted(constants.MODELS_DIR.glob(f"*_{data.name}_seed*_validation.npz"))
+    models = [load_model_for(path, data) for path in paths]
+    n = constants.VALIDATION
+    return [model for model in models if model.metadata["constants"].get("VALIDATION") == n]
+
+
 def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
-    """What the data set's networks get right of the first IMAGES test images, by attack."""
+    """What the data set's networks get right of the first IMAGES samples, by attack."""
     prepare_for_small_arrays()
     data = load_dataset(dataset, constants.DATA_DIR)
     check_square_images(data)
-    n = constants.IMAGES or len(data.x_test)
-    batch = data.x_test[:n], data.y_test[:n]
     own = SimpleNamespace(**vars(constants), DATASET=dataset)
     models = chosen_models(own, data)
-    transferred = fgsm(*batch, input_gradient(surrogate(own, data).network), OWN_EPSILON)
-    bar = progress_bar(models, data.name)
-    return [row for model in bar for row in model_rows(constants, model, batch, transferred)]
+    transfer = input_gradient(surrogate(own, data).network)
+    rows = []
+    for model in progress_bar(models, data.name):
+        batch = first_samples(constants, data, model.seed)
+        rows += model_rows(constants, model, batch, fgsm(*batch, transfer, OWN_EPSILON))
+    return rows
+
+
+def first_samples(constants: SimpleNamespace, data: Dataset, seed: int) -> LabelledRows:
+    """The first IMAGES test samples, or of those that a model of the seed did not train on."""
+    if constants.VALIDATION:
+        data = hold_out(data, constants.VALIDATION, run_generator(seed))
+    n = constants.IMAGES or len(data.x_test)
+    return data.x_test[:n], data.y_test[:n]
 
 
 def model_rows(
@@ -173,7 +192,7 @@ def whitebox_block(by_dataset: Mapping[str, Sequence[Row]]) -> str:
     """The tables, and how they are read, as Markdown."""
     parts = []
     for dataset, rows in by_dataset.items():
-        parts.append(f"On {dataset}, the first {rows[0].n} test images, ε = {OWN_EPSILON}:")
+        parts.append(f"On {dataset}, the first {rows[0].n} images, ε = {OWN_EPSILON}:")
         parts.append(markdown_table(whitebox_lines(rows)))
     reading = (
         "Zero gradient: images of which FGSM and PGD change nothing. If a network keeps less under "
