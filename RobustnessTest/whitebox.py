@@ -43,8 +43,9 @@ IMAGES = 1000  # the first so many test images; 0 for all
 VALIDATION = 0  # of networks trained with --validation N: the N samples held out, for the test set
 EPSILON = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)  # of PGD in the picture
 PGD_STEPS = 40  # of pgd and glr
-SLOPES = (1.0, 1.8, 3.0, 6.0)  # of the sigmoids whose gradients stand for a threshold's; all count
-QUERIES = 1000  # squares that square tries on each image
+STARTS = 4  # random ones of pgd and glr, beside the image itself
+QUERIES = 5000  # squares that square tries on each image
+PREDICTION_PASSES = 0  # predict by the mean over so many passes with training's noise; 0: without
 WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
 # --------------------------------------------------------------------------------------------
 
