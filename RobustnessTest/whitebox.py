@@ -3,6 +3,7 @@
     python whitebox.py                              study.py's networks, in seven minutes; those
                                                     not trained here are the pretrained ones
     python whitebox.py --datasets digits --seeds 1 --names LRS LRT BP+L2C
+    python whitebox.py --datasets mnist --validation 10000    networks trained so; to choose by
 
 The attacks of the table have ε 0.1: FGSM transferred from the surrogate, as in testAdv.py; FGSM and
 PGD along the network's own gradient; glr along that which noise and losses tell; and square, which
@@ -39,10 +40,12 @@ NAMES = ("LRS", "LRT", "LRSZ", "LRTZ", "BP", "BP+L2C", "ST+L2C")  # of the netwo
 SEEDS = 5  # those of seeds 0 … SEEDS − 1
 SEED = 0  # of glr's and square's random choices, and of the surrogate
 IMAGES = 1000  # the first so many test images; 0 for all
+VALIDATION = 0  # of networks trained with --validation N: the N samples held out, for the test set
 EPSILON = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)  # of PGD in the picture
 PGD_STEPS = 40  # of pgd and glr
-SLOPES = (1.0, 1.8, 3.0, 6.0)  # of the sigmoids whose gradients stand for a threshold's; all count
-QUERIES = 1000  # squares that square tries on each image
+STARTS = 4  # random ones of pgd and glr, beside the image itself
+QUERIES = 5000  # squares that square tries on each image
+PREDICTION_PASSES = 0  # predict by the mean over so many passes with training's noise; 0: without
 WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
 # --------------------------------------------------------------------------------------------
 

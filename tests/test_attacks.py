@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +20,26 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 from glr.errors import GLRError
+from glr.losses import cross_entropy as glr_cross_entropy
 from glr.network import Network, is_right, new_network, relu, sigmoid, tanh, threshold
 from glr.noise import logistic
 from glr.robustness.attacks import (
+    GLR_SIGMAS,
+    SLOPES,
     SMALLEST_SIDE,
+    apgd_attacks,
+    between,
     fgsm,
     glr_attack,
     glr_input_gradient,
     input_gradient,
     lbfgs,
     loss_and_gradient,
+    margin,
     pgd,
     random_targets,
     square_attack,
+    until_wrong,
     zero_gradient_share,
 )
 
@@ -92,7 +100,7 @@ def cross_entropy(logits, y):
 def relu_loss_and_gradient(weights):
     W0, b0, W1, b1 = weights
 
-    def loss_and_gradient(x, y):
+    def loss_and_gradient(x, y, progress=0.0):
         v = x @ W0 + b0
         loss, d = cross_entropy(np.maximum(v, 0) @ W1 + b1, y)
         return loss, ((d @ W1.T) * (v > 0)) @ W0.T
@@ -108,7 +116,7 @@ def linear_loss_and_gradient(W):
     return loss_and_gradient
 
 
-def no_gradient(x, y):
+def no_gradient(x, y, progress):
     return np.zeros_like(x)
 
 
@@ -150,6 +158,24 @@ def test_gradients_of_deep_networks_are_the_numerical_ones(batch, activation):
     assert np.median(np.abs(error) / np.linalg.norm(gradient, axis=1)) < 1e-2
 
 
+@pytest.mark.parametrize("activation", [relu, threshold])
+@pytest.mark.parametrize("loss", [glr_cross_entropy, margin])
+def test_both_losses_are_those_that_the_glr_estimate_is_given(batch, network, activation, loss):
+    """Of thresholds those of the sigmoid in their place, which nears them."""
+    x, y = batch
+    network = network._replace(activation=activation)
+    of_batch = loss_and_gradient(network, loss)
+    for progress in (0.0, 0.5):
+        slope = between(SLOPES, progress)
+        v = x @ network.layers[0].W + network.layers[0].b
+        hidden = np.maximum(v, 0) if activation is relu else sigmoid(np.float32(slope) * v)
+        z = hidden @ network.layers[1].W + network.layers[1].b
+        found, gradient = of_batch(x, y, progress)
+        np.testing.assert_allclose(found, loss(z.T, y), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(input_gradient(network, loss)(x, y, progress), gradient)
+    np.testing.assert_array_equal(margin(z.T, y) < 0, is_right(z, y))
+
+
 def test_an_activation_without_a_gradient_is_refused(network):
     with pytest.raises(GLRError, match="sin: TensorFlow has no gradient of it"):
         loss_and_gradient(network._replace(activation=np.sin))
@@ -164,7 +190,7 @@ def test_a_gradient_that_overflows_is_refused(batch, network):
 def test_fgsm_agrees_with_art(batch, network, art_classifier):
     x, y = batch
     theirs = FastGradientMethod(art_classifier, eps=EPSILON).generate(x, np.eye(N_CLASSES)[y])
-    ours = fgsm(x, y, input_gradient(network), EPSILON)
+    ours = fgsm(batch, input_gradient(network), EPSILON)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=ROUNDING)
 
 
@@ -173,22 +199,23 @@ def test_pgd_agrees_with_art(batch, network, art_classifier):
     theirs = ProjectedGradientDescent(
         art_classifier,
         eps=EPSILON,
-        eps_step=2.5 * EPSILON / 10,
+        eps_step=0.2 * EPSILON,
         max_iter=10,
         num_random_init=0,
         verbose=False,
     ).generate(x, np.eye(N_CLASSES)[y])
-    ours = pgd(x, y, input_gradient(network), EPSILON, steps=10)
+    ours = pgd(batch, input_gradient(network), EPSILON, steps=10)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.01, 0.1, 0.5, 2.0])
 def test_sign_attacks_stay_in_the_ball_and_in_the_box(batch, weights, epsilon):
-    x, y = batch
+    x = batch[0]
     before = x.copy()
     model = relu_loss_and_gradient(weights)
-    for attack in (fgsm, pgd):
-        x_adv = attack(x, y, lambda x, y: model(x, y)[1], epsilon)
+    rng = np.random.default_rng(2)
+    for attack in (fgsm, partial(pgd, steps=40), partial(pgd, steps=3, rng=rng)):
+        x_adv = attack(batch, lambda *at: model(*at)[1], epsilon)
         assert_in_ball_and_box(x_adv, x, epsilon)
     np.testing.assert_array_equal(x, before)
 
@@ -197,32 +224,55 @@ def test_pgd_beats_fgsm_and_fgsm_beats_nothing(batch, weights):
     x, y = batch
     model = relu_loss_and_gradient(weights)
 
-    def gradient(x, y):
-        return model(x, y)[1]
+    def gradient(*at):
+        return model(*at)[1]
 
-    attacked = (x, fgsm(x, y, gradient, EPSILON), pgd(x, y, gradient, EPSILON))
+    attacked = (x, fgsm(batch, gradient, EPSILON), pgd(batch, gradient, EPSILON, steps=40))
     clean, one_step, many_steps = (model(images, y)[0].mean() for images in attacked)
     assert clean < one_step <= many_steps
 
 
-def test_a_pgd_step_is_two_and_a_half_balls_over_the_steps():
+def test_a_pgd_step_is_a_fifth_of_the_ball_and_all_of_it_where_there_is_one():
     """Along a gradient that is zero after the first step."""
     x, y = np.full((1, 4), 0.5, np.float32), np.zeros(1, np.int64)
-    gradients = iter([np.ones_like(x), *[np.zeros_like(x)] * 9])
-    x_adv = pgd(x, y, lambda x, y: next(gradients), 0.2, steps=10)
-    np.testing.assert_allclose(x_adv, 0.5 + 2.5 * 0.2 / 10, rtol=1e-6)
+    for steps, size in ((1, 1), (2, 0.5), (5, 0.2), (10, 0.2)):
+        x_adv = pgd((x, y), lambda x, y, progress: x * (progress == 0), 0.2, steps)
+        np.testing.assert_allclose(x_adv, 0.5 + size * 0.2, rtol=1e-6)
 
 
 def test_pgd_reaches_the_ball_s_edge(batch):
-    x, y = batch
-    x_adv = pgd(x, y, lambda x, y: np.ones_like(x), EPSILON, steps=40)
-    np.testing.assert_allclose(x_adv, np.minimum(x + EPSILON, 1), atol=ROUNDING)
+    x_adv = pgd(batch, lambda x, y, progress: np.ones_like(x), EPSILON, steps=40)
+    np.testing.assert_allclose(x_adv, np.minimum(batch[0] + EPSILON, 1), atol=ROUNDING)
+
+
+def test_random_starts_fill_the_ball(batch):
+    x, rng = batch[0], np.random.default_rng(0)
+    one, other = (pgd(batch, no_gradient, EPSILON, 1, rng) for _ in range(2))
+    assert np.any(one != other)
+    assert_in_ball_and_box(one, x, EPSILON)
+    away = (one - x)[(x > EPSILON) & (x < 1 - EPSILON)]
+    assert stats.kstest(away, stats.uniform(-EPSILON, 2 * EPSILON).cdf).pvalue > 1e-6
+
+
+def test_an_attack_stays_where_the_network_is_first_wrong():
+    """At its last step it would be right again: class 0 is right outside of 0.6 < x < 0.8."""
+    parameters = np.float32([1, 1, -0.6, -0.8, -1, 1, 1, -1, 0.5, 0])
+    band = Network(parameters, [1, 2, 2], threshold)
+    x, y = np.full((1, 1), 0.5, np.float32), np.zeros(1, np.int64)
+    assert [*is_right(band.logits(np.float32([[0.5], [0.7], [0.9]])), [0] * 3)] == [1, 0, 1]
+
+    def upwards(x, y, progress):
+        return np.ones_like(x)
+
+    plain, staying = (
+        pgd((x, y), gradient, 0.45, steps=5) for gradient in (upwards, until_wrong(band, upwards))
+    )
+    assert is_right(band.logits(plain), y) and not is_right(band.logits(staying), y)
 
 
 def test_zero_gradients_are_counted_and_change_nothing(batch):
-    x, y = batch
-    for attack in (fgsm, pgd):
-        np.testing.assert_array_equal(attack(x, y, no_gradient, EPSILON), x)
+    for attack in (fgsm, partial(pgd, steps=40)):
+        np.testing.assert_array_equal(attack(batch, no_gradient, EPSILON), batch[0])
     gradient = np.ones((8, 5))
     assert zero_gradient_share(gradient) == 0
     gradient[:3] = 0
@@ -340,9 +390,8 @@ def test_lbfgs_returns_an_image_whose_objective_rose_while_the_group_s_sum_fell(
 
 
 def mean_gradient(network, batch, progress, calls):
-    rng = np.random.default_rng(1)
-    found = [glr_input_gradient(network, batch, progress, rng) for _ in range(calls)]
-    return np.mean(found, axis=0)
+    gradient = glr_input_gradient(network, np.random.default_rng(1))
+    return np.mean([gradient(*batch, progress) for _ in range(calls)], axis=0)
 
 
 def cosines(a, b):
@@ -356,7 +405,7 @@ def test_the_glr_input_gradient_is_backpropagation_averaged_over_the_noise(
     """Of a ReLU network; that output noise of 0.01 is left out changes nothing to be seen."""
     x, y = batch[0][:20], batch[1][:20]
     W0, b0, W1, b1 = weights
-    sigma = 2.0 * 0.1**progress
+    sigma = between(GLR_SIGMAS, progress)
     v = x @ W0 + b0 + sigma * logistic.draw(np.random.default_rng(0), (4000, 20, 16))[0]
     z = np.maximum(v, 0) @ W1 + b1
     p = np.exp(z - z.max(axis=-1, keepdims=True))
@@ -399,6 +448,27 @@ def test_the_glr_attack_stays_in_ball_and_box_and_leaves_what_is_wrong(batch, we
     assert after.sum() < before.sum() and not np.any(after & ~before)
     again = glr_attack(network, batch, 0.1, 20, np.random.default_rng(0))
     np.testing.assert_array_equal(again, x_adv)
+
+
+def test_auto_pgd_is_as_strong_as_pgd_and_draws_from_its_generator_alone(batch, network):
+    """ART draws from NumPy's global one, as below."""
+    x, y = batch[0], network.logits(batch[0]).argmax(axis=1)
+    global_state = np.random.get_state
+    before, found = global_state()[1].copy(), []
+    for _ in range(2):
+        attacks = apgd_attacks(network, EPSILON, np.random.default_rng(0))
+        found.append([attack((x, y)) for attack in attacks[:2]])
+    np.testing.assert_array_equal(global_state()[1], before)
+    np.testing.assert_array_equal(*found)
+    assert len(attacks) == N_CLASSES
+    for x_adv in found[0]:
+        assert_in_ball_and_box(x_adv, x, EPSILON)
+    by_pgd = pgd((x, y), until_wrong(network, input_gradient(network)), EPSILON, steps=40)
+    kept, aimed, kept_by_pgd = (network.logits(one).argmax(axis=1) for one in (*found[0], by_pgd))
+    assert 0.1 < np.mean(kept_by_pgd == y) < 0.9
+    assert abs(np.mean(kept == y) - np.mean(kept_by_pgd == y)) < 0.05
+    reached = np.bincount((aimed - y) % N_CLASSES, minlength=N_CLASSES)
+    assert reached[1] > 2 * reached[2:].sum(), "the class that was aimed at"
 
 
 def test_square_attack_draws_from_its_generator_alone():

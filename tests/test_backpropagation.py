@@ -25,7 +25,6 @@ from glr.errors import GLRError
 from glr.losses import cross_entropy, zero_one
 from glr.network import Network, layer_views, logits, new_network, relu, sigmoid, tanh, threshold
 from glr.noise import gaussian, logistic, noise_and_score
-from glr.robustness.attacks import loss_and_gradient
 from glr.scripts import backpropagation as module
 from glr.scripts.backpropagation import TrainingNoise, backpropagation, scaled
 
@@ -91,15 +90,6 @@ def test_the_user_s_settings_of_keras_and_art_are_not_ours(keras_json, tmp_path)
     )
     assert (ran.stdout, ran.stderr) == ("tensorflow float32 channels_last\n", "")
     assert (tmp_path / ".keras" / "keras.json").read_text() == keras_json
-
-
-@pytest.mark.parametrize("slope", [1, 3])
-def test_attacks_on_a_threshold_network_follow_the_gradient_of_a_sigmoid(slope):
-    losses, gradient = loss_and_gradient(THRESHOLDS, slope)(ROWS, LABELS)
-    z = THRESHOLDS.logits(ROWS)
-    np.testing.assert_allclose(losses, cross_entropy(z.T, LABELS), rtol=1e-5)
-    _, signal = straight_through_signals(THRESHOLDS, ROWS, LABELS, slope)
-    np.testing.assert_allclose(gradient, signal @ THRESHOLDS.layers[0].W.T, rtol=1e-4, atol=1e-6)
 
 
 def test_threshold_networks_are_trained_straight_through():

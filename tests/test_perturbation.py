@@ -69,12 +69,9 @@ def test_the_tables_epsilon_is_that_of_the_attack_the_study_and_what_whitebox_sa
 
 
 def test_gradient_attacks_are_of_the_given_size_and_length(asked):
-    assert asked() == ("fgsm", (X, Y, NETWORK, 0.25), {})
-    assert asked("--attack", "pgd", "--pgd-steps", "7") == (
-        "pgd",
-        (X, Y, NETWORK, 0.25),
-        {"steps": 7},
-    )
+    assert asked() == ("fgsm", ((X, Y), NETWORK, 0.25), {})
+    by_pgd = asked("--attack", "pgd", "--pgd-steps", "7")
+    assert by_pgd == ("pgd", ((X, Y), NETWORK, 0.25, 7), {})
 
 
 def test_square_attack_has_its_queries_and_the_seed_s_generator(asked):

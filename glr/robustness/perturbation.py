@@ -227,9 +227,9 @@ def perturbed(
     if constants.ATTACK == "glr":
         return glr_attack(network, batch, epsilon, constants.PGD_STEPS, rng)
     if constants.ATTACK == "fgsm":
-        return fgsm(x, labels, input_gradient(network), epsilon)
+        return fgsm(batch, input_gradient(network), epsilon)
     if constants.ATTACK == "pgd":
-        return pgd(x, labels, input_gradient(network), epsilon, steps=constants.PGD_STEPS)
+        return pgd(batch, input_gradient(network), epsilon, constants.PGD_STEPS)
     return lbfgs(x, labels, loss_and_gradient(network), constants.PENALTY)
 
 

@@ -87,7 +87,7 @@ def backpropagation(
     if loss is not cross_entropy:
         raise GLRError(f"LOSS = {loss.__name__}: BP.py differentiates cross_entropy only")
     tf = import_tensorflow()
-    activation = differentiable(network.activation, TRAINING_SLOPE)
+    activation = differentiable(network.activation)
     sigmas = sigma_by_layer(noise.sigma, len(network.layers))
 
     @tf.function(reduce_retracing=True)
@@ -134,11 +134,11 @@ def tf_logits(
     return v
 
 
-def differentiable(activation: Activation, slope: float) -> Callable:
+def differentiable(activation: Activation) -> Callable:
     """The activation in TensorFlow, with its derivative.
 
-    A threshold is flat, so its backward pass is replaced by that of a sigmoid of slope·v: in
-    training the straight-through estimator, in attacks BPDA (Athalye et al. 2018).
+    A threshold is flat, so its backward pass is replaced by that of a sigmoid of TRAINING_SLOPE·v:
+    the straight-through estimator.
     """
     if activation not in GRADIENTS:
         given = f"ACTIVATION = {activation.__name__}"
@@ -149,7 +149,7 @@ def differentiable(activation: Activation, slope: float) -> Callable:
 
     @tf.custom_gradient
     def threshold_of(v):
-        p = tf.sigmoid(slope * v)
-        return tf.cast(v > 0, v.dtype), lambda upstream: upstream * slope * p * (1 - p)
+        p = tf.sigmoid(TRAINING_SLOPE * v)
+        return tf.cast(v > 0, v.dtype), lambda upstream: upstream * TRAINING_SLOPE * p * (1 - p)
 
     return threshold_of

@@ -9,7 +9,7 @@ another gradient in the place of one that is zero.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import cycle
 from statistics import fmean
@@ -18,19 +18,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glr.data.datasets import Dataset, load_dataset
+from glr.data.datasets import Dataset, hold_out, load_dataset
 from glr.errors import GLRError
+from glr.losses import cross_entropy
 from glr.network import Network, is_right, threshold
 from glr.robustness.attacks import (
-    InputGradient,
+    Batch,
+    apgd_attacks,
     fgsm,
-    glr_attack,
+    glr_input_gradient,
     input_gradient,
+    margin,
     pgd,
     square_attack,
+    until_wrong,
     zero_gradient_share,
 )
-from glr.robustness.evaluation import known_models
+from glr.robustness.averaging import Averaged, training_noise
+from glr.robustness.evaluation import known_models, load_model_for
 from glr.robustness.perturbation import (
     check_square_images,
     perturbation_generator,
@@ -48,6 +53,7 @@ from glr.scripts.backpropagation import GRADIENTS
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import as_typed
 from glr.scripts.machine import prepare_for_small_arrays
+from glr.scripts.run import run_generator
 from glr.storage.models import Model
 from glr.study.pages import draw_panels, write_page
 
@@ -56,18 +62,21 @@ if TYPE_CHECKING:
 
 OWN_EPSILON = 0.1  # of the table: that of the published figures of attacks on a network itself
 TRANSFERRED = "fgsm, transferred"  # from the surrogate, as in the published table
-ATTACKS = ("fgsm", "pgd", "glr", "square")  # on the network itself
-WORST = "under all"  # right is what is right clean and under every attack, the transferred one too
+ATTACKS = ("fgsm", "pgd", "glr")  # on the network itself
+AUTO_PGD = "+ autoattack"  # right is what is right clean, under the attacks before, and under this
+WORST = "+ square: all"  # and so on
 ZERO_GRADIENT = "zero gradient"  # samples at which the gradient that is followed is exactly zero
 NO_EPSILON = ("clean", ZERO_GRADIENT)
-COLUMNS = ("clean", TRANSFERRED, *ATTACKS, WORST, ZERO_GRADIENT)
+COLUMNS = ("clean", TRANSFERRED, *ATTACKS, AUTO_PGD, WORST, ZERO_GRADIENT)
+LOSSES = (cross_entropy, margin)  # whose gradients pgd and glr follow
 
-LabelledRows = tuple[np.ndarray, np.ndarray]  # inputs (N × n_in) in [0, 1], labels (N,)
+Attack = Callable[[Batch], np.ndarray]
 
 
 def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     """The models of DATASET that NAMES and SEEDS choose, in the order of NAMES."""
-    models = known_models(constants, data).values()
+    find = held_out_models if constants.VALIDATION else lambda *of: known_models(*of).values()
+    models = find(constants, data)
     chosen = []
     for name in constants.NAMES:
         own = [
@@ -75,11 +84,11 @@ def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
             for model in models
             if network_name(model.name) == name and model.seed < constants.SEEDS
         ]
-        if own and own[0].network.activation in GRADIENTS:
-            chosen += own
-        else:
-            why = "whose activation has no known gradient" if own else "of which there is no model"
+        why = own_refusal(constants, own[0]) if own else "of which there is no model"
+        if why:
             print(f"Left out on {data.name}: {name}, {why}", file=sys.stderr)
+        else:
+            chosen += own
     if not chosen:
         raise GLRError(
             f"NAMES = {as_typed(constants.NAMES)}: none can be attacked; there are "
@@ -89,70 +98,130 @@ def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     return chosen
 
 
+def own_refusal(constants: SimpleNamespace, model: Model) -> str:
+    """Why the model cannot be attacked, or predict, as the constants say; nothing if it can."""
+    if model.network.activation not in GRADIENTS:
+        return "whose activation has no known gradient"
+    if constants.PREDICTION_PASSES and not training_noise(model):
+        return "trained without noise of glr's laws in every layer"
+    return ""
+
+
+def predictor(
+    constants: SimpleNamespace, model: Model, rng: np.random.Generator
+) -> Network | Averaged:
+    """The model's network; or, with PREDICTION_PASSES, by its mean over so many noisy ones."""
+    if not constants.PREDICTION_PASSES:
+        return model.network
+    return Averaged(model.network, training_noise(model), constants.PREDICTION_PASSES, rng)
+
+
+def held_out_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
+    """The models of DATASET in MODELS_DIR that were trained with --validation VALIDATION."""
+    paths = sorted(constants.MODELS_DIR.glob(f"*_{data.name}_seed*_validation.npz"))
+    models = [load_model_for(path, data) for path in paths]
+    n = constants.VALIDATION
+    return [model for model in models if model.metadata["constants"].get("VALIDATION") == n]
+
+
 def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
-    """What the data set's networks get right of the first IMAGES test images, by attack."""
+    """What the data set's networks get right of the first IMAGES samples, by attack."""
     prepare_for_small_arrays()
     data = load_dataset(dataset, constants.DATA_DIR)
     check_square_images(data)
-    n = constants.IMAGES or len(data.x_test)
-    batch = data.x_test[:n], data.y_test[:n]
     own = SimpleNamespace(**vars(constants), DATASET=dataset)
     models = chosen_models(own, data)
-    transferred = fgsm(*batch, input_gradient(surrogate(own, data).network), OWN_EPSILON)
-    bar = progress_bar(models, data.name)
-    return [row for model in bar for row in model_rows(constants, model, batch, transferred)]
+    transfer = input_gradient(surrogate(own, data).network)
+    rows = []
+    for model in progress_bar(models, data.name):
+        batch = first_samples(constants, data, model.seed)
+        rows += model_rows(constants, model, batch, fgsm(batch, transfer, OWN_EPSILON))
+    return rows
+
+
+def first_samples(constants: SimpleNamespace, data: Dataset, seed: int) -> Batch:
+    """The first IMAGES test samples, or of those that a model of the seed did not train on."""
+    if constants.VALIDATION:
+        data = hold_out(data, constants.VALIDATION, run_generator(seed))
+    n = constants.IMAGES or len(data.x_test)
+    return data.x_test[:n], data.y_test[:n]
 
 
 def model_rows(
-    constants: SimpleNamespace, model: Model, batch: LabelledRows, transferred: np.ndarray
+    constants: SimpleNamespace, model: Model, batch: Batch, transferred: np.ndarray
 ) -> list[Row]:
-    """A network's accuracies: clean, under each attack, and under all that have the table's ε.
+    """A network's accuracies: clean, under each attack, and under those of the table one by one.
 
     transferred : the batch's inputs after the attack that is not on this network
     """
-    (x, y), network = batch, model.network
-    gradients = input_gradients(network, constants.SLOPES)
-    inputs = {("clean", 0.0): [x], (TRANSFERRED, OWN_EPSILON): [transferred]}
-    inputs |= attacked(constants, network, batch, gradients)
-    right = {
-        kind: np.logical_and.reduce([is_right(network.logits(x), y) for x in several])
-        for kind, several in inputs.items()
-    }
-    compared = [r for (_, epsilon), r in right.items() if epsilon in (0, OWN_EPSILON)]
-    right[WORST, OWN_EPSILON] = np.logical_and.reduce(compared)
+    rng = perturbation_generator(constants.SEED)
+    network = predictor(constants, model, rng)
+    x, y = batch
+    right = {("clean", 0.0): survivors(network, batch, [])}
+    right[TRANSFERRED, OWN_EPSILON] = is_right(network.logits(transferred), y)
+    for kind, attacks in attacks_on(constants, network, rng).items():
+        right[kind] = survivors(network, batch, attacks)
+    left = np.logical_and.reduce([r for (_, e), r in right.items() if e in (0, OWN_EPSILON)])
+    for name, attacks in last_attacks(constants, network, rng).items():
+        left = right[name, OWN_EPSILON] = survivors(network, batch, attacks, left)
     shares = {kind: float(r.mean()) for kind, r in right.items()}
-    shares[ZERO_GRADIENT, 0.0] = zero_gradient_share(gradients[0](x, y))
+    shares[ZERO_GRADIENT, 0.0] = zero_gradient_share(input_gradient(network)(x, y))
     return [Row(model.name, model.seed, *kind, share, len(y)) for kind, share in shares.items()]
 
 
-def input_gradients(network: Network, slopes: Sequence[float]) -> list[InputGradient]:
-    """The gradients to be followed: the network's own, or those that replace a threshold's.
+def survivors(
+    network: Network | Averaged,
+    batch: Batch,
+    attacks: Sequence[Attack],
+    among: np.ndarray | None = None,
+) -> np.ndarray:
+    """Which samples (N,) are right, and stay so under every attack; each meets what is left.
 
-    No slope of the sigmoid in a threshold's place is the right one: the attacks follow each.
+    among : those that count, all by default
     """
-    used = slopes if network.activation is threshold else slopes[:1]
-    return [input_gradient(network, slope) for slope in used]
-
-
-def attacked(
-    constants: SimpleNamespace,
-    network: Network,
-    batch: LabelledRows,
-    gradients: Sequence[InputGradient],
-) -> dict[tuple[str, float], list[np.ndarray]]:
-    """The batch's inputs after every attack, along each gradient if it needs one, by kind and ε."""
     x, y = batch
-    rng = perturbation_generator(constants.SEED)
-    square = square_attack(network, batch, OWN_EPSILON, constants.QUERIES, rng)
-    by_noise = glr_attack(network, batch, OWN_EPSILON, constants.PGD_STEPS, rng)
-    found = {
-        ("fgsm", OWN_EPSILON): [fgsm(x, y, g, OWN_EPSILON) for g in gradients],
-        ("glr", OWN_EPSILON): [by_noise],
-        ("square", OWN_EPSILON): [square],
-    }
-    for epsilon in {*constants.EPSILON, OWN_EPSILON}:
-        found["pgd", epsilon] = [pgd(x, y, g, epsilon, constants.PGD_STEPS) for g in gradients]
+    left = is_right(network.logits(x), y) if among is None else among.copy()
+    for attack in attacks:
+        rows = np.flatnonzero(left)
+        if rows.size:
+            found = attack((x[rows], y[rows]))
+            left[rows] = is_right(network.logits(found), y[rows])
+    return left
+
+
+def attacks_on(
+    constants: SimpleNamespace, network: Network | Averaged, rng: np.random.Generator
+) -> dict[tuple[str, float], list[Attack]]:
+    """The sign attacks by kind and ε: along each loss's gradient, from the image and elsewhere.
+
+    All stay where the network is wrong, so that an image is lost at any step.
+    """
+    noise = network.noise if isinstance(network, Averaged) else None
+    by_derivative = [input_gradient(network, loss) for loss in LOSSES]
+    by_noise = [glr_input_gradient(network, rng, loss, noise) for loss in LOSSES]
+    found = {("fgsm", OWN_EPSILON): [partial(fgsm, gradient=by_derivative[0], epsilon=OWN_EPSILON)]}
+    kinds = [("pgd", e, by_derivative) for e in sorted({*constants.EPSILON, OWN_EPSILON})]
+    for name, epsilon, gradients in (*kinds, ("glr", OWN_EPSILON, by_noise)):
+        options = {"epsilon": epsilon, "steps": constants.PGD_STEPS}
+        found[name, epsilon] = [
+            partial(pgd, gradient=until_wrong(network, gradient), rng=start, **options)
+            for start in (None, *[rng] * constants.STARTS)
+            for gradient in gradients
+        ]
     return found
+
+
+def last_attacks(
+    constants: SimpleNamespace, network: Network | Averaged, rng: np.random.Generator
+) -> dict[str, list[Attack]]:
+    """The attacks that take longest, on what the others leave; of a threshold no auto-PGD."""
+    has_gradient = network.activation is not threshold
+    return {
+        AUTO_PGD: apgd_attacks(network, OWN_EPSILON, rng) if has_gradient else [],
+        WORST: [
+            lambda batch: square_attack(network, batch, OWN_EPSILON, constants.QUERIES, rng),
+        ],
+    }
 
 
 def names_in(rows: Sequence[Row]) -> list[str]:
@@ -173,7 +242,7 @@ def whitebox_block(by_dataset: Mapping[str, Sequence[Row]]) -> str:
     """The tables, and how they are read, as Markdown."""
     parts = []
     for dataset, rows in by_dataset.items():
-        parts.append(f"On {dataset}, the first {rows[0].n} test images, ε = {OWN_EPSILON}:")
+        parts.append(f"On {dataset}, the first {rows[0].n} images, ε = {OWN_EPSILON}:")
         parts.append(markdown_table(whitebox_lines(rows)))
     reading = (
         "Zero gradient: images of which FGSM and PGD change nothing. If a network keeps less under "

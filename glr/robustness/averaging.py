@@ -1,0 +1,75 @@
+"""Prediction by the mean over noisy passes, with the noise with which a network was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from glr.checks import checked_sigma
+from glr.estimator import Method, noisy_passes
+from glr.losses import cross_entropy
+from glr.network import Activation, Array, Layer, Network
+from glr.noise import LAWS
+from glr.storage.models import Model
+
+GROUP = 128  # samples whose passes are kept at a time, for memory's sake
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """A network whose logits are the mean of those of noisy passes, drawn anew in every call.
+
+    noise : the options noise, sigma and perturb of `glr.gradient`
+    """
+
+    network: Network
+    noise: Mapping[str, object]
+    passes: int
+    rng: np.random.Generator
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Those of the network."""
+        return self.network.layers
+
+    @property
+    def sizes(self) -> list[int]:
+        """Those of the network."""
+        return self.network.sizes
+
+    @property
+    def activation(self) -> Activation:
+        """That of the network."""
+        return self.network.activation
+
+    def logits(self, x: Array) -> Array:
+        """Mean output logits (N, classes) for samples in rows, x (N, n_in)."""
+        options = {"activation": self.activation, "loss": cross_entropy, "replicates": self.passes}
+        options |= {"output_draws": 1, "local_differences": True, "control_variate": True}
+        method = Method(**options, **self.noise, standardised_loss=False)
+        found = [
+            noisy_passes(method, self.layers, x[start : start + GROUP].T, self.rng).neurons[-1]
+            for start in range(0, len(x), GROUP)
+        ]
+        means = [neurons.outputs.mean(axis=1).T for neurons in found]
+        return np.concatenate([np.empty((0, self.sizes[-1]), np.float32), *means])
+
+
+def training_noise(model: Model) -> dict[str, object]:
+    """The noise of a model's training, as options of `glr.gradient`; {} for none, or of other laws.
+
+    A network trained by backpropagation may have had none, in some layers.
+    """
+    constants = model.metadata["constants"]
+    laws = {law.name: law for law in LAWS}
+    sigma = np.atleast_1d(constants.get("SIGMA") or 0)
+    if constants.get("NOISE") not in laws or not np.all(sigma > 0):
+        return {}
+    sigmas = checked_sigma(sigma, len(model.network.layers))
+    return {
+        "noise": laws[constants["NOISE"]],
+        "sigma": sigmas,
+        "perturb": constants["PERTURB"],
+    }
