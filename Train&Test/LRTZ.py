@@ -57,7 +57,7 @@ LEARNING_RATE = 0.01  # of the first step
 SCHEDULE = (
     cosine  # how the learning rate goes on: "cosine" (to 0), "tenths" (× 0.8 each), "constant"
 )
-WEIGHT_DECAY = 1.25e-4  # L2 penalty on the weights, added to the gradient
+WEIGHT_DECAY = 1.5e-4  # L2 penalty on the weights, added to the gradient
 CENTRALISED_GRADIENT = True  # of pixels: subtract each first-layer neuron's mean weight gradient
 ADVERSARIAL_EPSILON = 0.0  # largest change of a pixel in free adversarial training; 0: none
 REPLAYS = (

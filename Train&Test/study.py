@@ -93,7 +93,7 @@ NETWORKS = {
     "LRS-adv": ("LRS.py", f"{ADVERSARIAL} --backend jax"),
     "LRT-adv": ("LRT.py", f"--weight-decay 5e-5 --learning-rate 0.005 {ADVERSARIAL} --backend jax"),
     "LRSZ-adv": ("LRSZ.py", f"{ADVERSARIAL} --backend jax"),
-    "LRTZ-adv": ("LRTZ.py", f"--weight-decay 5e-5 {ADVERSARIAL} --backend jax"),
+    "LRTZ-adv": ("LRTZ.py", f"--replicates 8 --weight-decay 3e-5 {ADVERSARIAL} --backend jax"),
     "BP+L2C-adv": ("BP.py", f"{AS_LRS} {ADVERSARIAL}"),
     "ST+L2C-adv": (
         "BP.py",
