@@ -10,7 +10,7 @@
 The target is whose gradient is followed. The default, the paper's, is a surrogate: a ReLU network
 of 100 and 50 neurons trained by backpropagation, whose attack is transferred to the others. One
 ships; of other seeds and data it is trained, and kept in models/. A threshold network has no
-gradient: its backward pass goes through a sigmoid instead.
+gradient: that of a sigmoid network of its weights is followed instead.
 Samples go to data/<dataset>/adversarial/, with a picture of the first ten.
 """
 

@@ -1,15 +1,16 @@
 """Attack every network itself, not by way of another: what of its robustness is left.
 
-    python whitebox.py                              study.py's networks, in seven minutes; those
+    python whitebox.py                              study.py's networks, in half an hour; those
                                                     not trained here are the pretrained ones
     python whitebox.py --datasets digits --seeds 1 --names LRS LRT BP+L2C
     python whitebox.py --datasets mnist --validation 10000    networks trained so; to choose by
 
 The attacks of the table have ε 0.1: FGSM transferred from the surrogate, as in testAdv.py; FGSM and
-PGD along the network's own gradient; glr along that which noise and losses tell; and square, which
-follows none. A threshold network has no gradient of its own: FGSM and PGD follow those of four
-sigmoid networks of its weights, and an image counts if all four fail. Only what is right under
-every attack counts in the last column. A picture shows PGD at other ε.
+PGD along the network's own gradient, or, of a threshold network, which has none, along that of a
+sigmoid network of its weights, which nears it; glr along that which noise and losses tell. Then, on
+what all these leave, AutoAttack's gradient attacks, and Square, which follows none: what that one
+leaves is the figure. An image is lost at any wrong step, of two losses, from the image and from
+random starts. A picture shows PGD at other ε.
 
 Written: whitebox.md and .png in RobustnessTest/results/ (whitebox_part if the constants are not
 those below); with --write-docs, from the constants below and all of study.py's networks,

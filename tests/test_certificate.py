@@ -25,6 +25,8 @@ from glr.robustness.certificate import (
     write_certificates,
 )
 from glr.scripts.constants import script_constants
+from glr.storage.models import save_model
+from glr.study.runs import tasks
 
 MANY = Smoothing(sigma=1.5, passes=40_000, alpha=0.001)
 
@@ -216,6 +218,27 @@ def certify(*words):
     """As `python certify.py words`, in this process."""
     script = runpy.run_path(command("certify.py")[1])
     write_certificates(script_constants(script, [*map(str, words)]))
+
+
+def test_the_page_has_the_networks_of_the_script_and_the_commands_that_train_them(models, tmp_path):
+    """Untrained here, in the place of those that the tasks describe."""
+    script = runpy.run_path(command("certify.py")[1])
+    own = script_constants(script, ["--seeds", "2"])
+    own.MODELS_DIR = models / "certified"
+    wanted = tasks(own, script["NETWORKS"], ["digits"])
+    assert len(wanted) == 2 * len(script["NETWORKS"])
+    for task in wanted:
+        network = new_network([64, 5, 10], sigmoid, generator(task.seed))
+        metadata = {"activation": "sigmoid", "dataset": "digits", "constants": task.recorded}
+        save_model(task.path, network, metadata)
+    few = ("--seeds", 2, "--images", 9, "--passes", 20, "--sigmas", 1, "--radii", 0.1)
+    ran = run("certify.py", "--write-docs", *few)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    page = (tmp_path / "results" / "certified_part.md").read_text()
+    assert page.startswith("On digits, the first 9 test images, 20 passes, α 0.001, 2 seeds:\n")
+    for name, (file, flags) in script["NETWORKS"].items():
+        assert re.search(rf"^\| {name} \| [\d.]+ ± .* \|$", page, re.MULTILINE)
+        assert f'- {name}: `python "Train&Test/{file}" --dataset digits {flags}`' in page
 
 
 OWN = "import numpy as np\n\n\ndef stairs(v):\n    return np.round(v)\n"

@@ -157,7 +157,10 @@ def test_a_section_is_replaced_and_nothing_else(tmp_path):
 @pytest.mark.parametrize(
     ("page", "name"),
     [("README.md", "results")]
-    + [("docs/results.md", name) for name in ("results", "whitebox", "variance", "ablation")],
+    + [
+        ("docs/results.md", name)
+        for name in ("results", "whitebox", "certified", "peers", "variance", "ablation")
+    ],
 )
 def test_the_pages_have_the_sections_that_are_written(page, name, tmp_path):
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -208,6 +208,9 @@ def test_held_out_samples_are_those_that_the_model_did_not_train_on(tmp_path):
     x, y = whitebox.first_samples(asked, data, model.seed)
     np.testing.assert_array_equal(x, trained.x_test[:20])
     np.testing.assert_array_equal(y, trained.y_test[:20])
+    asked.VALIDATION = 70
+    with pytest.raises(GLRError, match="no model of digits that was trained with --validation 70;"):
+        whitebox.held_out_models(asked, data)
 
 
 @pytest.mark.parametrize("words", ["--names LRX", "--names --datasets digits"])

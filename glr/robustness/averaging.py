@@ -12,9 +12,8 @@ from glr.estimator import Method, noisy_passes
 from glr.losses import cross_entropy
 from glr.network import Activation, Array, Layer, Network
 from glr.noise import LAWS
+from glr.robustness.attacks import groups_of
 from glr.storage.models import Model
-
-GROUP = 128  # samples whose passes are kept at a time, for memory's sake
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,11 @@ class Averaged:
         options = {"activation": self.activation, "loss": cross_entropy, "replicates": self.passes}
         options |= {"output_draws": 1, "local_differences": True, "control_variate": True}
         method = Method(**options, **self.noise, standardised_loss=False)
-        found = [
-            noisy_passes(method, self.layers, x[start : start + GROUP].T, self.rng).neurons[-1]
-            for start in range(0, len(x), GROUP)
-        ]
-        means = [neurons.outputs.mean(axis=1).T for neurons in found]
-        return np.concatenate([np.empty((0, self.sizes[-1]), np.float32), *means])
+        means = [np.empty((0, self.sizes[-1]), np.float32)]
+        for group in groups_of(len(x)):
+            passes = noisy_passes(method, self.layers, x[group].T, self.rng)
+            means.append(passes.neurons[-1].outputs.mean(axis=1).T)
+        return np.concatenate(means)
 
 
 def training_noise(model: Model) -> dict[str, object]:
@@ -68,8 +66,5 @@ def training_noise(model: Model) -> dict[str, object]:
     if constants.get("NOISE") not in laws or not np.all(sigma > 0):
         return {}
     sigmas = checked_sigma(sigma, len(model.network.layers))
-    return {
-        "noise": laws[constants["NOISE"]],
-        "sigma": sigmas,
-        "perturb": constants["PERTURB"],
-    }
+    place = constants.get("PERTURB", "logits")
+    return {"noise": laws[constants["NOISE"]], "sigma": sigmas, "perturb": place}

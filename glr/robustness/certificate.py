@@ -111,8 +111,8 @@ class Certified(NamedTuple):
         return (self.radii > np.reshape(at, (-1, 1))).mean(axis=1)
 
 
-def write_certificates(constants: SimpleNamespace) -> None:
-    """Certify what the constants name; print the table, and write it: .csv and .png."""
+def write_certificates(constants: SimpleNamespace) -> list[list[str]]:
+    """Certify what the constants name; write it, .csv and .png; print and return the table."""
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     n = constants.IMAGES or len(data.y_test)
@@ -128,7 +128,9 @@ def write_certificates(constants: SimpleNamespace) -> None:
     with optional_picture():
         draw_certified(path.with_suffix(".png"), found, data.name)
     print(f"\nAccuracy on the first {len(data.y_test)} test samples of {data.name} in percent\n")
-    print(f"{plain_table(certified_lines(rows, constants.SIGMAS, radii))}\n\nWritten: {path}")
+    lines = certified_lines(rows, constants.SIGMAS, radii)
+    print(f"{plain_table(lines)}\n\nWritten: {path}")
+    return lines
 
 
 def certified(constants: SimpleNamespace, model: Model, sigma: float, data: Dataset) -> Certified:

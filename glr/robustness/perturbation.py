@@ -49,7 +49,7 @@ SHOWN = 10  # images of an attack's picture
 GREY = ("gray", 0, 1)  # colour map of images, and the values at its two ends
 THRESHOLD_NOTE = (
     "Note: a threshold network's true input gradient is zero everywhere; the attack follows that "
-    "of a sigmoid network of the same weights. whitebox.py follows several, and leaves far less."
+    "of a sigmoid network of the same weights. --attack glr follows that of the thresholds' noise."
 )
 # The surrogate: what it has other than BP.py. The second public release of the published figures
 # trains it so for ten epochs of MNIST, but by SGD of 0.01 with momentum 0.9, which BP.py has not:

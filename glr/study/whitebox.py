@@ -121,7 +121,13 @@ def held_out_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
     paths = sorted(constants.MODELS_DIR.glob(f"*_{data.name}_seed*_validation.npz"))
     models = [load_model_for(path, data) for path in paths]
     n = constants.VALIDATION
-    return [model for model in models if model.metadata["constants"].get("VALIDATION") == n]
+    found = [model for model in models if model.metadata["constants"].get("VALIDATION") == n]
+    if not found:
+        raise GLRError(
+            f"{constants.MODELS_DIR}: no model of {data.name} that was trained with --validation "
+            f'{n}; train one, python "Train&Test/LRS.py" --dataset {data.name} --validation {n}'
+        )
+    return found
 
 
 def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
