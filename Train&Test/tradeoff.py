@@ -22,7 +22,7 @@ try:
 
     from glr.scripts.console import one_line_errors
     from glr.scripts.constants import script_constants
-    from glr.study.pages import is_for_docs, page_name
+    from glr.study.pages import page_of
     from glr.study.runs import datasets_found, make_samples, study_networks, tasks, train_missing
     from glr.study.tradeoff import Measured, Setting, measured_rows, networks_at, write_tradeoffs
 except ImportError as error:
@@ -64,8 +64,8 @@ def main() -> None:
         make_samples(constants, dataset)
         rows = measured_rows(runs, constants, dataset)
         measured.append(Measured(dataset, list(constants.NAMES), settings, rows))
-    whole = is_for_docs(constants, globals()) and datasets == [*DATASETS]
-    write_tradeoffs(measured, whole, page_name("tradeoff", constants, globals()))
+    page = page_of("tradeoff", constants, globals())
+    write_tradeoffs(measured, page._replace(whole=page.whole and datasets == [*DATASETS]))
 
 
 if __name__ == "__main__":

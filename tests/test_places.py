@@ -234,14 +234,14 @@ def test_what_matplotlib_cannot_be_imported_for_costs_the_picture_alone(name, co
 
 
 def test_a_picture_that_cannot_be_drawn_is_one_line_after_the_page(tmp_path, monkeypatch, capsys):
-    """Whatever Matplotlib raises: of the tables of ablation, tradeoff, whitebox and study."""
+    """Whatever Matplotlib raises: of the tables of compare, tradeoff, whitebox and study."""
     monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path))
 
     def draw(path):
         assert (tmp_path / "tradeoff.md").read_text() == "the table\n"
         raise RuntimeError(f"no font\nfor {path.name}")
 
-    pages.write_page("tradeoff", "the table", whole=False, draw=draw)
+    pages.write_page(pages.Page("tradeoff"), "the table", draw)
     assert capsys.readouterr().err == "no picture: RuntimeError: no font for tradeoff.png\n"
     with pytest.raises(KeyboardInterrupt), optional_picture():
         raise KeyboardInterrupt

@@ -112,7 +112,7 @@ def test_every_network_has_a_colour_of_its_own_and_stars_are_named_where_they_ar
     monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path))
     monkeypatch.setattr(tradeoff, "draw_panels", lambda path, title, **_: titles.append(title))
     monkeypatch.setattr(tradeoff, "tradeoff_block", str)
-    tradeoff.write_tradeoffs([measured_on(dataset)], whole=False, name="tradeoff")
+    tradeoff.write_tradeoffs([measured_on(dataset)], pages.Page("tradeoff"))
     assert [title.endswith("stars: published") for title in titles] == [dataset == "mnist"]
 
 
@@ -125,7 +125,7 @@ def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):
     places = {"DATA_DIR": tmp_path / "data", "MODELS_DIR": tmp_path / "models"}
     places["MODELS_DIR"].mkdir()
     shutil.copy(PRETRAINED / "surrogate_digits_seed1000.npz", places["MODELS_DIR"])
-    chosen = SimpleNamespace(SEEDS=1, PROCESSES=2, DASK="", **places)
+    chosen = SimpleNamespace(SEEDS=1, PROCESSES=2, DASK="", FORMAT="png", **places)
     settings = [LOW, Setting("weight noise", 0.5, "--perturb weights --sigma 0.5 0.1")]
     networks = tradeoff.networks_at({"LRT": ("LRT.py", "--steps 30")}, settings)
     runs = study.tasks(chosen, networks, ["digits", "mnist"])
@@ -137,11 +137,11 @@ def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):
     measured = [Measured(dataset, ["LRT"], settings, rows) for dataset in ("digits", "mnist")]
     monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path / "results"))
     before = page.read_text()
-    tradeoff.write_tradeoffs(measured, whole=False, name="tradeoff_part")
+    tradeoff.write_tradeoffs(measured, pages.Page("tradeoff_part"))
     assert page.read_text() == before
     assert "| LRT |" in (tmp_path / "results" / "tradeoff_part.md").read_text()
     assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == ["results.md"]
-    tradeoff.write_tradeoffs(measured, whole=True, name="tradeoff")
+    tradeoff.write_tradeoffs(measured, pages.Page("tradeoff", whole=True))
     text = page.read_text()
     assert text.startswith("head\n")
     assert text.endswith("\ntail\n")

@@ -26,7 +26,7 @@ from glr.robustness.tables import (
 from glr.scripts.console import progress_bar
 from glr.scripts.machine import prepare_for_small_arrays
 from glr.storage.models import Model
-from glr.study.pages import draw_panels, write_page
+from glr.study.pages import Page, draw_panels, write_page
 from glr.study.runs import Task
 
 if TYPE_CHECKING:
@@ -169,11 +169,8 @@ def draw_tradeoff(axes: Axes, measured: Measured) -> None:
     axes.set(xlabel="clean accuracy (%)", ylabel=f"FGSM accuracy, ε {TABLE_EPSILON:g} (%)")
 
 
-def write_tradeoffs(by_dataset: Sequence[Measured], whole: bool, name: str) -> None:
-    """Print and write the tables, and draw the picture: to docs/ if they are of a whole run.
-
-    name : of the page and its picture
-    """
+def write_tradeoffs(by_dataset: Sequence[Measured], page: Page) -> None:
+    """Print and write the tables, and draw the picture."""
     block = "\n\n".join(map(tradeoff_block, by_dataset))
     print(block)
     panels = {measured.dataset: measured for measured in by_dataset}
@@ -181,7 +178,7 @@ def write_tradeoffs(by_dataset: Sequence[Measured], whole: bool, name: str) -> N
     if any(m.published(network, DRAWN) for m in by_dataset for network in m.networks):
         title += "; stars: published"
     draw = partial(draw_panels, by_dataset=panels, draw=draw_tradeoff, title=title)
-    write_page(name, block, whole, draw)
+    write_page(page, block, draw)
 
 
 def tradeoff_block(measured: Measured) -> str:
