@@ -26,7 +26,7 @@ try:
 
     from glr.scripts.console import one_line_errors
     from glr.scripts.constants import script_constants
-    from glr.study.pages import is_for_docs, page_name
+    from glr.study.pages import page_of
     from glr.study.runs import are_trained, datasets_found
     from glr.study.whitebox import measured_rows, write_whitebox
 except ImportError as error:
@@ -55,9 +55,10 @@ def main() -> None:
     """Attack all, write the tables and the picture."""
     constants = script_constants(globals())
     by_dataset = {name: measured_rows(constants, name) for name in datasets_found(constants)}
-    is_all = is_for_docs(constants, globals()) and [*by_dataset] == [*DATASETS]
-    is_all = is_all and are_trained(NAMES, constants, DATASETS)
-    write_whitebox(by_dataset, is_all, page_name("whitebox", constants, globals()))
+    page = page_of("whitebox", constants, globals())
+    whole = page.whole and [*by_dataset] == [*DATASETS]
+    whole = whole and are_trained(NAMES, constants, DATASETS)
+    write_whitebox(by_dataset, page._replace(whole=whole))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ try:
     from glr.scripts.console import one_line_errors
     from glr.scripts.constants import script_constants
     from glr.study.pages import (
-        is_for_docs,
         page_name,
+        page_of,
         results_block,
         write_comparisons,
         write_page,
@@ -127,9 +127,9 @@ def main() -> None:
         chosen = {"DATASET": dataset, "MODELS": own, "SAMPLES": samples, "FUNCTIONS": ""}
         name = page_name(f"study_{dataset}", constants, globals())
         rows[dataset] = write_results(SimpleNamespace(**vars(constants), **chosen), name)
-    if not is_for_docs(constants, globals()) or datasets != [*DATASETS]:
-        page = page_name("results", constants, globals())
-        write_page(page, results_block(rows), whole=False)
+    page = page_of("results", constants, globals())
+    if not page.whole or datasets != [*DATASETS]:
+        write_page(page._replace(whole=False), results_block(rows))
         return
     write_pretrained(runs, constants, datasets)
     write_comparisons(constants, COMPARED)

@@ -112,7 +112,13 @@ def lone_scheduler(tmp_path):
 
 def constants(folder, address, **changes):
     """The constants of a study on the cluster, with models in the folder."""
-    values = {"SEEDS": 1, "PROCESSES": 1, "DASK": address, "DATA_DIR": Path("data")}
+    values = {
+        "SEEDS": 1,
+        "PROCESSES": 1,
+        "DASK": address,
+        "DATA_DIR": Path("data"),
+        "FORMAT": "png",
+    }
     return SimpleNamespace(**{**values, "MODELS_DIR": folder, **changes})
 
 
@@ -127,7 +133,7 @@ def test_readme_s_lines_train_on_the_workers_what_is_trained_here(cluster, tmp_p
     (line,) = re.findall(f"^python (.*{HOST}.*)", RECIPES, re.MULTILINE)
     script, *words = shlex.split(line.replace(HOST, cluster.address))
     words[words.index("--seeds") + 1] = "1"
-    words += ["--variants", "LRS.py --steps 40", "LRT.py --steps 30 --noise laplace"]
+    words += ["LRS.py --steps 40", "LRT.py --steps 30 --noise laplace"]
     env = {**os.environ, "GLR_RESULTS_DIR": str(tmp_path)}
     for place, more in (("there", []), ("here", ["--dask", ""])):
         models = ["--models-dir", place]
@@ -136,8 +142,9 @@ def test_readme_s_lines_train_on_the_workers_what_is_trained_here(cluster, tmp_p
         assert [line.partition(":")[0] for line in ran.stderr.splitlines()] == [
             f"trained {n}/2" for n in (1, 2)
         ]
-    for name in ("try0_digits_seed0_validation", "try1_digits_seed0_validation"):
-        assert_same_run(tmp_path / "here" / "ablation", tmp_path / "there" / "ablation", name)
+    for variant in ("LRS--steps-40", "LRT--steps-30--noise-laplace"):
+        name = f"{variant}_digits_seed0_validation"
+        assert_same_run(tmp_path / "here" / "compare", tmp_path / "there" / "compare", name)
 
 
 @pytest.fixture
@@ -215,9 +222,9 @@ def test_every_run_arrives_once_though_a_worker_is_killed(cluster, tmp_path, mon
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_client_that_is_ended_leaves_nothing_computing(number, cluster, tmp_path):
     steps = f"{10**9 + os.getpid()}{number}"
-    words = [sys.executable, str(ROOT / "Train&Test" / "ablation.py"), "--dataset", "digits"]
+    words = [sys.executable, str(ROOT / "Train&Test" / "compare.py"), "--dataset", "digits"]
     words += ["--validation", "100", "--models-dir", str(tmp_path), "--dask", cluster.address]
-    with subprocess.Popen([*words, "--variants", f"LRS.py --steps {steps}"]) as process:
+    with subprocess.Popen([*words, f"LRS.py --steps {steps}"]) as process:
         while not command_lines_with(f"--steps\0{steps}"):
             assert process.poll() is None
             time.sleep(0.1)

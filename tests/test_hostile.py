@@ -42,7 +42,7 @@ def test_changed_data_are_trained_on_again(tmp_path, monkeypatch):
     words = ("--dataset", tmp_path / "toy.npz", "--validation", 100, "--models-dir", tmp_path)
     for shift in (3, 0):
         np.savez(tmp_path / "toy.npz", x=rng.random((400, 4)) + shift * y[:, None], y=y)
-        ran = run("ablation.py", *words, "--variants", "LRS.py --steps 50")
+        ran = run("compare.py", *words, "LRS.py --steps 50")
         assert ran.returncode == 0, ran.stderr
         assert ("100.00" in ran.stdout) == (shift == 3)
 
@@ -225,5 +225,5 @@ def test_another_name_that_is_not_there_is_a_bug_with_its_traceback(tmp_path):
 )
 def test_variants_that_choose_what_is_chosen_for_all_are_refused(variants, tmp_path):
     words = ("--dataset", "digits", "--validation", 9, "--models-dir", tmp_path)
-    ran = run("ablation.py", *words, "--variants", variants)
+    ran = run("compare.py", *words, variants)
     assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)

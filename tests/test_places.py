@@ -241,7 +241,7 @@ def test_a_picture_that_cannot_be_drawn_is_one_line_after_the_page(tmp_path, mon
         assert (tmp_path / "whitebox.md").read_text() == "the table\n"
         raise RuntimeError(f"no font\nfor {path.name}")
 
-    pages.write_page("whitebox", "the table", whole=False, draw=draw)
+    pages.write_page(pages.Page("whitebox"), "the table", draw)
     assert capsys.readouterr().err == "no picture: RuntimeError: no font for whitebox.png\n"
     with pytest.raises(KeyboardInterrupt), optional_picture():
         raise KeyboardInterrupt

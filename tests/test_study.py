@@ -30,7 +30,7 @@ NETWORKS = {"LRS": ("LRS.py", "--steps 40 --replicates 4"), "short": ("LRT.py", 
 
 def constants(folder, **changes):
     """The study's constants, with models in the folder."""
-    values = {"SEEDS": 2, "PROCESSES": 2, "DASK": "", "DATA_DIR": ROOT / "data"}
+    values = {"SEEDS": 2, "PROCESSES": 2, "DASK": "", "DATA_DIR": ROOT / "data", "FORMAT": "png"}
     return SimpleNamespace(**{**values, "MODELS_DIR": folder, **changes})
 
 
@@ -159,7 +159,7 @@ def test_a_section_is_replaced_and_nothing_else(tmp_path):
     [("README.md", "results")]
     + [
         ("docs/results.md", name)
-        for name in ("results", "whitebox", "certified", "peers", "variance", "ablation")
+        for name in ("results", "whitebox", "certified", "peers", "variance", "compare")
     ],
 )
 def test_the_pages_have_the_sections_that_are_written(page, name, tmp_path):
@@ -257,35 +257,3 @@ def test_the_published_script_trains_as_the_released_code_does(tmp_path):
     recorded = metadata["constants"]
     assert (recorded["OPTIMIZER"], recorded["SCHEDULE"]) == ("sgd", "constant")
     assert recorded.keys().isdisjoint({"NOISE", "SIGMA", "PERTURB", "LOCAL_DIFFERENCES"})
-
-
-def test_the_control_of_the_ablation_is_that_of_the_study():
-    as_lrs = runpy.run_path(str(SCRIPTS / "ablation.py"))["AS_LRS"]
-    assert study.study_networks(["BP+L2C"], "mnist") == {"BP+L2C": ("BP.py", as_lrs)}
-
-
-def test_every_variant_of_the_ablation_can_be_run(tmp_path):
-    script = runpy.run_path(str(SCRIPTS / "ablation.py"))
-    variants = [variant.split() for variant in script["VARIANTS"]]
-    settings = [recorded_constants(constants_of(name, flags)) for name, *flags in variants]
-    assert all(settings.count(setting) == 1 for setting in settings)
-
-
-def test_variants_are_compared_over_seeds_and_docs_stay_as_they_are(tmp_path):
-    page = (ROOT / "docs" / "results.md").read_bytes()
-    env = {**os.environ, "GLR_RESULTS_DIR": str(tmp_path / "results")}
-    words = ("--dataset", "digits", "--validation", 100, "--seeds", 2, "--models-dir", tmp_path)
-    variants = ("LRS.py --steps 30", "LRT.py --steps 30 --noise laplace")
-    ran = run("ablation.py", *words, "--variants", *variants, env=env)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[0].split("  ")[0] == "command"
-    text = (tmp_path / "results" / "ablation_part.md").read_text()
-    assert text.startswith("| command | validation accuracy (%) | less the first | p |\n")
-    assert "| `LRT.py --validation 100 --steps 30 --noise laplace` | " in text
-    assert (ROOT / "docs" / "results.md").read_bytes() == page
-    ran = run("ablation.py", *words, "--variants", env=env)
-    assert ran.stderr == "ablation.py: there is no network to train; name one or more\n"
-    ran = run("ablation.py", *words, "--variants", "none.py", env=env)
-    assert ran.stderr == (
-        f"ablation.py: {SCRIPTS / 'none.py'}: no such script; name one of that folder\n"
-    )

@@ -159,12 +159,12 @@ def test_a_whole_run_is_written_to_the_page_and_another_beside_it(tmp_path, monk
     page.parent.mkdir()
     page.write_text("head\n<!-- whitebox: it -->\n<!-- end of whitebox -->\ntail\n")
     before, by_dataset = page.read_text(), {"digits": rows_of("LRT", 0), "mnist": rows_of("BP", 0)}
-    whitebox.write_whitebox(by_dataset, whole=False, name="whitebox_part")
+    whitebox.write_whitebox(by_dataset, pages.Page("whitebox_part"))
     assert page.read_text() == before
     assert sorted(path.name for path in page.parent.iterdir()) == ["results.md"]
     assert "| LRT |" in (tmp_path / "results" / "whitebox_part.md").read_text()
     assert (tmp_path / "results" / "whitebox_part.png").read_bytes().startswith(b"\x89PNG")
-    whitebox.write_whitebox(by_dataset, whole=True, name="whitebox")
+    whitebox.write_whitebox(by_dataset, pages.Page("whitebox", whole=True))
     text = page.read_text()
     assert text.startswith("head\n")
     assert text.endswith("\ntail\n")

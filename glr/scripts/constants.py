@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from glr import losses, network, noise, optimizers
 from glr.errors import GLRError
+from glr.scripts.plots import FORMATS
 from glr.storage.files import user_path
 from glr.storage.models import layers_and_metadata
 
@@ -166,7 +167,7 @@ def script_constants(
     script : the script's `globals()`; its names in capitals that stand in KINDS are constants
     words : the command line, sys.argv[1:] by default
 
-    Adds SCRIPT (the script's name), DATA_DIR and MODELS_DIR; to those of a script that saves
+    Adds SCRIPT (the script's name), DATA_DIR, MODELS_DIR, FORMAT; to those of a script that saves
     checkpoints RESUME and, where a cluster's worker has DATASET of your own, OWN_DATA; it also
     takes --like. Raises GLRError for a bad constant; ends the process, as argparse does, for a bad
     word (status 2) and after -h.
@@ -261,11 +262,18 @@ def _script_parser(
             metavar="DIR",
             help=f"the {place} folder (default: GLR_{place.upper()}_DIR, else {place}/)",
         )
+    add_format_flag(parser)
     if trains:
         says = "continue the run from its last saved state"
         parser.add_argument("--resume", dest="RESUME", action="store_true", help=says)
         parser.add_argument("--own-data", dest="OWN_DATA", help=argparse.SUPPRESS)
     return parser
+
+
+def add_format_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --format, of the script's pictures."""
+    says = f"of the pictures: {', '.join(FORMATS)} (default: {FORMATS[0]})"
+    parser.add_argument("--format", dest="FORMAT", choices=FORMATS, default=FORMATS[0], help=says)
 
 
 def _comment(name: str, comment: str, script: Mapping[str, object]) -> str:
@@ -282,7 +290,10 @@ def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -
     shown = textwrap.shorten(as_typed(default), 200, placeholder=" …")
     says = f"{comment} (default: {shown or 'none'})".replace("%", "%%")
     options = {"dest": name, "default": default, "help": says}
-    if kind is FLAG:
+    if name == "VARIANTS":  # words of their own, in quotes
+        options.pop("dest")
+        parser.add_argument(name, type=kind.of_word, nargs="*", metavar="VARIANT", **options)
+    elif kind is FLAG:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
     elif name == "LOCAL_DIFFERENCES":
         choice = {"nargs": "?", "const": True, "type": _where_differences_begin}

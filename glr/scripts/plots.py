@@ -1,4 +1,7 @@
-"""Pictures, drawn without a screen. Matplotlib is imported only when one is drawn."""
+"""Pictures, drawn without a screen. Matplotlib is imported only when one is drawn.
+
+A picture is a PNG, or by `--format` a PDF or an SVG; each network has one colour in all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +27,27 @@ if TYPE_CHECKING:
     from glr.storage.checkpoint import Evaluation
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that is read-only
+
+FORMATS = ("png", "pdf", "svg")
+# The GLR networks in cold colours, those of backpropagation in warm ones, published ones in greys;
+# after Okabe and Ito (2008) and Tol (2021), whose colours are told apart by the colour-blind.
+COLOURS = {
+    "LRS": "#0072B2",
+    "LRT": "#009E73",
+    "LRSZ": "#56B4E9",
+    "LRTZ": "#332288",
+    "BP": "#D55E00",
+    "BP-L2": "#DDCC77",
+    "BP-L2C": "#CC79A7",
+    "BP-L2C-0.01": "#CC6677",
+    "BP+": "#E69F00",
+    "BP+L2C": "#882255",
+    "ST+L2C": "#AA4499",
+    "BP-published": "#555555",
+    "LRS-published": "#AAAAAA",
+}
+OWN_COLOURS = ("#000000", "#999933", "#44AA99", "#661100", "#6699CC", "#F0E442", "#117733")
+STYLES = ("-", "--", ":", "-.")  # of lines, where names are more than the colours of their own
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -50,9 +75,19 @@ def optional_picture() -> Iterator[None]:
         print(f"no picture: {why}", file=sys.stderr)
 
 
-def save_figure(path: Path, figure: Figure, dpi: int = 150) -> None:
-    """Write the figure as a PNG of so many pixels per inch, whole or not at all."""
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write the figure in the format that the path's suffix names, whole or not at all."""
+    kind = path.suffix[1:]
+    write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=150))
+
+
+def look_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The colour and line style of each network; those of your own take them in their order."""
+    free = ((colour, style) for style in cycle(STYLES) for colour in OWN_COLOURS)
+    found: dict[str, tuple[str, str]] = {}
+    for name in dict.fromkeys(names):
+        found[name] = (COLOURS[name], STYLES[0]) if name in COLOURS else next(free)
+    return found
 
 
 def plain_axes(axes: Axes, lines_of: str = "both") -> None:
@@ -61,22 +96,45 @@ def plain_axes(axes: Axes, lines_of: str = "both") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_learning_curve(path: Path, title: str, history: Sequence[Evaluation], where: str) -> None:
-    """Accuracy and losses against the step; `where` is what was evaluated, "test" or other."""
+def error_axis(axes: Axes, errors: np.ndarray) -> None:
+    """A logarithmic axis of errors in percent, where one sample of few that are wrong can be seen.
+
+    Where some errors are 0, it is linear up to the smallest other.
+    """
+    least = errors[errors > 0].min(initial=100)
+    scale = {"value": "symlog", "linthresh": least, "linscale": 0.3} if errors.min() == 0 else {}
+    axes.set_yscale(**scale or {"value": "log"})
+    series = [digit * 10.0**power for power in range(-4, 3) for digit in (1, 2, 5)]
+    ticks = [0, *(one for one in series if least <= one <= 100)]
+    axes.set_yticks(ticks if scale else ticks[1:], minor=False)
+    axes.set_yticks([], minor=True)
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def draw_learning_curve(
+    path: Path, title: str, history: Sequence[Evaluation], where: str, colour: str
+) -> None:
+    """Error and losses against the step; `where` is what was evaluated, "test" or other."""
     figure = new_figure(8, 3.4)
     left, right = figure.subplots(1, 2)
     steps, _, _, training, tested, shares = np.transpose(history)
-    marker = "." if len(history) == 1 else ""  # one point makes no line
-    left.plot(steps, 100 * shares, marker=marker)
-    left.set(xlabel="minibatch step", ylabel=f"{where} accuracy (%), noise-free")
-    last = steps[-1], 100 * shares[-1]
-    offset = {"xytext": (-4, -14), "textcoords": "offset points", "ha": "right"}
-    left.annotate(f"{last[1]:.2f} %", last, **offset)
-    right.plot(steps, training, marker=marker, label="training, with noise")
-    right.plot(steps, tested, marker=marker, label=f"{where}, noise-free")
+    left.plot(steps, 100 - 100 * shares, ".-", ms=4, color=colour)
+    error_axis(left, 100 - 100 * shares)
+    left.set(xlabel="minibatch step", ylabel=f"{where} error (%), noise-free")
+    left.set_title(f"at the end {100 * shares[-1]:.2f} % right", fontsize=9)
+    right.plot(steps, training, ":", color="black", label="training, with noise")
+    right.plot(steps, tested, ".-", ms=4, color=colour, label=f"{where}, noise-free")
     right.set(xlabel="minibatch step", ylabel="mean loss per sample")
-    right.legend(frameon=False)
+    if np.nanmin([training, tested]) > 0:
+        right.set_yscale("log")
+    legend_above(right, columns=2)
     for axes in (left, right):
         plain_axes(axes)
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     save_figure(path, figure)
+
+
+def legend_above(axes: Axes, columns: int) -> None:
+    """The legend over the axes, where it hides nothing."""
+    beside = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "borderaxespad": 0.2}
+    axes.legend(fontsize=8, frameon=False, ncols=columns, **beside)

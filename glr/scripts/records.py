@@ -19,7 +19,7 @@ from glr.data.labels import class_name
 from glr.errors import GLRError
 from glr.noise import NoiseLaw
 from glr.scripts.constants import name_of
-from glr.scripts.plots import draw_learning_curve, optional_picture
+from glr.scripts.plots import draw_learning_curve, look_of, optional_picture
 from glr.storage.checkpoint import Evaluation
 from glr.storage.files import set_aside, write_whole
 from glr.storage.models import layers_and_metadata, save_model
@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from glr.scripts.run import Run
 
 # Of a script's constants, those that have no bearing on the weights.
-NO_BEARING = ("SCRIPT", "DATA_DIR", "MODELS_DIR", "CHECKPOINT_EVERY", "RESUME", "OWN_DATA")
+NO_BEARING = (
+    "SCRIPT",
+    "DATA_DIR",
+    "MODELS_DIR",
+    "CHECKPOINT_EVERY",
+    "RESUME",
+    "OWN_DATA",
+    "FORMAT",
+)
 # Packages whose versions may change last bits, and the modules that are there where they are used.
 USED = {"numpy": "numpy", "jax": "glr.xla", "tensorflow": "tensorflow"}
 
@@ -36,6 +44,11 @@ USED = {"numpy": "numpy", "jax": "glr.xla", "tensorflow": "tensorflow"}
 def evaluated_on(constants: SimpleNamespace) -> str:
     """Which samples the reports are of: held-out ones, "validation", or those of the "test" set."""
     return "validation" if constants.VALIDATION else "test"
+
+
+def samples_of(constants: SimpleNamespace) -> str:
+    """Which samples the reports are of, in words."""
+    return "held-out training samples" if constants.VALIDATION else "test samples"
 
 
 def reached(constants: SimpleNamespace, row: Evaluation) -> str:
@@ -53,13 +66,12 @@ def run_path(constants: SimpleNamespace) -> Path:
 
 def run_files(constants: SimpleNamespace) -> list[Path]:
     """All that the run writes: model, history, learning curve; and, while it trains, checkpoint."""
-    return [
-        run_path(constants).with_suffix(f".{kind}") for kind in ("npz", "csv", "png", "checkpoint")
-    ]
+    kinds = "npz", "csv", constants.FORMAT, "checkpoint"
+    return [run_path(constants).with_suffix(f".{kind}") for kind in kinds]
 
 
 def save_run(run: Run) -> None:
-    """Write the model (.npz), its history (.csv) and learning curve (.png); print the summary.
+    """Write the model (.npz), its history (.csv) and learning curve; print the summary.
 
     The checkpoint is deleted last: nothing is lost if model or history cannot be written; that the
     picture cannot is one line. A model of the same name and other constants is kept beside it.
@@ -67,7 +79,11 @@ def save_run(run: Run) -> None:
     constants, rows = run.constants, run.state.history
     where = evaluated_on(constants)
     model, history, picture, checkpoint = run_files(constants)
-    title = f"{model.stem}: {', '.join(map(str, run.network.sizes))} neurons"
+    title = (
+        f"{constants.NAME} on {dataset_label(constants.DATASET)}, seed {constants.SEED}: "
+        f"{'-'.join(map(str, run.network.sizes))}, {len(run.data.y_test)} {samples_of(constants)}"
+    )
+    colour, _ = look_of([constants.NAME])[constants.NAME]
     try:
         kept = keep_other_model(model, recorded_constants(constants))
         write_history(history, rows, where)
@@ -75,7 +91,7 @@ def save_run(run: Run) -> None:
     except GLRError as error:
         raise GLRError(f"{error}. The run is kept: --resume then writes it") from error
     with optional_picture():
-        draw_learning_curve(picture, title, rows, where)
+        draw_learning_curve(picture, title, rows, where, colour)
     checkpoint.unlink(missing_ok=True)
     if kept:
         print(kept, file=sys.stderr)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from glr.data.datasets import load_dataset
 from glr.errors import GLRError
@@ -25,13 +25,11 @@ from glr.robustness.tables import (
     cell,
     markdown_table,
     mean_and_spread,
-    plain_table,
     published_cell,
     results_page,
-    variants_table,
 )
 from glr.scripts.constants import ROOT, SCRIPTS
-from glr.scripts.plots import new_figure, optional_picture, plain_axes, save_figure
+from glr.scripts.plots import FORMATS, new_figure, optional_picture, plain_axes, save_figure
 from glr.scripts.run import run_generator
 from glr.storage.files import write_whole
 from glr.storage.models import layers_and_metadata
@@ -71,23 +69,42 @@ def page_name(name: str, constants: SimpleNamespace, script: Mapping[str, object
     return part_name(name, not are_own(constants, script))
 
 
-def write_page(
-    name: str, block: str, whole: bool, draw: Callable[[Path], object] | None = None
-) -> None:
+class Page(NamedTuple):
+    """Where a table and its picture go.
+
+    name : of the page and its picture
+    whole : whether they are of a whole run, and go to docs/; else to a page beside the results
+    format : of the picture there; those in docs/ are PNG
+    """
+
+    name: str
+    whole: bool = False
+    format: str = FORMATS[0]
+
+
+def page_of(name: str, constants: SimpleNamespace, script: Mapping[str, object]) -> Page:
+    """The page of a run with these constants of a script (globals)."""
+    whole = is_for_docs(constants, script)
+    return Page(page_name(name, constants, script), whole, constants.FORMAT)
+
+
+def write_page(page: Page, block: str, draw: Callable[[Path], object] | None = None) -> None:
     """Put the block in its section of docs/results.md; if not of a whole run, on its own page.
 
     draw : draws its picture to the path that it is given, beside the page
     """
-    folder = ROOT / "docs" if whole else results_dir()
-    if whole:
-        write_section(folder / "results.md", name, block)
+    folder = ROOT / "docs" if page.whole else results_dir()
+    picture = folder / f"{page.name}.{FORMATS[0] if page.whole else page.format}"
+    if page.whole:
+        write_section(folder / "results.md", page.name, block)
     else:
-        path = folder / f"{name}.md"
+        path = folder / f"{page.name}.md"
         write_text(path, f"{block}\n")
         print(f"Written: {path}; docs/ takes --write-docs, the script's own constants and all data")
     if draw is not None:
         with optional_picture():
-            draw(folder / f"{name}.png")
+            draw(picture)
+            print(f"picture: {picture}")
 
 
 def draw_panels(
@@ -114,29 +131,11 @@ def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
         for kind, values in zip(("", ", published estimator"), kinds, strict=True):
             lines.append([name + kind, *(f"{value:.2g}" for value in values)])
     block = f"On {dataset}:\n\n{markdown_table(lines)}"
-    write_page("variance", block, whole=True, draw=lambda path: draw_variances(path, variances))
+    write_page(Page("variance", whole=True), block, lambda path: draw_variances(path, variances))
     names = (*GLR_ROWS, "BP", "LRS-published")
     histories = {name: constants.MODELS_DIR / f"{name}_{dataset}_seed0.csv" for name in names}
     with optional_picture():
         draw_accuracy_against_time(ROOT / "docs" / "time.png", histories)
-
-
-def write_ablation(runs: list[Task], where: str, whole: bool, name: str) -> None:
-    """Print and write what the variants reached; with two seeds or more, less the first of them.
-
-    where : "validation" or "test", which samples their accuracies are of
-    name : of the page, if it is not of a whole run
-    """
-    accuracies: dict[str, list[float]] = {}
-    for task in runs:
-        _, metadata = layers_and_metadata(task.path)
-        reached = metadata["metrics"][f"{where}_accuracy"]
-        command = f"{task.script} {task.extra}".strip()
-        accuracies.setdefault(command, []).append(100 * reached)
-    lines = variants_table(accuracies, f"{where} accuracy (%)")
-    print(plain_table(lines))
-    lines = [lines[0], *([f"`{command}`", *cells] for command, *cells in lines[1:])]
-    write_page(name, markdown_table(lines), whole)
 
 
 def write_tables(
@@ -160,7 +159,7 @@ def write_tables(
     )
     table = markdown_table(readme_lines(rows, seconds))
     write_section(ROOT / "README.md", "results", f"{table}\n\n{note}")
-    write_page("results", results_block(rows), whole=True)
+    write_page(Page("results", whole=True), results_block(rows))
     for name in DESCRIBED:
         write_measured(SCRIPTS / f"{name}.py", measured(name, rows, seconds, constants.SEEDS))
 

@@ -27,6 +27,7 @@ from glr.robustness.perturbation import surrogate_constants
 from glr.robustness.tables import TABLE_EPSILON
 from glr.scripts.console import heeded, progress_bar
 from glr.scripts.constants import ROOT, SCRIPTS, constants_of
+from glr.scripts.plots import FORMATS
 from glr.scripts.records import keep_other_model, recorded_constants, run_path
 from glr.scripts.run import load_data
 from glr.storage.files import write_whole
@@ -67,9 +68,12 @@ def tasks(
         raise GLRError("there is no network to train; name one or more")
     seeds = range(constants.SEEDS) if hasattr(constants, "SEEDS") else [constants.SEED]
     chosen = {"VALIDATION": constants.VALIDATION} if hasattr(constants, "VALIDATION") else {}
+    held_out = [f"--validation={chosen['VALIDATION']}"] if chosen.get("VALIDATION") else []
+    drawn = [] if FORMATS[0] == constants.FORMAT else ["--format", constants.FORMAT]
     found = []
     for (name, (script, extra)), dataset, seed in product(networks.items(), datasets, seeds):
-        flags = ["--name", name, "--dataset", dataset, "--seed", str(seed), *extra.split()]
+        flags = ["--name", name, "--dataset", dataset, "--seed", str(seed)]
+        flags += [*held_out, *extra.split(), *drawn]
         settings = constants_of(script, [*flags, "--models-dir", str(constants.MODELS_DIR)])
         chosen |= {"NAME": name, "DATASET": dataset, "SEED": seed}
         for constant, value in chosen.items():
@@ -197,6 +201,7 @@ def datasets_found(constants: SimpleNamespace) -> list[str]:
 def run_robustness_script(words: list[str], constants: SimpleNamespace, dataset: str) -> None:
     """Run a script of RobustnessTest, and its flags, on a data set, showing what it prints."""
     places = ["--data-dir", str(constants.DATA_DIR), "--models-dir", str(constants.MODELS_DIR)]
+    places += ["--format", constants.FORMAT]
     path = ROOT / "RobustnessTest" / words[0]
     if script_process(ROOT, [str(path), *words[1:], "--dataset", dataset, *places]).wait():
         raise GLRError(f"{words[0]} --dataset {dataset}: failed; its message stands above")

@@ -55,7 +55,7 @@ from glr.scripts.constants import as_typed
 from glr.scripts.machine import prepare_for_small_arrays
 from glr.scripts.run import run_generator
 from glr.storage.models import Model
-from glr.study.pages import draw_panels, write_page
+from glr.study.pages import Page, draw_panels, write_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -269,16 +269,13 @@ def draw_pgd(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xlabel="ε of PGD", ylabel="accuracy (%)", ylim=(0, 100))
 
 
-def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], whole: bool, name: str) -> None:
-    """Print and write the tables, and draw the picture: to docs/ if they are of a whole run.
-
-    name : of the page and its picture
-    """
+def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], page: Page) -> None:
+    """Print and write the tables, and draw the picture."""
     block = whitebox_block(by_dataset)
     print(block)
     title = "PGD on the network itself"
     draw = partial(draw_panels, by_dataset=by_dataset, draw=draw_pgd, title=title)
-    write_page(name, block, whole, draw)
+    write_page(page, block, draw)
 
 
 def epsilon_curve(rows: Sequence[Row], model: str, attack: str) -> tuple[list[float], list[float]]:

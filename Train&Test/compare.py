@@ -1,13 +1,15 @@
-"""Compare variants of the scripts on held-out training samples, over one seed or several.
+"""Compare variants of the scripts over seeds: a table, and their learning curves in one picture.
 
-    python ablation.py                              those of docs/results.md; some twenty minutes
-    python ablation.py --dataset digits --validation 300 --variants LRS.py "LRS.py --sigma 2 0.5"
-    python ablation.py --seeds 5                    the same over five seeds
+    python compare.py "LRS.py" "LRS.py --noise laplace" --seeds 5 --dataset mnist --validation 10000
+    python compare.py "LRS.py" "my.py --sigma 2 0.5" "BP.py" --dataset digits --validation 300
+    python compare.py                               those of docs/results.md; some twenty minutes
 
-With several seeds the table has each variant's difference from the first, and the p of a paired
-t-test for it. VALIDATION = 0 compares on the test set, which is for the last run. Finished runs are
-not repeated; their models are in models/ablation/. Written: ablation.md in RobustnessTest/results/;
-ablation_part.md if the constants are not those below.
+A variant is a script of this folder and its flags. With several seeds the table has each variant's
+difference from the first, and the p of a paired t-test for it; the curves are means, with the range
+over the seeds. VALIDATION = 0 compares on the test set, which is for the last run. Finished runs
+are not repeated: models and histories are in models/compare/, named after what varies, as
+LRS--sigma-2-0.5. Written: compare.md and its picture in RobustnessTest/results/; compare_part if
+the constants are not those below.
 """
 
 import sys
@@ -20,9 +22,9 @@ try:
 
     from glr.scripts.console import one_line_errors
     from glr.scripts.constants import script_constants
-    from glr.scripts.records import evaluated_on
-    from glr.study.pages import is_for_docs, page_name, write_ablation
+    from glr.study.pages import page_of
     from glr.study.runs import tasks, train_missing
+    from glr.study.variants import networks_of, write_comparison
 except ImportError as error:
     sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
 except KeyboardInterrupt:
@@ -97,17 +99,12 @@ VARIANTS = (  # scripts, each with the flags that differ from its constants
 
 
 def main() -> None:
-    """Train what is missing, print and write the table."""
+    """Train what is missing, print and write the table, draw the curves."""
     constants = script_constants(globals())
-    own = SimpleNamespace(**{**vars(constants), "MODELS_DIR": constants.MODELS_DIR / "ablation"})
-    held_out = ["--validation", str(constants.VALIDATION)] if constants.VALIDATION else []
-    variants = {}
-    for i, (script, *flags) in enumerate(map(str.split, constants.VARIANTS)):
-        variants[f"try{i}"] = script, " ".join([*held_out, *flags])
-    runs = tasks(own, variants, [constants.DATASET])
+    own = SimpleNamespace(**{**vars(constants), "MODELS_DIR": constants.MODELS_DIR / "compare"})
+    runs = tasks(own, networks_of(constants.VARIANTS), [constants.DATASET])
     train_missing(runs, own)
-    page = page_name("ablation", constants, globals())
-    write_ablation(runs, evaluated_on(constants), is_for_docs(constants, globals()), page)
+    write_comparison(runs, constants, page_of("compare", constants, globals()))
 
 
 if __name__ == "__main__":
