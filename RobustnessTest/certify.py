@@ -30,7 +30,7 @@ try:
     from glr.robustness.tables import markdown_table
     from glr.scripts.console import one_line_errors
     from glr.scripts.constants import script_constants
-    from glr.study.pages import is_for_docs, page_name, write_page
+    from glr.study.pages import page_of, write_page
     from glr.study.runs import tasks, train_missing
 except ImportError as error:
     sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
@@ -61,7 +61,7 @@ NETWORKS = {  # by name: a script of Train&Test, and what it is given; chosen on
     "LRT-certified": ("LRT.py", f"--backend jax {GAUSSIAN} 4 0.5"),
     "ST-certified": (
         "BP.py",
-        f"--activation threshold {GAUSSIAN} 4 0.5 --weight-decay 1e-4 {AS_LRS}",
+        f"--activation threshold {GAUSSIAN} 4 0.5 --weight-decay 1.5e-4 {AS_LRS}",
     ),
 }
 
@@ -76,9 +76,8 @@ def main() -> None:
     runs = tasks(own, NETWORKS, [constants.DATASET])
     train_missing(runs, own)
     own.MODELS = [task.path for task in runs]
-    of_docs = {**globals(), "DATASET": "mnist"}
-    name = page_name("certified", constants, of_docs)
-    write_page(name, block(constants, write_certificates(own)), is_for_docs(constants, of_docs))
+    page = page_of("certified", constants, {**globals(), "DATASET": "mnist"})
+    write_page(page, block(constants, write_certificates(own)))
 
 
 def block(constants: SimpleNamespace, lines: list[list[str]]) -> str:

@@ -23,7 +23,7 @@ try:
     from glr.scripts.console import one_line_errors
     from glr.scripts.constants import script_constants
     from glr.study import estimators as e
-    from glr.study.pages import is_for_docs, page_name
+    from glr.study.pages import page_of
     from glr.study.peers import (
         BACKWARD,
         FORWARD,
@@ -81,8 +81,7 @@ def main() -> None:
     """Choose, train and measure all, write the tables and the pictures."""
     constants = script_constants(globals())
     by_script = {script: measure(script, peers, constants) for script, peers in NETWORKS.items()}
-    whole = is_for_docs(constants, globals())
-    write_peers(by_script, constants, whole, page_name("peers", constants, globals()))
+    write_peers(by_script, constants, page_of("peers", constants, globals()))
 
 
 if __name__ == "__main__":

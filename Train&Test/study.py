@@ -72,14 +72,9 @@ NETWORKS = {
     "LRSZ": ("LRSZ.py", ""),
     "LRTZ": ("LRTZ.py", ""),
     "BP": ("BP.py", ""),
-    "BP-L2": ("BP.py", "--weight-decay 1e-4"),  # the GLR scripts' penalty
-    "BP-L2C": ("BP.py", "--weight-decay 1e-4 --centralised-gradient"),  # and centralised gradient
-    "BP-L2C-0.01": (  # and learning rate
-        "BP.py",
-        "--weight-decay 1e-4 --centralised-gradient --learning-rate 0.01",
-    ),
+    "BP-L2": ("BP.py", "--weight-decay 1e-4"),  # the GLR scripts' weight decay
     "BP+": ("BP.py", "--sigma 1 0.5"),  # the GLR scripts' noise (after the paper's BP+)
-    "BP+L2C": ("BP.py", AS_LRS),  # all four: everything that LRS is but its estimator
+    "BP+L2C": ("BP.py", AS_LRS),  # both and more: everything that LRS is but its estimator
     "ST+L2C": ("BP.py", AS_LRT),  # everything that LRT is but its estimator: straight-through
     # As the second public release has it, 100 epochs of MNIST (468 full minibatches each). But
     # there the output layer has no biases, and the hidden ones begin as weights do, with a penalty.

@@ -210,7 +210,7 @@ def time_to_accuracy(data: Dataset, _turns: int) -> Iterator[Row]:
     Seconds of training to the published clean accuracy on MNIST: one run each at the default
     constants, seed 0, evaluated every 20 steps. Wall time on one core, without the start, since
     Keras compiles: all steps at the pace of those after the first 20. Keras trains by
-    backpropagation (fit, Adam, the learning rate of BP.py) to the same accuracy: the median of three
+    backpropagation (fit, Adam, BP.py's learning rate) to the same accuracy: the median of three
     runs, which differ by up to a factor of two.
     """
     if data.name != "mnist":

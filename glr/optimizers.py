@@ -4,8 +4,8 @@ An optimizer is `update(parameters, gradient, rate, state)`, which changes the p
 and returns nothing; `state` is a dict of arrays that it fills on its first call, and changes in
 place later, so that training can store it and continue from it.
 
-A schedule is `factor(step, steps)`: what multiplies the learning rate at a step, counted from 0, of so
-many in all.
+A schedule is `factor(step, steps)`: what multiplies the learning rate at a step, counted from 0, of
+so many in all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Runs on a Dask cluster: scheduler and workers are other processes, in folders of their own.
 
-They are started by the lines of docs/recipes.md, and nothing of the project is in their environment.
+They are started by docs/recipes.md's lines, and nothing of the project is in their environment.
 """
 
 import os

@@ -6,9 +6,9 @@ a derivative: the expected loss is a sum over hidden states and an integral over
 differentiated by central differences (`exact_mean`). No expected number is stored.
 
 Every statistical test compares means element by element by a t-test, Bonferroni-corrected so that
-the probability that a right estimator fails *one whole test* is at most FAMILY_WISE_ERROR (confidence
-99.99 % per test), and from fixed seeds. `assert_powerful` bounds the standard errors by a few
-percent of the gradient's norm in every layer, so that a wrong estimator does fail.
+the probability that a right estimator fails *one whole test* is at most FAMILY_WISE_ERROR
+(confidence 99.99 % per test), and from fixed seeds. `assert_powerful` bounds the standard errors by
+a few percent of the gradient's norm in every layer, so that a wrong estimator does fail.
 """
 
 import numpy as np

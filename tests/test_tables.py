@@ -11,8 +11,8 @@ from scipy.stats import ttest_rel
 from glr.robustness.tables import (
     ADVERSARIAL,
     CONTROLS,
-    MATCHED,
     MAIN_ROWS,
+    MATCHED,
     Row,
     cell,
     mean_and_spread,

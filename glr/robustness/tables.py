@@ -19,10 +19,7 @@ from glr.storage.models import Model
 
 GLR_ROWS = ("LRS", "LRT", "LRSZ", "LRTZ")
 MAIN_ROWS = ("BP", *GLR_ROWS)  # the published table's
-CONTROLS = (  # study.py's other networks
-    *("BP-L2", "BP-L2C", "BP-L2C-0.01", "BP+", "BP+L2C", "ST+L2C"),
-    *("BP-published", "LRS-published"),
-)
+CONTROLS = ("BP-L2", "BP+", "BP+L2C", "ST+L2C", "BP-published", "LRS-published")
 ADVERSARIAL = "-adv"  # ends the name of a network that was trained adversarially
 MATCHED = {  # GLR networks, and controls of the same constants
     **{"LRS": "BP+L2C", "LRT": "ST+L2C"},

@@ -38,8 +38,6 @@ COLOURS = {
     "LRTZ": "#332288",
     "BP": "#D55E00",
     "BP-L2": "#DDCC77",
-    "BP-L2C": "#CC79A7",
-    "BP-L2C-0.01": "#CC6677",
     "BP+": "#E69F00",
     "BP+L2C": "#882255",
     "ST+L2C": "#AA4499",
@@ -82,11 +80,16 @@ def save_figure(path: Path, figure: Figure) -> None:
 
 
 def look_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """The colour and line style of each network; those of your own take them in their order."""
+    """The colour and line style of each network; those of your own take them in their order.
+
+    An adversarially trained one has its script's colour, in dashes.
+    """
     free = ((colour, style) for style in cycle(STYLES) for colour in OWN_COLOURS)
     found: dict[str, tuple[str, str]] = {}
     for name in dict.fromkeys(names):
-        found[name] = (COLOURS[name], STYLES[0]) if name in COLOURS else next(free)
+        plain = name.removesuffix("-adv")
+        is_adversarial = plain != name
+        found[name] = (COLOURS[plain], STYLES[is_adversarial]) if plain in COLOURS else next(free)
     return found
 
 

@@ -29,7 +29,7 @@ from glr.storage.checkpoint import State
 from glr.study import estimators
 from glr.study.comparison import BATCH, half_trained_network, method_of, moments_of
 from glr.study.estimators import Estimator, keys_from
-from glr.study.pages import write_page
+from glr.study.pages import Page, write_page
 
 TIMED_STEPS, TURNS = 64, 7  # steps of a turn; the fastest turn counts
 DRAWS, AT_ONCE = 4096, 64  # gradients that a variance is estimated from
@@ -338,8 +338,8 @@ def grid_lines(found: Sequence[Measured], rates: Sequence[float]) -> Iterator[li
 def block(by_script: Mapping[str, Sequence[Measured]], c: SimpleNamespace) -> str:
     """The tables, as Markdown."""
     parts = [
-        f"On {c.DATASET}, mean ± sd of {c.SEEDS} seeds; equal time: that of {c.STEPS:,} steps of the "
-        f"script; equal evaluations: {c.EVALUATIONS:,} of each minibatch's losses."
+        f"On {c.DATASET}, mean ± sd of {c.SEEDS} seeds; equal time: that of {c.STEPS:,} steps of "
+        f"the script; equal evaluations: {c.EVALUATIONS:,} of each minibatch's losses."
     ]
     grids = [["estimator", "R", *(f"rate {rate:g}" for rate in c.RATES)]]
     for script, found in by_script.items():
@@ -393,7 +393,7 @@ def draw_accuracies(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> 
 
 
 def write_peers(
-    by_script: Mapping[str, Sequence[Measured]], constants: SimpleNamespace, whole: bool, name: str
+    by_script: Mapping[str, Sequence[Measured]], constants: SimpleNamespace, page: Page
 ) -> None:
     """Print and write the tables, and draw the pictures: to docs/ if they are of a whole run."""
     text = block(by_script, constants)
@@ -403,4 +403,4 @@ def write_peers(
         draw_costs(path, by_script)
         draw_accuracies(path.with_stem(f"{path.stem}_time"), by_script)
 
-    write_page(name, text, whole, draw)
+    write_page(page, text, draw)
