@@ -37,7 +37,10 @@ except KeyboardInterrupt:
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used
-NAMES = ("LRS", "LRT", "LRSZ", "LRTZ", "BP", "BP+L2C", "ST+L2C")  # of the networks, as in study.py
+NAMES = (  # of the networks, as in study.py
+    *("LRS", "LRT", "LRSZ", "LRTZ", "BP", "BP+L2C", "ST+L2C"),
+    *("LRS-adv", "LRT-adv", "LRSZ-adv", "LRTZ-adv", "BP+L2C-adv", "ST+L2C-adv"),
+)
 SEEDS = 5  # those of seeds 0 … SEEDS − 1
 SEED = 0  # of glr's and square's random choices, and of the surrogate
 IMAGES = 1000  # the first so many test images; 0 for all

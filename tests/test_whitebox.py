@@ -158,7 +158,9 @@ def test_a_whole_run_is_written_to_the_page_and_another_beside_it(tmp_path, monk
     page = tmp_path / "docs" / "results.md"
     page.parent.mkdir()
     page.write_text("head\n<!-- whitebox: it -->\n<!-- end of whitebox -->\ntail\n")
-    before, by_dataset = page.read_text(), {"digits": rows_of("LRT", 0), "mnist": rows_of("BP", 0)}
+    (tmp_path / "README.md").write_text(page.read_text())
+    rows = rows_of("BP", 0) + rows_of("LRT-adv", 0)
+    before, by_dataset = page.read_text(), {"digits": rows_of("LRT", 0), "mnist": rows}
     whitebox.write_whitebox(by_dataset, pages.Page("whitebox_part"))
     assert page.read_text() == before
     assert sorted(path.name for path in page.parent.iterdir()) == ["results.md"]
@@ -170,6 +172,18 @@ def test_a_whole_run_is_written_to_the_page_and_another_beside_it(tmp_path, monk
     assert text.endswith("\ntail\n")
     assert "On mnist, the first 360 images, ε = 0.1:" in text
     assert (page.parent / "whitebox.png").exists()
+    names = [line.split(" | ")[0] for line in (tmp_path / "README.md").read_text().splitlines()]
+    assert names == [
+        "head",
+        "<!-- whitebox: it -->",
+        "",
+        "| network",
+        "| ---",
+        "| LRT-adv",
+        "",
+        "<!-- end of whitebox -->",
+        "tail",
+    ]
 
 
 def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, monkeypatch, capsys):

@@ -42,6 +42,7 @@ from glr.robustness.perturbation import (
     surrogate,
 )
 from glr.robustness.tables import (
+    ADVERSARIAL,
     GLR_ROWS,
     Row,
     cell,
@@ -55,7 +56,7 @@ from glr.scripts.constants import as_typed
 from glr.scripts.machine import prepare_for_small_arrays
 from glr.scripts.run import run_generator
 from glr.storage.models import Model
-from glr.study.pages import Page, draw_panels, write_page
+from glr.study.pages import README_DATASET, Page, draw_panels, write_page, write_readme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -276,6 +277,18 @@ def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], page: Page) -> None:
     title = "PGD on the network itself"
     draw = partial(draw_panels, by_dataset=by_dataset, draw=draw_pgd, title=title)
     write_page(page, block, draw)
+    if page.whole:
+        write_readme("whitebox", readme_block(by_dataset[README_DATASET]))
+
+
+def readme_block(rows: Sequence[Row]) -> str:
+    """README's table of what adversarial training reaches, as Markdown."""
+    lines = [["network", "clean", f"attacked itself, ε = {OWN_EPSILON}"]]
+    for name in names_in(rows):
+        if name in GLR_ROWS or name.endswith(ADVERSARIAL):
+            cells = cell(rows, name, "clean"), cell(rows, name, WORST, OWN_EPSILON)
+            lines.append([name, *map(mean_and_spread, cells)])
+    return markdown_table(lines)
 
 
 def epsilon_curve(rows: Sequence[Row], model: str, attack: str) -> tuple[list[float], list[float]]:
