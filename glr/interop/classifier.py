@@ -65,8 +65,9 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
     max_iter : epochs
     early_stopping : hold validation_fraction of the samples out, stop after n_iter_no_change epochs
         without a smaller validation loss, and keep the weights that had the smallest
-    adversarial_epsilon : largest change of an input in adversarial training, in units of the
-        scaled inputs; four steps are then taken on each minibatch. 0: none
+    adversarial_epsilon : largest change of an input in adversarial training, which grows to that
+        as the learning rate falls; in units of the scaled inputs. Four steps are then taken on each
+        minibatch. 0: no such training, for which max_iter should be larger
     prediction_passes : noisy passes that vote on a prediction; 0: predict without noise
     warm_start : go on from the weights of the last fit
     verbose : print the loss of every epoch
@@ -93,17 +94,17 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
         *,
         loss: str | Loss = "cross_entropy",
         noise: str | NoiseLaw = "logistic",
-        sigma: float | Sequence[float] = (1.0, 0.5),
+        sigma: float | Sequence[float] = (1.0, 2.0),
         perturb: str = "logits",
-        replicates: int = 4,
+        replicates: int = 2,
         alpha: float = 0.01,
         batch_size: int | str = "auto",
-        learning_rate_init: float = 0.01,
-        max_iter: int = 100,
+        learning_rate_init: float = 0.02,
+        max_iter: int = 30,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
-        adversarial_epsilon: float = 0.0,
+        adversarial_epsilon: float = 0.2,
         prediction_passes: int = 0,
         warm_start: bool = False,
         verbose: bool = False,
@@ -145,7 +146,9 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
         samples, held_out = self._split(samples)
         self._optimizer, self.validation_loss_curve_, best = {}, [], net.parameters.copy()
         for epoch in range(self.max_iter):
-            self._take_epoch(net, samples, self.learning_rate_init * cosine(epoch, self.max_iter))
+            fall = cosine(epoch, self.max_iter)
+            epsilon = self.adversarial_epsilon * (1 - fall)
+            self._take_epoch(net, samples, self.learning_rate_init * fall, epsilon)
             if held_out is not None:
                 losses = self.validation_loss_curve_
                 losses.append(self._mean_loss(net, held_out))
@@ -175,7 +178,7 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError("classes is None; give all labels in the first call of partial_fit")
         samples = self._samples(X, y, sample_weight, is_new, classes)
         net = self._network(samples, is_new)
-        self._take_epoch(net, samples, self.learning_rate_init)
+        self._take_epoch(net, samples, self.learning_rate_init, self.adversarial_epsilon)
         return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -197,26 +200,29 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
         exponentials = np.exp(z - z.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
-    def _take_epoch(self, net: Network, samples: Samples, rate: float) -> None:
+    def _take_epoch(self, net: Network, samples: Samples, rate: float, epsilon: float) -> None:
         """On each minibatch of an epoch estimate the gradient, and take Adam's step along it."""
-        rows, epsilon, total = drawn_rows(samples.weights, self._rng), self.adversarial_epsilon, 0.0
+        rows, total = drawn_rows(samples.weights, self._rng), 0.0
         batches = np.array_split(rows, math.ceil(len(rows) / self._size_of_batch(len(rows))))
         eta = np.zeros((len(batches[0]), samples.x.shape[1]), np.float32)
         for batch in (batch for batch in batches for _ in range(REPLAYS if epsilon else 1)):
             own_eta, method = eta[: len(batch)], self._method()
+            is_zero_one = method["loss"] is zero_one  # as LRTZ.py has it
             estimate = gradient(
                 net.layers,
                 samples.x[batch] + own_eta,
                 samples.y[batch],
                 **method,
                 replicates=self.replicates,
-                standardised_loss=method["loss"] is zero_one,  # the plain one may lose classes
+                output_draws=4 if is_zero_one else 1,
+                standardised_loss=is_zero_one,
                 rng=self._rng,
             )
             if epsilon:
                 own_eta[:] = moved(own_eta, estimate.inputs, epsilon)
-            slope = slope_of(net, estimate, self.alpha / len(batch))
-            adam(net.parameters, slope, rate, self._optimizer)
+            with np.errstate(over="ignore", invalid="ignore"):  # _end_epoch sees to it
+                slope = slope_of(net, estimate, self.alpha / len(batch))
+                adam(net.parameters, slope, rate, self._optimizer)
             total += estimate.risk * len(batch)
         self._end_epoch(net, total / (len(rows) * (REPLAYS if epsilon else 1)))
 
@@ -264,7 +270,7 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
             self.classes_ = np.unique(y if classes is None else classes)
         is_known = np.isin(y, self.classes_)
         if not is_known.all():
-            raise ValueError(f"y has the label {y[~is_known][0]!r}, not one of {self.classes_}")
+            raise ValueError(f"y has the label {y[~is_known][0]}, not one of {self.classes_}")
         return distinct(X, np.searchsorted(self.classes_, y), weights)
 
     def _check_ranges(self) -> None:
@@ -328,7 +334,8 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
         )
         votes = np.zeros((len(x), len(self.classes_)))
         for _ in range(self.prediction_passes):
-            logits = noisy_passes(method, layers, x.T, rng).neurons[-1].outputs[:, 0]
+            with np.errstate(over="ignore"):
+                logits = noisy_passes(method, layers, x.T, rng).neurons[-1].outputs[:, 0]
             votes[np.arange(len(x)), logits.argmax(axis=0)] += 1
         return votes
 
