@@ -159,7 +159,7 @@ def test_a_section_is_replaced_and_nothing_else(tmp_path):
     [("README.md", "results")]
     + [
         ("docs/results.md", name)
-        for name in ("results", "whitebox", "tradeoff", "variance", "ablation")
+        for name in ("results", "whitebox", "tradeoff", "variance", "peers", "ablation")
     ],
 )
 def test_the_pages_have_the_sections_that_are_written(page, name, tmp_path):
