@@ -53,22 +53,22 @@ WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
 # (local differences take one for each neuron), and by whose mean a biased one is judged.
 NETWORKS = {
     "LRS.py": (
-        Peer("LRS", glr_of("LRS.py"), (1, 2, 4), GLR, 61),
-        Peer("LRS, output", glr_of("LRS.py", "output"), (1, 2, 4), GLR, 11, "LRS"),
-        Peer("node perturbation", e.node_perturbation, (1, 4, 16), LOSSES, 2),
-        Peer("weight perturbation", e.weight_perturbation, (1, 4, 16), LOSSES, 2),
+        Peer("LRS", glr_of("LRS.py"), (1, 2, 4, 8), GLR, 61),
+        Peer("LRS, output", glr_of("LRS.py", "output"), (1, 2, 4, 8), GLR, 11, "LRS"),
+        Peer("node perturbation", e.node_perturbation, (4, 16, 64), LOSSES, 2),
+        Peer("weight perturbation", e.weight_perturbation, (4, 16, 64), LOSSES, 2),
         Peer(
-            "evolution strategy", e.evolution_strategy, (1, 4, 16), LOSSES, 2, "node perturbation"
+            "evolution strategy", e.evolution_strategy, (4, 16, 64), LOSSES, 2, "node perturbation"
         ),
-        Peer("forward gradient, nodes", e.forward_gradient_of_nodes, (1, 4, 16), FORWARD, 2),
-        Peer("forward gradient, weights", e.forward_gradient_of_weights, (1, 4, 16), FORWARD, 2),
+        Peer("forward gradient, nodes", e.forward_gradient_of_nodes, (4, 16, 64), FORWARD, 2),
+        Peer("forward gradient, weights", e.forward_gradient_of_weights, (4, 16, 64), FORWARD, 2),
         Peer("backpropagation", e.backpropagation, (1, 2, 4), BACKWARD, 1),
         Peer("direct feedback", e.direct_feedback, (1, 2, 4), BACKWARD, 1, "backpropagation"),
     ),
     "LRT.py": (
-        Peer("LRT", glr_of("LRT.py"), (1, 2, 4), GLR, 61),
-        Peer("LRT, output", glr_of("LRT.py", "output"), (1, 2, 4), GLR, 11, "LRT"),
-        Peer("REINFORCE, leave-one-out", e.reinforce, (2, 4, 16), LOSSES, 1),
+        Peer("LRT", glr_of("LRT.py"), (1, 2, 4, 8), GLR, 61),
+        Peer("LRT, output", glr_of("LRT.py", "output"), (1, 2, 4, 8), GLR, 11, "LRT"),
+        Peer("REINFORCE, leave-one-out", e.reinforce, (2, 8, 32), LOSSES, 1),
         Peer("ARM", e.arm, (1, 4, 16), LOSSES, 2),
         Peer("DisARM / U2G", e.disarm, (1, 4, 16), LOSSES, 2),
         Peer("straight-through", e.straight_through, (1, 2, 4), BACKWARD, 1, "LRT"),

@@ -180,24 +180,42 @@ def evolution_strategy(
     return tree.map(lambda part: jnp.tensordot(weights, part, 1), noise)
 
 
-# ---------------------------------------------------------------- by derivatives, of sigmoids
+# ---------------------------------------------------------------- by derivatives
 
 
-def by_feedback(
-    feedback: Callable[[Array], Array], key: Array, layers: Layers, batch: Batch, *, repeats: int
-) -> Layers:
-    """Backpropagation through the noise of LRS by other weights, which the output's W gives."""
-    x, y = batch
-    v, W = logits_of(layers[0], x), feedback(layers[1].W)
+def by_derivatives(draw: Callable, feedback: Callable[[Array], Array]) -> Callable[..., Layers]:
+    """Backpropagation through the noise.
 
-    def estimate(key: Array) -> tuple[Array, Layer]:
-        first, last = keys_from(key, 2)
-        h = sigmoid(v + SIGMA * draw_logistic(random_words(first, v.shape))[0])
-        error = output_error(logits_of(layers[1], h) + output_noise(last, layers, y), y)
-        return h * (1 - h) * (W.T @ error), layer_gradient(error, h)
+    draw : hidden outputs and slopes, by a key and the logits
+    feedback : the weights to go back by, from those of the output layer
+    """
 
-    delta, output = mean_over(repeats, key, estimate)
-    return [layer_gradient(delta, x), output]
+    def estimator(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
+        x, y = batch
+        v, W = logits_of(layers[0], x), feedback(layers[1].W)
+
+        def estimate(key: Array) -> tuple[Array, Layer]:
+            first, last = keys_from(key, 2)
+            h, slope = draw(first, v)
+            error = output_error(logits_of(layers[1], h) + output_noise(last, layers, y), y)
+            return slope * (W.T @ error), layer_gradient(error, h)
+
+        delta, output = mean_over(repeats, key, estimate)
+        return [layer_gradient(delta, x), output]
+
+    return estimator
+
+
+def noisy_sigmoids(key: Array, v: Array) -> tuple[Array, Array]:
+    """Outputs and slopes under the noise of LRS."""
+    h = sigmoid(v + SIGMA * draw_logistic(random_words(key, v.shape))[0])
+    return h, h * (1 - h)
+
+
+def noisy_bits(key: Array, v: Array) -> tuple[Array, Array]:
+    """Outputs of threshold neurons under the noise of LRT, and the slopes of their means."""
+    p = sigmoid(v / BETA)
+    return (uniforms(key, v) < p).astype(jnp.float32), p * (1 - p) / BETA
 
 
 def fixed_weights(W: Array) -> Array:
@@ -205,17 +223,20 @@ def fixed_weights(W: Array) -> Array:
     return uniform(random_words(jnp.arange(2, dtype=jnp.uint32), W.shape), 1)
 
 
-backpropagation = partial(by_feedback, lambda W: W)  # unbiased
-# Direct feedback alignment (Nøkland 2016, arXiv:1609.01596). Biased.
-direct_feedback = partial(by_feedback, fixed_weights)
+# Unbiased.
+backpropagation = by_derivatives(noisy_sigmoids, lambda W: W)
+# Direct feedback alignment (Nøkland 2016, arXiv:1609.01596). Biased: it descends no function.
+direct_feedback = by_derivatives(noisy_sigmoids, fixed_weights)
+# Bengio et al. 2013, arXiv:1308.3432. Biased: it takes the loss to be linear in the bits.
+straight_through = by_derivatives(noisy_bits, lambda W: W)
 
 
-# ---------------------------------------------------------------- of threshold neurons
+# ---------------------------------------------------------------- by losses, of threshold neurons
 
 
-def bit_logits(layers: Layers, x: Array) -> Array:
-    """a, (n, B): a threshold neuron of LRT is 1 with the probability sigmoid(a)."""
-    return logits_of(layers[0], x) / BETA
+def bit_probabilities(layers: Layers, x: Array) -> Array:
+    """How probably a threshold neuron of LRT is 1, (n, B)."""
+    return sigmoid(logits_of(layers[0], x) / BETA)
 
 
 def uniforms(key: Array, like: Array) -> Array:
@@ -232,12 +253,11 @@ def output_of(output: Layer, bits: Array, noise: Array, y: Array) -> tuple[Array
 def reinforce(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
     """REINFORCE less the mean loss of the other passes (Kool et al. 2019). Unbiased."""
     x, y = batch
-    a = bit_logits(layers, x)
-    last, key = keys_from(key, 2)
+    p, (last, key) = bit_probabilities(layers, x), keys_from(key, 2)
     noise = output_noise(last, layers, y)
 
     def one_pass(key: Array) -> tuple[Array, tuple[Array, Layer]]:
-        bits = (uniforms(key, a) < sigmoid(a)).astype(jnp.float32)
+        bits = (uniforms(key, p) < p).astype(jnp.float32)
         return bits, output_of(layers[1], bits, noise, y)
 
     bits, (losses, outputs) = lax.map(one_pass, keys_from(key, repeats))
@@ -252,12 +272,11 @@ def by_pairs(weigh: Callable, key: Array, layers: Layers, batch: Batch, *, repea
     weigh : the weight by the bits' probability, both draws, and their uniforms, each (n, B)
     """
     x, y = batch
-    a = bit_logits(layers, x)
-    p = sigmoid(a)
+    p = bit_probabilities(layers, x)
 
     def pair(key: Array) -> tuple[Array, Layer]:
         first, last = keys_from(key, 2)
-        u, noise = uniforms(first, a), output_noise(last, layers, y)
+        u, noise = uniforms(first, p), output_noise(last, layers, y)
         both = [bits.astype(jnp.float32) for bits in (u > 1 - p, u < p)]
         (up, of_up), (down, of_down) = (output_of(layers[1], bits, noise, y) for bits in both)
         delta = 0.5 * (up - down) * weigh(p, *both, u)
@@ -271,22 +290,3 @@ def by_pairs(weigh: Callable, key: Array, layers: Layers, batch: Batch, *, repea
 arm = partial(by_pairs, lambda p, up, down, u: 2 * u - 1)
 # DisARM, or U2G: its mean given both bits (Dong et al. 2020, arXiv:2006.10680). Unbiased.
 disarm = partial(by_pairs, lambda p, up, down, u: (up - down) * jnp.maximum(p, 1 - p))
-
-
-def straight_through(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
-    """Backpropagation by the slope of a bit's probability (Bengio et al. 2013, arXiv:1308.3432).
-
-    Biased: it takes the loss to be linear in the bits.
-    """
-    x, y = batch
-    a = bit_logits(layers, x)
-    p = sigmoid(a)
-
-    def estimate(key: Array) -> tuple[Array, Layer]:
-        first, last = keys_from(key, 2)
-        bits = (uniforms(first, a) < p).astype(jnp.float32)
-        error = output_error(logits_of(layers[1], bits) + output_noise(last, layers, y), y)
-        return p * (1 - p) * (layers[1].W.T @ error), layer_gradient(error, bits)
-
-    delta, output = mean_over(repeats, key, estimate)
-    return [layer_gradient(delta / BETA, x), output]

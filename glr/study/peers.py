@@ -32,8 +32,8 @@ from glr.study.estimators import Estimator, keys_from
 from glr.study.pages import Page, write_page
 
 TIMED_STEPS, TURNS = 64, 7  # steps of a turn; the fastest turn counts
-DRAWS, AT_ONCE = 4096, 64  # gradients that a variance is estimated from
-POINTS = 20  # of a learning curve
+DRAWS, AT_ONCE = 2048, 64  # gradients that a variance is estimated from
+POINTS = 10  # of a learning curve
 GLR, LOSSES = "loss values, by GLR", "loss values"  # what estimators use
 FORWARD, BACKWARD = "derivatives, forward", "derivatives, backward"
 
@@ -338,8 +338,8 @@ def grid_lines(found: Sequence[Measured], rates: Sequence[float]) -> Iterator[li
 def block(by_script: Mapping[str, Sequence[Measured]], c: SimpleNamespace) -> str:
     """The tables, as Markdown."""
     parts = [
-        f"On {c.DATASET}, mean ± sd of {c.SEEDS} seeds; equal time: that of {c.STEPS:,} steps of "
-        f"the script; equal evaluations: {c.EVALUATIONS:,} of each minibatch's losses."
+        f"On {c.DATASET}, test accuracy in percent, mean ± sd of {c.SEEDS} seeds; equal time: that "
+        f"of {c.STEPS:,} steps of the script; equal evaluations: {c.EVALUATIONS:,} of a minibatch."
     ]
     grids = [["estimator", "R", *(f"rate {rate:g}" for rate in c.RATES)]]
     for script, found in by_script.items():
