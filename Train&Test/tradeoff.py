@@ -7,7 +7,7 @@ Noise on the weights has a larger step size, which the scripts' own noise is giv
 the two apart.
 
 Every setting is reported: none is chosen by the test set. Finished runs are not repeated; the
-models are in models/tradeoff/. Written: tradeoff.md and .png in RobustnessTest/results/
+models are in models/tradeoff/. Written: tradeoff.md and its picture in RobustnessTest/results/
 (tradeoff_part if the constants are not those below); with --write-docs, from the constants below,
 docs/results.md and docs/tradeoff.png.
 """

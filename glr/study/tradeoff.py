@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from operator import gt
+from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,11 +23,13 @@ from glr.robustness.tables import (
     markdown_table,
     mean_and_spread,
     published_cell,
+    spread,
 )
 from glr.scripts.console import progress_bar
 from glr.scripts.machine import prepare_for_small_arrays
+from glr.scripts.plots import look_of, new_figure, plain_axes, save_figure
 from glr.storage.models import Model
-from glr.study.pages import Page, draw_panels, write_page
+from glr.study.pages import Page, write_page
 from glr.study.runs import Task
 
 if TYPE_CHECKING:
@@ -152,32 +155,53 @@ def listed(settings: Sequence[Setting]) -> str:
     return ", ".join(f"{what} {', '.join(f'{s.value:g}' for s in some)}" for what, some in by_what)
 
 
-def draw_tradeoff(axes: Axes, measured: Measured) -> None:
-    """A line for each network, and for each thing that is made larger; stars: published."""
+def draw_tradeoffs(path: Path, by_dataset: Sequence[Measured], title: str) -> None:
+    """A row of panels for each data set, in it one for each network, so that none hides another."""
+    columns = max(len(measured.networks) for measured in by_dataset)
+    figure = new_figure(1 + 2.6 * columns, 0.8 + 2.8 * len(by_dataset))
+    grid = figure.subplots(len(by_dataset), columns, sharex="row", sharey="row", squeeze=False)
+    for line, measured in zip(grid, by_dataset, strict=True):
+        for axes, name in zip(line, measured.networks, strict=False):
+            draw_tradeoff(axes, measured, name)
+            axes.set_title(f"{name}, {measured.dataset}", fontsize=10, parse_math=False)
+            axes.set_xlabel("clean accuracy (%)")
+            plain_axes(axes)
+        line[0].set_ylabel(f"FGSM accuracy, ε {TABLE_EPSILON:g} (%)")
+    marks = {setting.what: STYLES[setting.what] for one in by_dataset for setting in one.settings}
+    if any(one.published(name, DRAWN) for one in by_dataset for name in one.networks):
+        marks["published"] = "*"
+    for label, mark in marks.items():
+        grid[0][0].plot([], [], mark, color="grey", ms=6, label=label)
+    figure.legend(loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    save_figure(path, figure)
+
+
+def draw_tradeoff(axes: Axes, measured: Measured, name: str) -> None:
+    """A network's accuracies, a line for each thing that is made larger; the others' in grey."""
+    colour, _ = look_of([name])[name]
     whats = dict.fromkeys(setting.what for setting in measured.settings)
-    for i, name in enumerate(measured.networks):
-        star, colour = measured.published(name, DRAWN), f"C{i}"
-        axes.plot([], [], color=colour, label=name)
+    for other in (*(one for one in measured.networks if one != name), name):
         for what in whats:
             some = [setting for setting in measured.settings if setting.what == what]
-            points = zip(*(measured.means(name, setting, DRAWN) for setting in some), strict=True)
-            axes.plot(*points, STYLES[what], color=colour, ms=3)
-        if star:
-            axes.plot(*star, "*", color=colour, ms=11)
-    for what in whats:
-        axes.plot([], [], STYLES[what], color="grey", ms=3, label=what)
-    axes.set(xlabel="clean accuracy (%)", ylabel=f"FGSM accuracy, ε {TABLE_EPSILON:g} (%)")
+            cells = ([measured.reached(other, s, condition) for s in some] for condition in DRAWN)
+            (x, dx), (y, dy) = (([*map(fmean, c)], [*map(spread, c)]) for c in cells)
+            if other == name:
+                style = {"fmt": STYLES[what], "color": colour, "ms": 4, "elinewidth": 0.8}
+                axes.errorbar(x, y, dy, dx, **style)
+            else:
+                axes.plot(x, y, "-", color="lightgrey", lw=1, zorder=0)
+    if star := measured.published(name, DRAWN):
+        axes.plot(*star, "*", color=colour, ms=12)
 
 
 def write_tradeoffs(by_dataset: Sequence[Measured], page: Page) -> None:
     """Print and write the tables, and draw the picture."""
     block = "\n\n".join(map(tradeoff_block, by_dataset))
     print(block)
-    panels = {measured.dataset: measured for measured in by_dataset}
-    title = "More penalty, step size, or noise on the weights"
-    if any(m.published(network, DRAWN) for m in by_dataset for network in m.networks):
-        title += "; stars: published"
-    draw = partial(draw_panels, by_dataset=panels, draw=draw_tradeoff, title=title)
+    title = "More penalty, step size or weight noise; FGSM transferred from a ReLU network; "
+    title += f"{by_dataset[0].rows[0].n} test samples, mean ± sd over seeds; grey: the others"
+    draw = partial(draw_tradeoffs, by_dataset=by_dataset, title=title)
     write_page(page, block, draw)
 
 
