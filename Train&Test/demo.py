@@ -43,9 +43,11 @@ def main() -> None:
     for script in ("generate_adv.py", "noise_generate_adv.py", "testAdv.py"):
         run_robustness_script([script], constants, constants.DATASET)
     print("\nPictures:")
-    print(f"  learning curves        {constants.MODELS_DIR}/*.png")
-    print(f"  attack and corruptions {constants.DATA_DIR / label / 'adversarial'}/*.png")
-    print(f"  robustness             {results_dir() / label}.png")
+    print(f"  learning curves        {constants.MODELS_DIR}/*.{constants.FORMAT}")
+    print(
+        f"  attack and corruptions {constants.DATA_DIR / label / 'adversarial'}/*.{constants.FORMAT}"
+    )
+    print(f"  robustness             {results_dir() / label}.{constants.FORMAT}")
 
 
 if __name__ == "__main__":

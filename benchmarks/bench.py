@@ -8,7 +8,7 @@
 Parts: 1 a training step, 2 precision per second, 3 seconds to the published accuracy, 4 growth and
 memory, 5 choices that cost clarity. All that a table compares takes turns in one run, on one core
 (on Linux), and a ratio is that of a turn: the median of all turns, with the quartiles behind it.
-bench.csv, bench.md and bench.png in benchmarks/results are written after every part.
+bench.csv, bench.md and a picture in benchmarks/results are written after every part.
 """
 
 from __future__ import annotations
@@ -49,9 +49,16 @@ try:
     from glr.noise import random_words
     from glr.robustness.tables import GLR_ROWS, PUBLISHED, markdown_table
     from glr.scripts.console import one_line_errors
-    from glr.scripts.constants import ROOT, OneLineParser
+    from glr.scripts.constants import ROOT, OneLineParser, add_format_flag
     from glr.scripts.machine import prepare_for_small_arrays
-    from glr.scripts.plots import new_figure, optional_picture, plain_axes, save_figure
+    from glr.scripts.plots import (
+        FORMATS,
+        look_of,
+        new_figure,
+        optional_picture,
+        plain_axes,
+        save_figure,
+    )
     from glr.scripts.run import run_generator
     from glr.storage.files import check_writable, user_path, write_whole
     from glr.study.comparison import half_trained_network, script_methods, variance_at
@@ -339,8 +346,13 @@ def random_data() -> Dataset:
     return Dataset("random data of MNIST's shape", x, y, x, y, are_pixels=True)
 
 
-def run_parts(parts: Sequence[int], turns: int, folder: Path | None) -> bool:
-    """Run the parts; print what they find and, after each, write it. Whether none failed."""
+def run_parts(
+    parts: Sequence[int], turns: int, folder: Path | None, kind: str = FORMATS[0]
+) -> bool:
+    """Run the parts; print what they find and, after each, write it. Whether none failed.
+
+    kind : the format of the picture
+    """
     data, found, failures = benchmark_data(), [], {}
     for part in progress(parts, "parts"):
         try:
@@ -351,12 +363,14 @@ def run_parts(parts: Sequence[int], turns: int, folder: Path | None) -> bool:
             failures[part] = f"{type(error).__name__}: {error}".splitlines()[0]
             tqdm.write(f"part {part} failed: {failures[part]}", file=sys.stderr)
         if folder is not None and found:
-            write_results(folder, found, failures, f"Data: {data.name}; {turns} turns.")
+            how = f"Data: {data.name}; {turns} turns."
+            write_results(folder / f"bench.{kind}", found, failures, how)
     return not failures
 
 
-def write_results(folder: Path, found: list[Row], failures: dict[int, str], how: str) -> None:
-    """Write bench.csv, bench.md and bench.png to the folder, each whole or not at all."""
+def write_results(picture: Path, found: list[Row], failures: dict[int, str], how: str) -> None:
+    """Write bench.csv, bench.md and the picture beside them, each whole or not at all."""
+    folder = picture.parent
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["part", "case", "column", "unit", "ours", "other", "ratio", "low", "high"])
@@ -364,11 +378,11 @@ def write_results(folder: Path, found: list[Row], failures: dict[int, str], how:
         figures = (np.median(row.ours), np.median(row.others), *row.ratio)
         writer.writerow([*row[:4], *(f"{figure:.4g}" for figure in figures)])
     write_whole(folder / "bench.csv", lambda file: file.write(text.getvalue().encode()))
-    page = page_of(found, failures, how)
+    page = page_of(found, failures, how).replace("(bench.png)", f"({picture.name})")
     write_whole(folder / "bench.md", lambda file: file.write(page.encode()))
     if any(row.part <= 3 for row in found):
         with optional_picture():
-            draw(folder / "bench.png", found)
+            draw(picture, found, how)
 
 
 def page_of(found: list[Row], failures: dict[int, str], how: str) -> str:
@@ -415,35 +429,27 @@ def machine() -> str:
     )
 
 
-def draw(path: Path, found: list[Row]) -> None:
-    """Bars of ratios: of a step of the small network above; below it, of what training takes."""
-    small = f"784-{HIDDEN[0]}-10 "
-    panels = {
-        f"a training step of {small}": [row for row in found if row.case.startswith(small)],
-        "to the same precision, and accuracy": [row for row in found if row.part in (2, 3)],
-    }
-    panels = {title: rows for title, rows in panels.items() if rows}
-    columns = list(dict.fromkeys(row.column for row in found))
-    figure = new_figure(7.5, 0.3 + 0.16 * sum(len(rows) + 3 for rows in panels.values()))
-    from matplotlib.ticker import LogLocator  # noqa: PLC0415  (as in glr.scripts.plots)
-
-    figure.suptitle("The other's time / ours: right of 1, ours is faster", fontsize=9)
-    for n, (title, rows) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(len(panels), 1, n)
-        labels = [f"{row.case.removeprefix(small)}: {row.column}" for row in rows]
-        colors = [f"C{columns.index(row.column)}" for row in rows]
-        ratios = np.array([row.ratio[0] for row in rows])
-        bars = axes.barh(labels, ratios - 1, left=1, color=colors)
-        axes.bar_label(bars, [short(ratio) for ratio in ratios], padding=3, fontsize=7)
-        ends = np.array([min(1, *ratios), max(1, *ratios)])
-        room = (ends[1] / ends[0]) ** 0.12  # for the figures beside the bars
-        axes.set(xscale="log", xlim=ends * [1 / room, room], ylim=(len(rows) - 0.4, -0.6))
-        axes.set_title(title, fontsize=8, loc="left")
-        axes.tick_params(labelsize=7)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ends[1] < 50 * ends[0] else (1,)))
-        axes.xaxis.set_major_formatter("{x:,g}")
-        axes.xaxis.set_minor_formatter("")
-        plain_axes(axes, lines_of="x")
+def draw(path: Path, found: list[Row], how: str) -> None:
+    """The ratios of the parts 1 to 3, a line for each case and a mark for each column."""
+    rows = [row for row in found if row.part <= 3]
+    cases = list(dict.fromkeys((row.part, row.case) for row in rows))
+    places = {case: -(i + case[0]) for i, case in enumerate(cases)}  # with a gap between the parts
+    figure = new_figure(8, 1.6 + 0.18 * len(cases))
+    axes = figure.subplots()
+    for column, (colour, _) in look_of(row.column for row in rows).items():
+        own = [row for row in rows if row.column == column]
+        ratio, low, high = np.transpose([row.ratio for row in own])
+        ends = np.maximum([ratio - low, high - ratio], 0)
+        at = [places[row.part, row.case] for row in own]
+        axes.errorbar(ratio, at, xerr=ends, fmt="o", ms=5, color=colour, label=column)
+    axes.axvline(1, color="grey", lw=0.8, zorder=0)
+    axes.set_yticks([*places.values()], [case for _, case in cases], fontsize=7)
+    axes.set(xscale="log", xlabel="the other's time / ours: right of 1, ours is faster")
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.xaxis.set_minor_formatter("")
+    plain_axes(axes)
+    figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.suptitle(f"{how} Medians and quartiles.", fontsize=9, parse_math=False)
     save_figure(path, figure)
 
 
@@ -462,8 +468,9 @@ def main() -> None:
         "--results-dir",
         type=user_path,
         metavar="DIR",
-        help="where bench.csv, .md and .png go (default: benchmarks/results, of all parts alone)",
+        help="where all is written (default: benchmarks/results, of all parts alone)",
     )
+    add_format_flag(parser)
     given = parser.parse_args()
     if given.turns < 1:
         parser.error("--turns: give 1 or more")
@@ -473,9 +480,10 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):  # Linux's: before Keras and PyTorch start their threads
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     prepare_for_small_arrays()
-    if not run_parts(given.parts, given.turns, folder):
+    if not run_parts(given.parts, given.turns, folder, given.FORMAT):
         sys.exit(1)
-    print(f"Written: {folder}/bench.csv, .md, .png" if folder else "Not written: no --results-dir")
+    files = f"{folder}/bench.csv, .md, .{given.FORMAT}"
+    print(f"Written: {files}" if folder else "Not written: no --results-dir")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,17 @@ from glr.errors import GLRError
 from glr.network import Array, Network, accuracy, outputs_of
 from glr.robustness.evaluation import chosen_models, optional_picture, results_dir
 from glr.robustness.perturbation import perturbation_generator
-from glr.robustness.tables import Row, cell, csv_text, mean_and_spread, plain_table, present
+from glr.robustness.tables import (
+    Row,
+    cell,
+    csv_text,
+    mean_and_spread,
+    network_name,
+    plain_table,
+    present,
+)
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.plots import new_figure, plain_axes, save_figure
+from glr.scripts.plots import look_of, new_figure, plain_axes, save_figure
 from glr.storage.files import check_writable, write_whole
 from glr.storage.models import Model
 
@@ -112,7 +120,7 @@ class Certified(NamedTuple):
 
 
 def write_certificates(constants: SimpleNamespace) -> list[list[str]]:
-    """Certify what the constants name; write it, .csv and .png; print and return the table."""
+    """Certify what the constants name; write it and a picture; print and return the table."""
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     n = constants.IMAGES or len(data.y_test)
@@ -126,7 +134,7 @@ def write_certificates(constants: SimpleNamespace) -> list[list[str]]:
     rows += [row for one in found for row in certified_rows(one, radii)]
     write_whole(path, lambda file: file.write(csv_text(rows).encode()))
     with optional_picture():
-        draw_certified(path.with_suffix(".png"), found, data.name)
+        draw_certified(path.with_suffix(f".{constants.FORMAT}"), found, data.name)
     print(f"\nAccuracy on the first {len(data.y_test)} test samples of {data.name} in percent\n")
     lines = certified_lines(rows, constants.SIGMAS, radii)
     print(f"{plain_table(lines)}\n\nWritten: {path}")
@@ -179,18 +187,23 @@ def draw_certified(path: Path, found: Sequence[Certified], dataset: str) -> None
     sigmas = list(dict.fromkeys(one.sigma for one in found))
     largest = max((float(one.radii.max()) for one in found), default=0)
     at = np.linspace(0, largest if 0 < largest < np.inf else 1, 201)
-    figure = new_figure(1.6 + 4.2 * len(sigmas), 4.4)
+    figure = new_figure(2.6 + 4.2 * len(sigmas), 4.4)
     panels = figure.subplots(1, len(sigmas), sharey=True, squeeze=False)[0]
-    from matplotlib import colormaps  # noqa: PLC0415  (as in glr.scripts.plots)
-
+    looks = look_of(network_name(one.model.name) for one in found)
     for axes, sigma in zip(panels, sigmas, strict=True):
-        axes.set_prop_cycle(color=colormaps["tab20"].colors)
         for name in dict.fromkeys(one.model.name for one in found):
             own = [o for o in found if (o.model.name, o.sigma) == (name, sigma)]
-            axes.plot(at, 100 * np.mean([one.accuracies(at) for one in own], axis=0), label=name)
+            shares = 100 * np.array([one.accuracies(at) for one in own])
+            colour, style = looks[network_name(name)]
+            axes.plot(at, shares.mean(axis=0), style, color=colour, label=name)
+            ends = shares.min(axis=0), shares.max(axis=0)
+            axes.fill_between(at, *ends, color=colour, alpha=0.15, lw=0)
         axes.set(title=f"σ {sigma:g}", xlabel="ℓ2 radius, in units of the inputs", ylim=(0, 100))
         plain_axes(axes)
     panels[0].set_ylabel("certified accuracy (%)")
-    panels[-1].legend(fontsize=8, frameon=False)
-    figure.suptitle(f"{dataset}, by vote under noise", fontsize=10, parse_math=False)
+    panels[-1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    title = f"{dataset}, {len(found[0].radii)} test samples, certified by vote under noise"
+    if len({one.model.seed for one in found}) > 1:
+        title += "; mean and range over seeds"
+    figure.suptitle(title, fontsize=10, parse_math=False)
     save_figure(path, figure)

@@ -21,19 +21,22 @@ from glr.robustness.samples import Samples, how_to_make, load_samples, samples_p
 from glr.robustness.tables import (
     PRETRAINED_LABEL,
     PUBLISHED,
+    TABLE_EPSILON,
     Row,
     cell,
     csv_text,
+    network_name,
     plain_table,
     present,
     published_cell,
     result_tables,
     results_page,
+    spread,
 )
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import HOME, ROOT, functions_of
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.plots import new_figure, optional_picture, plain_axes, save_figure
+from glr.scripts.plots import look_of, new_figure, optional_picture, plain_axes, save_figure
 from glr.scripts.records import code_checksum
 from glr.storage.files import user_path, write_whole
 from glr.storage.models import Model, layers_and_metadata, load_model
@@ -196,7 +199,7 @@ def blind_spot(metadata: dict) -> str:
 
 
 def write_results(constants: SimpleNamespace, name: str = "") -> list[Row]:
-    """Evaluate what the constants name; print the tables, and write them: .csv, .md and .png.
+    """Evaluate what the constants name; print the tables, and write them: .csv, .md and a picture.
 
     name : of these files; without one, it is the data set's. Those of chosen models or samples have
         a name of their own: they do not replace those of all
@@ -210,7 +213,7 @@ def write_results(constants: SimpleNamespace, name: str = "") -> list[Row]:
     write_whole(path, lambda file: file.write(csv_text(rows).encode()))
     write_whole(path.with_suffix(".md"), lambda file: file.write(f"{page}\n".encode()))
     with optional_picture():
-        draw_results(path.with_suffix(".png"), rows, data.name)
+        draw_results(path.with_suffix(f".{constants.FORMAT}"), rows, data.name)
     for title, lines in result_tables(rows, data.name).items():
         print(f"\n{title}\n\n{plain_table(lines)}")
     print(f"\nWritten: {path} and .md")
@@ -276,23 +279,28 @@ def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
     columns_of_legend = 1 + len(models) // 24  # as many lines as fit beside the bars
     figure = new_figure(11 + 2 * columns_of_legend, 4.4)
     axes = figure.subplots()
-    from matplotlib import colormaps  # noqa: PLC0415  (as in glr.scripts.plots)
-
-    axes.set_prop_cycle(color=colormaps["tab20"].colors)
+    looks = look_of(map(network_name, models))
     columns = [c for c in PUBLISHED["columns"] if any(row.condition == c for row in rows)]
     width = 0.8 / len(models)
     for i, model in enumerate(models):
         left = np.arange(len(columns)) + i * width - 0.4
-        means = [fmean(cell(rows, model, column) or [0]) for column in columns]
-        axes.bar(left, means, width * 0.92, align="edge", label=model)
+        cells = [cell(rows, model, column) or [0] for column in columns]
+        look = {"color": looks[network_name(model)][0], "ecolor": "grey", "align": "edge"}
+        is_twice = network_name(model) != model and network_name(model) in models
+        look["hatch"] = "//" if is_twice else ""  # pretrained, beside that of one's own
+        spreads = [*map(spread, cells)]
+        axes.bar(left, [*map(fmean, cells)], width * 0.92, yerr=spreads, label=model, **look)
         published = [float(published_cell(dataset, model, c) or "nan") for c in columns]
         axes.hlines(published, left, left + width, color="black")
-    axes.set_xticks(range(len(columns)), [column.replace("_", "\n") for column in columns])
-    axes.set(ylabel="accuracy (%), noise-free, mean over seeds", ylim=(0, 100))
+    names = {"fgsm": f"FGSM\nε {TABLE_EPSILON:g}", "lbfgs": "L-BFGS"}
+    axes.set_xticks(range(len(columns)), [names.get(c, c.replace("_", "\n")) for c in columns])
+    axes.set(ylabel="accuracy (%), noise-free", ylim=(0, 100))
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": columns_of_legend}
     axes.legend(fontsize=8, frameon=False, **beside)
     plain_axes(axes, lines_of="y")
     is_any_published = any(published_cell(dataset, model, "clean") for model in models)
     note = "; black: published" if is_any_published else ""
-    figure.suptitle(f"{dataset}{note}", fontsize=10, parse_math=False)  # $ is no formula
+    seeds = "; mean ± sd over seeds" if len({row.seed for row in rows}) > 1 else ""
+    title = f"{dataset}, {rows[0].n} test samples; attacks transferred from a ReLU network"
+    figure.suptitle(f"{title}{seeds}{note}", fontsize=10, parse_math=False)  # $ is no formula
     save_figure(path, figure)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,6 +48,7 @@ from glr.storage.models import Model, layers_and_metadata
 
 PERTURBATIONS = 1  # beside the seed, what tells their generator from that of the seed's training
 SHOWN = 10  # images of an attack's picture
+IN_WORDS = {"fgsm": "FGSM", "pgd": "PGD", "lbfgs": "L-BFGS", "glr": "GLR", "square": "Square"}
 GREY = ("gray", 0, 1)  # colour map of images, and the values at its two ends
 THRESHOLD_NOTE = (
     "Note: a threshold network's true input gradient is zero everywhere; the attack follows that "
@@ -187,12 +190,35 @@ def write_attacks(constants: SimpleNamespace) -> None:
         print(f"{path.stem}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
         if has_square_images(data):
             with optional_picture():
-                names = [class_name(data.classes, k) for k in y[:SHOWN]]
-                draw_attack(path.with_suffix(".png"), x[:SHOWN], x_adv[:SHOWN], names)
+                picture, shown = path.with_suffix(f".{constants.FORMAT}"), data.x_test[:n][:SHOWN]
+                title = f"{attack_in_words(constants, target, epsilon)}; {data.name}, the first "
+                title += f"{len(shown)} of {len(y)} test images"
+                captions = captions_of(network, data, (shown, x_adv[:SHOWN]))
+                draw_attack(picture, (shown, x_adv[:SHOWN]), captions, title)
     if has_derivative and network.activation is threshold:
         print(THRESHOLD_NOTE, file=sys.stderr)
     if share:
         print(blind_spot(metadata), file=sys.stderr)
+
+
+def attack_in_words(constants: SimpleNamespace, target: str, epsilon: float | None) -> str:
+    """The attack, its ε, and whose predictions are shown: FGSM, ε 0.13, transferred from …"""
+    size = "" if epsilon is None else f", ε {epsilon:g}"
+    own = f"on {target.replace('-seed', ', seed ')} itself"
+    where = "transferred from a ReLU network" if target == "surrogate" else own
+    return f"{IN_WORDS[constants.ATTACK]}{size}, {where}, whose predictions these are"
+
+
+def captions_of(
+    network: Network, data: Dataset, inputs: Sequence[np.ndarray]
+) -> tuple[list[str], list[str]]:
+    """What stands above the first test images and their attacked ones: labels, and predictions."""
+    before, after = (
+        [class_name(data.classes, k) for k in network.logits(x).argmax(axis=1)] for x in inputs
+    )
+    labels = [class_name(data.classes, k) for k in data.y_test[: len(before)]]
+    clean = [f"label {y}\npredicted {k}" for y, k in zip(labels, before, strict=True)]
+    return clean, [f"predicted {k}" for k in after]
 
 
 def table_samples(epsilons: Sequence[float]) -> list[str]:
@@ -256,43 +282,59 @@ def write_corruptions(constants: SimpleNamespace) -> None:
         path = samples_path(constants.DATA_DIR, data.name, name)
         save_samples(path, Samples(x, x_adv, data.y_test, metadata | {"seed": constants.SEED}))
         print(f"{name}: {len(x)} images × severities 1–5; {path}")
-        rows.append((name.replace("_", " "), as_images(np.stack([x[0], *x_adv[:, 0]])), GREY))
-    picture = path.with_name("corruptions.png")
+        captions = ["clean", *(f"severity {s}" for s in SEVERITIES)] if not rows else []
+        images = as_images(np.stack([x[0], *x_adv[:, 0]]))
+        rows.append(Strip(name.replace("_", " "), images, GREY, captions))
+    picture = path.with_name(f"corruptions.{constants.FORMAT}")
     with optional_picture():
-        draw_images(picture, rows, ["clean", *(f"severity {s}" for s in SEVERITIES)])
+        draw_images(picture, rows, f"{data.name}: the first test image, corrupted")
         print(f"picture: {picture}")
 
 
-def draw_attack(path: Path, x: np.ndarray, x_adv: np.ndarray, labels: Sequence[str]) -> None:
-    """The clean images, what the attack added, and the results, one below the other."""
-    clean, attacked = as_images(x), as_images(x_adv)
+class Strip(NamedTuple):
+    """A row of images of a picture: its name, and above each image a caption, or none at all.
+
+    colours : their colour map, and the values at its two ends
+    """
+
+    name: str
+    images: np.ndarray
+    colours: tuple[str, float, float]
+    captions: Sequence[str] = ()
+
+
+def draw_attack(
+    path: Path,
+    inputs: tuple[np.ndarray, np.ndarray],
+    captions: tuple[Sequence[str], Sequence[str]],
+    title: str,
+) -> None:
+    """The clean images, what the attack added, and the results, one below the other.
+
+    inputs, captions : of the clean images, and of the attacked ones
+    """
+    clean, attacked = map(as_images, inputs)
     change = attacked - clean
     largest = max(float(np.abs(change).max()), 1e-6)
     rows = [
-        ("clean", clean, GREY),
-        (f"change (±{largest:.2g})", change, ("RdBu_r", -largest, largest)),
-        ("attacked", attacked, GREY),
+        Strip("clean", clean, GREY, captions[0]),
+        Strip(f"change (±{largest:.2g})", change, ("RdBu_r", -largest, largest)),
+        Strip("attacked", attacked, GREY, captions[1]),
     ]
-    draw_images(path, rows, [f"label {label}" for label in labels])
+    draw_images(path, rows, title)
 
 
-def draw_images(
-    path: Path,
-    rows: Sequence[tuple[str, np.ndarray, tuple[str, float, float]]],
-    titles: Sequence[str],
-) -> None:
-    """A grid of images with a title above each column.
-
-    rows : of each, its name, its images, and their colour map with the values at its two ends
-    """
-    figure = new_figure(1.2 * len(titles) + 1, 1.3 * len(rows) + 0.5)
-    grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    for line, (name, images, (colours, low, high)) in zip(grid, rows, strict=True):
-        line[0].set_ylabel(name, fontsize=9)
-        for axes, image, title in zip(line, images, titles, strict=True):
+def draw_images(path: Path, rows: Sequence[Strip], title: str) -> None:
+    """A grid of images, a row for each strip."""
+    columns = len(rows[0].images)
+    figure = new_figure(1.2 * columns + 1, 1.4 * len(rows) + 0.5)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for line, strip in zip(grid, rows, strict=True):
+        colours, low, high = strip.colours
+        line[0].set_ylabel(strip.name, fontsize=9)
+        for axes, image, caption in zip_longest(line, strip.images, strip.captions, fillvalue=""):
             axes.imshow(image, colours, vmin=low, vmax=high, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-            if line is grid[0]:
-                axes.set_title(title, fontsize=9, parse_math=False)
-    figure.suptitle(path.stem, parse_math=False)
+            axes.set_title(caption, fontsize=9, parse_math=False)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     save_figure(path, figure)

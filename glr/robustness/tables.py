@@ -90,6 +90,11 @@ def mean_and_spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {stdev(values):.2f}"
 
 
+def spread(values: Sequence[float]) -> float:
+    """The standard deviation over seeds, 0 of one seed: an error bar's."""
+    return stdev(values) if len(values) > 1 else 0.0
+
+
 def published_cell(dataset: str, model: str, condition: str) -> str:
     """The published accuracy in percent, of adversarially trained networks too; or nothing."""
     by_model = PUBLISHED.get(dataset, {}) if dataset in SHIPPED else {}  # not of columns.npz

@@ -18,7 +18,7 @@ from glr.optimizers import adam, cosine
 from glr.robustness.tables import GLR_ROWS
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import constants_of
-from glr.scripts.plots import new_figure, plain_axes, save_figure
+from glr.scripts.plots import error_axis, look_of, new_figure, plain_axes, save_figure
 from glr.scripts.run import Gradient, layer_sizes, minibatches
 from glr.study.published import published_gradient
 
@@ -104,34 +104,46 @@ def variance_at(R: int, kind: Callable[..., Gradient]) -> float:
     return relative_variance(partial(kind, replicates=R), max(LEAST_DRAWS, PASSES // R))
 
 
-def draw_variances(path: Path, found: dict[str, tuple[list[float], list[float]]]) -> None:
-    """Relative variance against R, ours solid and the published one dashed."""
-    figure = new_figure(6.4, 4.2)
+def draw_variances(
+    path: Path, found: dict[str, tuple[list[float], list[float]]], dataset: str
+) -> None:
+    """Relative variance against R: of each network's estimate, and the range of published ones."""
+    figure = new_figure(7.2, 4.2)
     axes = figure.subplots()
-    for i, (name, (ours, published)) in enumerate(found.items()):
-        axes.plot(REPLICATES, ours, "o-", ms=3, color=f"C{i}", label=name)
-        axes.plot(REPLICATES, published, "o--", ms=3, color=f"C{i}", label=f"{name}, published")
+    for name, (colour, _) in look_of(found).items():
+        axes.plot(REPLICATES, found[name][0], "o-", ms=4, color=colour, label=name)
+    published = np.array([values for _, values in found.values()])
+    ends, label = (published.min(axis=0), published.max(axis=0)), "published, of the same"
+    axes.fill_between(REPLICATES, *ends, color="grey", alpha=0.5, lw=0, label=label)
     axes.set(xscale="log", yscale="log", xlabel="replicates R", ylabel="relative variance")
+    axes.set_xticks(REPLICATES, [str(R) for R in REPLICATES])
+    axes.set_xticks([], minor=True)
     plain_axes(axes)
-    axes.legend(fontsize=8, ncols=2, frameon=False)
-    figure.suptitle("Variance of the first layer's gradient estimate, batch 128", fontsize=10)
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    title = f"Variance of the first layer's gradient estimate; {dataset}, batch {BATCH}"
+    figure.suptitle(title, fontsize=10)
     save_figure(path, figure)
 
 
-def draw_accuracy_against_time(path: Path, histories: dict[str, Path]) -> None:
-    """Test accuracy against seconds of training, from the histories (.csv) of single runs."""
-    figure = new_figure(6.4, 4.2)
+def draw_accuracy_against_time(path: Path, histories: dict[str, Path], dataset: str) -> None:
+    """Test error against seconds of training, from the histories (.csv) of single runs."""
+    figure = new_figure(7.2, 4.2)
     axes = figure.subplots()
-    for name, history in histories.items():
-        with history.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+    lowest = 100.0
+    for name, (colour, _) in look_of(histories).items():
+        with histories[name].open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if float(row["seconds"]) > 0]
         seconds = [float(row["seconds"]) for row in rows]
         error = [100 - 100 * float(row["test_accuracy"]) for row in rows]
-        axes.plot(seconds, error, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="seconds of training", ylabel="test error (%)")
-    for axis, ticks in ((axes.xaxis, (1, 2, 5, 10, 20)), (axes.yaxis, (3, 4, 6, 10, 20, 30, 60))):
-        axis.set_ticks(ticks, [str(tick) for tick in ticks])
-        axis.set_ticks([], minor=True)
+        lowest = min(lowest, *error)
+        axes.plot(seconds, error, color=colour, label=name)
+    axes.set(xscale="log", xlabel="seconds of training, one core", ylabel="test error (%)")
+    ticks = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+    axes.set_xticks([tick for tick in ticks if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]])
+    axes.set_xticks([], minor=True)
+    axes.xaxis.set_major_formatter("{x:g}")
+    error_axis(axes, np.array([lowest]))
     plain_axes(axes)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    figure.suptitle(f"{dataset}, test set, seed 0", fontsize=10, parse_math=False)
     save_figure(path, figure)

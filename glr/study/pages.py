@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -114,13 +115,15 @@ def draw_panels(
     path: Path, by_dataset: Mapping[str, object], draw: Callable[[Axes, object], object], title: str
 ) -> None:
     """A panel for each data set, which `draw` fills by what was measured on it."""
-    figure = new_figure(5.2 * len(by_dataset), 4.6)
+    figure = new_figure(5.2 * len(by_dataset), 4.8)
     panels = figure.subplots(1, len(by_dataset), squeeze=False)[0]
     for axes, (dataset, measured) in zip(panels, by_dataset.items(), strict=True):
         draw(axes, measured)
-        axes.set_title(dataset, parse_math=False)
+        axes.set_title(dataset, fontsize=10, parse_math=False)
         plain_axes(axes)
-        axes.legend(fontsize=8, frameon=False)  # of each: own networks may not be of all data sets
+        # Of each panel: own networks may not be of all data sets.
+        beneath = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "ncols": 4}
+        axes.legend(fontsize=8, frameon=False, **beneath)
     figure.suptitle(title, fontsize=10)
     save_figure(path, figure)
 
@@ -134,11 +137,12 @@ def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
         for kind, values in zip(("", ", published estimator"), kinds, strict=True):
             lines.append([name + kind, *(f"{value:.2g}" for value in values)])
     block = f"On {dataset}:\n\n{markdown_table(lines)}"
-    write_page(Page("variance", whole=True), block, lambda path: draw_variances(path, variances))
+    draw = partial(draw_variances, found=variances, dataset=dataset)
+    write_page(Page("variance", whole=True), block, draw)
     names = (*GLR_ROWS, "BP", "LRS-published")
     histories = {name: constants.MODELS_DIR / f"{name}_{dataset}_seed0.csv" for name in names}
     with optional_picture():
-        draw_accuracy_against_time(ROOT / "docs" / "time.png", histories)
+        draw_accuracy_against_time(ROOT / "docs" / "time.png", histories, dataset)
 
 
 def write_tables(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import cycle
 from statistics import fmean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -49,11 +48,13 @@ from glr.robustness.tables import (
     markdown_table,
     mean_and_spread,
     network_name,
+    spread,
 )
 from glr.scripts.backpropagation import GRADIENTS
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import as_typed
 from glr.scripts.machine import prepare_for_small_arrays
+from glr.scripts.plots import look_of
 from glr.scripts.run import run_generator
 from glr.storage.models import Model
 from glr.study.pages import README_DATASET, Page, draw_panels, write_page, write_readme
@@ -260,13 +261,14 @@ def whitebox_block(by_dataset: Mapping[str, Sequence[Row]]) -> str:
 
 def draw_pgd(axes: Axes, rows: Sequence[Row]) -> None:
     """Accuracy under PGD on the network itself against ε, a line for each network."""
-    from matplotlib import colormaps  # noqa: PLC0415  (as in glr.scripts.plots)
-
     names = names_in(rows)
-    colours = colormaps["tab10" if len(names) <= 10 else "tab20"].colors
-    for name, colour in zip(names, cycle(colours), strict=False):
-        style = "s:" if network_name(name) not in GLR_ROWS else "o-"
-        axes.plot(*epsilon_curve(rows, name, "pgd"), style, ms=3, color=colour, label=name)
+    looks = look_of(map(network_name, names))
+    for name in names:
+        marks = "o-" if network_name(name) in GLR_ROWS else "s:"
+        epsilons, cells = epsilon_curve(rows, name, "pgd")
+        look = {"color": looks[network_name(name)][0], "ms": 5, "markerfacecolor": "none"}
+        means, spreads = [*map(fmean, cells)], [*map(spread, cells)]
+        axes.errorbar(epsilons, means, spreads, fmt=marks, label=name, capsize=2, **look)
     axes.set(xlabel="ε of PGD", ylabel="accuracy (%)", ylim=(0, 100))
 
 
@@ -274,8 +276,9 @@ def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], page: Page) -> None:
     """Print and write the tables, and draw the picture."""
     block = whitebox_block(by_dataset)
     print(block)
-    title = "PGD on the network itself"
-    draw = partial(draw_panels, by_dataset=by_dataset, draw=draw_pgd, title=title)
+    title = "PGD on the network itself, mean ± sd over seeds"
+    panels = {f"{name}, {rows[0].n} test images": rows for name, rows in by_dataset.items()}
+    draw = partial(draw_panels, by_dataset=panels, draw=draw_pgd, title=title)
     write_page(page, block, draw)
     if page.whole:
         write_readme("whitebox", readme_block(by_dataset[README_DATASET]))
@@ -291,9 +294,10 @@ def readme_block(rows: Sequence[Row]) -> str:
     return markdown_table(lines)
 
 
-def epsilon_curve(rows: Sequence[Row], model: str, attack: str) -> tuple[list[float], list[float]]:
-    """The ε of the attack's samples, 0 first, and the model's mean accuracies in percent."""
+def epsilon_curve(
+    rows: Sequence[Row], model: str, attack: str
+) -> tuple[list[float], list[list[float]]]:
+    """The ε of the attack's samples, 0 first, and at each the model's accuracies, seed by seed."""
     kinds = {(r.severity, r.condition) for r in rows if r.model == model}
     kinds = sorted((e, condition) for e, condition in kinds if condition in ("clean", attack))
-    means = [fmean(cell(rows, model, condition, e)) for e, condition in kinds]
-    return [e for e, _ in kinds], means
+    return [e for e, _ in kinds], [cell(rows, model, condition, e) for e, condition in kinds]
