@@ -12,9 +12,9 @@ what all these leave, AutoAttack's gradient attacks, and Square, which follows n
 leaves is the figure. An image is lost at any wrong step, of two losses, from the image and from
 random starts. A picture shows PGD at other ε.
 
-Written: whitebox.md and its picture in RobustnessTest/results/ (whitebox_part if the constants are not
-those below); with --write-docs, from the constants below and all of study.py's networks,
-docs/results.md and docs/whitebox.png.
+Written: whitebox.md and its picture in RobustnessTest/results/ (whitebox_part if the constants are
+not those below); with --write-docs, from the constants below and all of study.py's networks,
+README.md, docs/results.md and docs/whitebox.png.
 """
 
 import sys

@@ -44,9 +44,8 @@ def main() -> None:
         run_robustness_script([script], constants, constants.DATASET)
     print("\nPictures:")
     print(f"  learning curves        {constants.MODELS_DIR}/*.{constants.FORMAT}")
-    print(
-        f"  attack and corruptions {constants.DATA_DIR / label / 'adversarial'}/*.{constants.FORMAT}"
-    )
+    adversarial = constants.DATA_DIR / label / "adversarial"
+    print(f"  attack and corruptions {adversarial}/*.{constants.FORMAT}")
     print(f"  robustness             {results_dir() / label}.{constants.FORMAT}")
 
 

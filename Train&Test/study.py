@@ -5,7 +5,7 @@
     python study.py --dask tcp://host:8786          the same runs on a Dask cluster
 
 Written: RobustnessTest/results/; with --write-docs, from all data sets and seeds below, README's
-table, docs/ (variances and pictures too), models/pretrained/, and each script's measured line.
+table, docs/results.md, models/pretrained/, and each script's measured line.
 
 Runs that are finished are not repeated: interrupt it at any time, and start it again. Finished is
 what today's constants trained: after a change of glr/, delete models/*.npz first.
@@ -27,7 +27,6 @@ try:
         page_name,
         page_of,
         results_block,
-        write_comparisons,
         write_page,
         write_tables,
     )
@@ -46,7 +45,6 @@ except KeyboardInterrupt:
 
 # --------------------------------------------------------------------------------------------
 DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used
-COMPARED = "mnist"  # the one that the pictures of docs/ are of
 SEEDS = 5  # seeds 0 … SEEDS − 1 of every network
 EPSILON = (0.05, 0.1, 0.13, 0.15, 0.2)  # of FGSM; the tables have 0.13
 PROCESSES = 2  # runs at the same time; each uses one core
@@ -83,8 +81,6 @@ NETWORKS = {
         "--initial-scale 2 --optimizer sgd --learning-rate 0.1 --schedule tenths --steps 46800 "
         "--weight-decay 1e-4",
     ),
-    # As the first release has LRS.
-    "LRS-published": ("published.py", ""),
     "LRS-adv": ("LRS.py", f"{ADVERSARIAL} --backend jax"),
     "LRT-adv": ("LRT.py", f"--weight-decay 5e-5 --learning-rate 0.005 {ADVERSARIAL} --backend jax"),
     "LRSZ-adv": ("LRSZ.py", f"{ADVERSARIAL} --backend jax"),
@@ -127,7 +123,6 @@ def main() -> None:
         write_page(page._replace(whole=False), results_block(rows))
         return
     write_pretrained(runs, constants, datasets)
-    write_comparisons(constants, COMPARED)
     write_tables(constants, runs, rows)
 
 

@@ -151,14 +151,6 @@ def test_flags_override_constants_and_are_stored(tmp_path):
     assert constants["CONTROL_VARIATE"] is False
 
 
-def test_the_published_estimator_s_script_trains(tmp_path):
-    ran = run("published.py", "--steps", 1000, "--models-dir", tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    _, metadata = saved(tmp_path / "LRS-published_digits_seed0.npz")
-    assert metadata["script"] == "published"
-    assert metadata["metrics"]["test_accuracy"] > 0.5
-
-
 def test_own_data_in_an_npz(tmp_path):
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 400)
@@ -274,7 +266,7 @@ def test_on_a_terminal_there_is_a_bar_and_a_complaint_has_a_line_of_its_own(tmp_
     assert shown.splitlines()[-1].startswith("LRS.py: step ")
 
 
-@pytest.mark.parametrize("script", [*GLR_SCRIPTS, "BP", "published", "demo"])
+@pytest.mark.parametrize("script", [*GLR_SCRIPTS, "BP", "demo"])
 def test_help_teaches_every_constant(script):
     ran = run(f"{script}.py", "-h")
     assert ran.returncode == 0

@@ -19,7 +19,7 @@ from glr.storage.models import Model
 
 GLR_ROWS = ("LRS", "LRT", "LRSZ", "LRTZ")
 MAIN_ROWS = ("BP", *GLR_ROWS)  # the published table's
-CONTROLS = ("BP-L2", "BP+", "BP+L2C", "ST+L2C", "BP-published", "LRS-published")
+CONTROLS = ("BP-L2", "BP+", "BP+L2C", "ST+L2C", "BP-published")
 ADVERSARIAL = "-adv"  # ends the name of a network that was trained adversarially
 MATCHED = {  # GLR networks, and controls of the same constants
     **{"LRS": "BP+L2C", "LRT": "ST+L2C"},

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that is read-only
 
 FORMATS = ("png", "pdf", "svg")
-# The GLR networks in cold colours, those of backpropagation in warm ones, published ones in greys;
+# The GLR networks in cold colours, those of backpropagation in warm ones, the published in grey;
 # after Okabe and Ito (2008) and Tol (2021), whose colours are told apart by the colour-blind.
 COLOURS = {
     "LRS": "#0072B2",
@@ -42,7 +42,6 @@ COLOURS = {
     "BP+L2C": "#882255",
     "ST+L2C": "#AA4499",
     "BP-published": "#555555",
-    "LRS-published": "#AAAAAA",
 }
 OWN_COLOURS = ("#000000", "#999933", "#44AA99", "#661100", "#6699CC", "#F0E442", "#117733")
 STYLES = ("-", "--", ":", "-.")  # of lines, where names are more than the colours of their own

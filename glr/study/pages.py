@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
-from glr.data.datasets import load_dataset
 from glr.errors import GLRError
 from glr.robustness.evaluation import part_name, results_dir
 from glr.robustness.tables import (
@@ -31,15 +29,8 @@ from glr.robustness.tables import (
 )
 from glr.scripts.constants import ROOT, SCRIPTS
 from glr.scripts.plots import FORMATS, new_figure, optional_picture, plain_axes, save_figure
-from glr.scripts.run import run_generator
 from glr.storage.files import write_whole
 from glr.storage.models import layers_and_metadata
-from glr.study.comparison import (
-    REPLICATES,
-    draw_accuracy_against_time,
-    draw_variances,
-    variances_by_replicates,
-)
 from glr.study.runs import Task
 
 if TYPE_CHECKING:
@@ -126,23 +117,6 @@ def draw_panels(
         axes.legend(fontsize=8, frameon=False, **beneath)
     figure.suptitle(title, fontsize=10)
     save_figure(path, figure)
-
-
-def write_comparisons(constants: SimpleNamespace, dataset: str) -> None:
-    """Draw the variances of both estimators, and accuracy against time, to docs/."""
-    data = load_dataset(dataset, constants.DATA_DIR)
-    variances = variances_by_replicates(data, run_generator(0))
-    lines = [["method", *(f"R {R}" for R in REPLICATES)]]
-    for name, kinds in variances.items():
-        for kind, values in zip(("", ", published estimator"), kinds, strict=True):
-            lines.append([name + kind, *(f"{value:.2g}" for value in values)])
-    block = f"On {dataset}:\n\n{markdown_table(lines)}"
-    draw = partial(draw_variances, found=variances, dataset=dataset)
-    write_page(Page("variance", whole=True), block, draw)
-    names = (*GLR_ROWS, "BP", "LRS-published")
-    histories = {name: constants.MODELS_DIR / f"{name}_{dataset}_seed0.csv" for name in names}
-    with optional_picture():
-        draw_accuracy_against_time(ROOT / "docs" / "time.png", histories, dataset)
 
 
 def write_tables(

@@ -107,10 +107,9 @@ class Measured(NamedTuple):
         return self.variance * self.peer.evaluations * self.by_time.setting.repeats
 
 
-def glr_of(script: str, differences: str = "") -> Callable[..., xla.Layers]:
-    """The estimate of a script; or with local differences in the output layer alone, "output"."""
-    flags = ["--local-differences", differences] if differences else []
-    return partial(estimators.glr, method=by_jax.method_of(constants_of(script, flags)))
+def glr_of(script: str, flags: str = "") -> Callable[..., xla.Layers]:
+    """The estimate of a script; or with flags that differ from its constants."""
+    return partial(estimators.glr, method=by_jax.method_of(constants_of(script, flags.split())))
 
 
 # ---------------------------------------------------------------- training
