@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -57,7 +58,7 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
         y (B,), which count along classes_, to one number a pass and sample, (…, B)
     noise : "logistic", "gaussian", "laplace", or a glr.NoiseLaw
     sigma : its standard deviation; one, two (hidden, output), or one a layer
-    perturb : "logits" or "weights", where the noise goes
+    perturb : where the noise goes: "logits", or "weights", for which sigma should be a tenth
     replicates : noisy forward passes of each sample in a step
     alpha : L2 penalty alpha/2·‖W‖² on the weights, divided by the minibatch's size
     batch_size : samples in a step; "auto": a sixteenth of them, but 8 to 128
@@ -202,15 +203,15 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
 
     def _take_epoch(self, net: Network, samples: Samples, rate: float, epsilon: float) -> None:
         """On each minibatch of an epoch estimate the gradient, and take Adam's step along it."""
-        rows, total = drawn_rows(samples.weights, self._rng), 0.0
+        rows, method, losses = drawn_rows(samples.weights, self._rng), self._method(), []
+        is_zero_one = method["loss"] is zero_one  # which is then trained as in LRTZ.py
         batches = np.array_split(rows, math.ceil(len(rows) / self._size_of_batch(len(rows))))
-        eta = np.zeros((len(batches[0]), samples.x.shape[1]), np.float32)
+        change = np.zeros((len(batches[0]), samples.x.shape[1]), np.float32)
         for batch in (batch for batch in batches for _ in range(REPLAYS if epsilon else 1)):
-            own_eta, method = eta[: len(batch)], self._method()
-            is_zero_one = method["loss"] is zero_one  # as LRTZ.py has it
+            eta = change[: len(batch)]
             estimate = gradient(
                 net.layers,
-                samples.x[batch] + own_eta,
+                samples.x[batch] + eta,
                 samples.y[batch],
                 **method,
                 replicates=self.replicates,
@@ -219,12 +220,12 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
                 rng=self._rng,
             )
             if epsilon:
-                own_eta[:] = moved(own_eta, estimate.inputs, epsilon)
+                eta[:] = moved(eta, estimate.inputs, epsilon)
             with np.errstate(over="ignore", invalid="ignore"):  # _end_epoch sees to it
                 slope = slope_of(net, estimate, self.alpha / len(batch))
                 adam(net.parameters, slope, rate, self._optimizer)
-            total += estimate.risk * len(batch)
-        self._end_epoch(net, total / (len(rows) * (REPLAYS if epsilon else 1)))
+            losses.append(estimate.risk)
+        self._end_epoch(net, fmean(losses))
 
     def _end_epoch(self, net: Network, loss: float) -> None:
         """Note the epoch's mean loss; DivergenceError unless it and all weights are finite."""
