@@ -11,7 +11,7 @@ derivation. An image counts within a radius if the vote is right, and is sure to
 noise certifies larger radii, of fewer images; compare noise at held-out samples, or show all of it.
 The certificate is the vote's: the network without noise, which the other scripts test, has none.
 
-Written: <dataset>_certified.csv and its picture in results/, or in the folder GLR_RESULTS_DIR of the
+Written: <dataset>_certified.csv and a picture in results/, or in the folder GLR_RESULTS_DIR of the
 environment; a minute at most for 500 images, a network of up to 1,024 neurons, and a σ.
 """
 

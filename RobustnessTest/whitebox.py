@@ -10,8 +10,8 @@ follows none. A threshold network has no gradient of its own: FGSM and PGD follo
 sigmoid networks of its weights, and an image counts if all four fail. Only what is right under
 every attack counts in the last column. A picture shows PGD at other ε.
 
-Written: whitebox.md and its picture in RobustnessTest/results/ (whitebox_part if the constants are not
-those below); with --write-docs, from the constants below and all of study.py's networks,
+Written: whitebox.md and a picture in RobustnessTest/results/ (whitebox_part if the constants are
+not those below); with --write-docs, from the constants below and all of study.py's networks,
 docs/results.md and docs/whitebox.png.
 """
 

@@ -10,7 +10,7 @@ from glr.data.datasets import Dataset
 from glr.network import Network, sigmoid
 from glr.robustness.evaluation import PRETRAINED
 from glr.robustness.tables import PUBLISHED, TABLE_EPSILON, Row
-from glr.scripts.plots import new_figure
+from glr.scripts.plots import COLOURS
 from glr.storage.models import Model
 from glr.study import pages, tradeoff
 from glr.study import runs as study
@@ -100,20 +100,24 @@ def test_the_table_has_a_line_per_setting_and_the_published_last():
 
 
 @pytest.mark.parametrize("dataset", ["digits", "mnist"])
-def test_every_network_has_a_colour_of_its_own_and_stars_are_named_where_they_are(
+def test_every_network_has_a_panel_in_its_colour_and_stars_are_named_where_they_are(
     dataset, tmp_path, monkeypatch
 ):
-    axes, titles = new_figure(4, 4).subplots(), []
-    tradeoff.draw_tradeoff(axes, measured_on(dataset))
-    handles, names = axes.get_legend_handles_labels()
-    colours = {name: h.get_color() for h, name in zip(handles, names, strict=True)}
-    assert len({colours[name] for name in ("LRTZ", "LRS", "BP+L2C")}) == 3
-    assert any(line.get_marker() == "*" for line in axes.lines) == (dataset == "mnist")
+    figures = []
     monkeypatch.setenv("GLR_RESULTS_DIR", str(tmp_path))
-    monkeypatch.setattr(tradeoff, "draw_panels", lambda path, title, **_: titles.append(title))
+    monkeypatch.setattr(tradeoff, "save_figure", lambda path, figure: figures.append(figure))
     monkeypatch.setattr(tradeoff, "tradeoff_block", str)
     tradeoff.write_tradeoffs([measured_on(dataset)], pages.Page("tradeoff"))
-    assert [title.endswith("stars: published") for title in titles] == [dataset == "mnist"]
+    (figure,) = figures
+    titles = [f"{name}, {dataset}" for name in ("LRTZ", "LRS", "BP+L2C")]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    for axes, name in zip(figure.axes, ("LRTZ", "LRS", "BP+L2C"), strict=True):
+        own = {container.lines[0].get_color() for container in axes.containers}
+        assert own == {COLOURS[name]}
+    stars = any(line.get_marker() == "*" for axes in figure.axes for line in axes.lines)
+    (legend,) = figure.legends
+    named = "published" in [text.get_text() for text in legend.get_texts()]
+    assert stars == named == (dataset == "mnist")
 
 
 def test_runs_are_measured_on_their_own_data_and_written(tmp_path, monkeypatch):

@@ -38,11 +38,11 @@ COLOURS = {
     "LRTZ": "#332288",
     "BP": "#D55E00",
     "BP-L2": "#DDCC77",
-    "BP-L2C": "#CC79A7",
+    "BP-L2C": "#AA4499",
     "BP-L2C-0.01": "#CC6677",
     "BP+": "#E69F00",
     "BP+L2C": "#882255",
-    "ST+L2C": "#AA4499",
+    "ST+L2C": "#CC79A7",
     "BP-published": "#555555",
     "LRS-published": "#AAAAAA",
 }
