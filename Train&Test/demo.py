@@ -43,10 +43,10 @@ def main() -> None:
     for script in ("generate_adv.py", "noise_generate_adv.py", "testAdv.py"):
         run_robustness_script([script], constants, constants.DATASET)
     print("\nPictures:")
-    print(f"  learning curves        {constants.MODELS_DIR}/*.{constants.FORMAT}")
-    adversarial = constants.DATA_DIR / label / "adversarial"
-    print(f"  attack and corruptions {adversarial}/*.{constants.FORMAT}")
-    print(f"  robustness             {results_dir() / label}.{constants.FORMAT}")
+    kind = constants.FORMAT
+    print(f"  learning curves        {constants.MODELS_DIR}/*.{kind}")
+    print(f"  attack and corruptions {constants.DATA_DIR / label / 'adversarial'}/*.{kind}")
+    print(f"  robustness             {results_dir() / label}.{kind}")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def test_the_table_is_of_the_means_over_seeds():
     assert block.startswith("On digits, the first 360 images, ε = 0.1:\n\n| model | clean |")
 
 
-def test_every_panel_has_the_networks_of_its_data_set_each_in_a_colour_of_its_own(tmp_path):
+def test_every_panel_has_the_networks_of_its_data_set_each_with_a_look_of_its_own(tmp_path):
     """Those trained here need not be of all data sets."""
     names = {"digits": [f"own{i}" for i in range(14)], "mnist": ["LRT (pretrained)", "BP"]}
     rows = {data: [row for n in names[data] for row in rows_of(n, 0)] for data in names}
@@ -149,7 +149,8 @@ def test_every_panel_has_the_networks_of_its_data_set_each_in_a_colour_of_its_ow
     pages.draw_panels(tmp_path / "it.png", rows, draw, "it")
     for axes, shown in zip(drawn, names.values(), strict=True):
         assert [text.get_text() for text in axes.get_legend().get_texts()] == shown
-        assert len({line.get_color() for line in axes.lines}) == len(shown)
+        lines = [container.lines[0] for container in axes.containers]
+        assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(shown)
 
 
 def test_a_whole_run_is_written_to_the_page_and_another_beside_it(tmp_path, monkeypatch):

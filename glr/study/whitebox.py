@@ -54,7 +54,7 @@ from glr.scripts.backpropagation import GRADIENTS
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import as_typed
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.plots import look_of
+from glr.scripts.plots import COLOURS, look_of
 from glr.scripts.run import run_generator
 from glr.storage.models import Model
 from glr.study.pages import README_DATASET, Page, draw_panels, write_page, write_readme
@@ -264,11 +264,13 @@ def draw_pgd(axes: Axes, rows: Sequence[Row]) -> None:
     names = names_in(rows)
     looks = look_of(map(network_name, names))
     for name in names:
-        marks = "o-" if network_name(name) in GLR_ROWS else "s:"
+        colour, style = looks[network_name(name)]
+        marks = f"o{style}" if network_name(name) in GLR_ROWS else "s:"
+        marks = marks if network_name(name) in COLOURS else f"^{style}"
         epsilons, cells = epsilon_curve(rows, name, "pgd")
-        look = {"color": looks[network_name(name)][0], "ms": 5, "markerfacecolor": "none"}
+        look = {"color": colour, "ms": 5, "markerfacecolor": "none", "capsize": 2}
         means, spreads = [*map(fmean, cells)], [*map(spread, cells)]
-        axes.errorbar(epsilons, means, spreads, fmt=marks, label=name, capsize=2, **look)
+        axes.errorbar(epsilons, means, spreads, fmt=marks, label=name, **look)
     axes.set(xlabel="ε of PGD", ylabel="accuracy (%)", ylim=(0, 100))
 
 
