@@ -25,7 +25,7 @@ try:
     from glr.scripts.constants import script_constants
     from glr.scripts.records import evaluated_on
     from glr.study.depth import depth_lines, networks_of, runs_of
-    from glr.study.pages import is_for_docs, page_name, write_page
+    from glr.study.pages import page_of, write_page
     from glr.study.runs import train_missing
 except ImportError as error:
     sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
@@ -49,7 +49,7 @@ VARIANTS = (  # data set, hidden neurons, network of study.py, flags that differ
     "mnist 50-50 LRT --steps 20000",
     "mnist 50-50 ST+L2C --steps 20000",
     "mnist 50-50 LRSZ --sigma 0.5",
-    "mnist 50-50 LRTZ --sigma 0.5 --steps 20000",
+    "mnist 50-50 LRTZ --sigma 0.5",
     f"mnist 200-200-200 LRS {SMOOTH} {OUTPUT}",
     f"mnist 200-200-200 BP+L2C {SMOOTH}",
     f"mnist 200-200-200 LRT {BITS}",
@@ -85,8 +85,7 @@ def main() -> None:
     train_missing([task for tasks in runs.values() for task in tasks], own)
     lines = depth_lines(runs, evaluated_on(constants))
     print(plain_table(lines))
-    whole, page = is_for_docs(constants, globals()), page_name("depth", constants, globals())
-    write_page(page, markdown_table(lines), whole)
+    write_page(page_of("depth", constants, globals()), markdown_table(lines))
 
 
 if __name__ == "__main__":
