@@ -281,7 +281,7 @@ def measure(script: str, peers: Sequence[Peer], constants: SimpleNamespace) -> l
         means[peer.name], variance = mean_and_variance(repeated[R], *problem)
         cosine = np.vdot(means[peer.name], means[peer.against]) if peer.against else None
         found.append(Measured(peer, step[R], variance, cosine, by_time, by_evaluations))
-        print(dict(zip(HEAD, cells(found[-1]), strict=True)), flush=True)
+        print(*cells(found[-1]), sep=" | ", flush=True)
     return found
 
 
@@ -397,6 +397,8 @@ def write_peers(
     """Print and write the tables, and draw the pictures: to docs/ if they are of a whole run."""
     text = block(by_script, constants)
     print(text)
+    text += f"\n\n![what a gradient costs]({name}.png)"
+    text += f"\n\n![test error against time of each estimator]({name}_time.png)"
 
     def draw(path: Path) -> None:
         draw_costs(path, by_script)
