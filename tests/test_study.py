@@ -227,9 +227,12 @@ def test_networks_are_the_study_s_by_their_constants_not_by_their_names(tmp_path
 
 
 def test_the_size_of_adversarial_changes_is_that_of_the_data_set():
-    flags = [study.study_networks(["LRT-adv"], name)["LRT-adv"][1].split() for name in SHIPPED]
-    found = [words[words.index("--adversarial-epsilon") + 1] for words in flags]
-    assert found == ["0.1", "0.1", "0.02"]
+    constants = [
+        constants_of(script, flags.split())
+        for name in SHIPPED
+        for script, flags in study.study_networks(["LRT-adv"], name).values()
+    ]
+    assert [one.ADVERSARIAL_EPSILON for one in constants] == [0.1, 0.1, 0.02]
 
 
 def test_a_run_on_data_of_one_s_own_is_finished_only_while_they_are_the_same(tmp_path):

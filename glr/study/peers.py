@@ -397,8 +397,8 @@ def write_peers(
     """Print and write the tables, and draw the pictures: to docs/ if they are of a whole run."""
     text = block(by_script, constants)
     print(text)
-    text += f"\n\n![what a gradient costs]({name}.png)"
-    text += f"\n\n![test error against time of each estimator]({name}_time.png)"
+    text += f"\n\n![what a gradient costs]({page.name}.png)"
+    text += f"\n\n![test error against time of each estimator]({page.name}_time.png)"
 
     def draw(path: Path) -> None:
         draw_costs(path, by_script)
