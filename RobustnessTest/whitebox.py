@@ -36,7 +36,7 @@ except KeyboardInterrupt:
     sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
-DATASETS = ("digits", "mnist", "fashion_mnist")  # the ones of these that are found are used
+DATASETS = ("mnist", "fashion_mnist")  # the ones of these that are found are used
 NAMES = (  # of the networks, as in study.py
     *("LRS", "LRT", "LRSZ", "LRTZ", "BP", "BP+L2C", "ST+L2C"),
     *("LRS-adv", "LRT-adv", "LRSZ-adv", "LRTZ-adv", "BP+L2C-adv", "ST+L2C-adv"),
@@ -45,7 +45,7 @@ SEEDS = 5  # those of seeds 0 … SEEDS − 1
 SEED = 0  # of glr's and square's random choices, and of the surrogate
 IMAGES = 1000  # the first so many test images; 0 for all
 VALIDATION = 0  # of networks trained with --validation N: the N samples held out, for the test set
-EPSILON = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)  # of PGD in the picture
+EPSILON = (0.05, 0.2)  # of PGD in the picture, beside the table's 0.1
 PGD_STEPS = 40  # of pgd and glr
 STARTS = 4  # random ones of pgd and glr, beside the image itself
 QUERIES = 5000  # squares that square tries on each image
