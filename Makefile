@@ -5,11 +5,13 @@
 # make fuzz:  the readers of files against 10,000 mutated files per test; some minutes.
 # make bench: training beside the published algorithm and backpropagation; some ten minutes.
 # make study: every network over five seeds; writes the tables of README.md and docs/results.md.
+# make robustness: attacks on each network itself, and the certificate, of the study's networks.
+# make peers: other estimators, deep and wide networks, and what each choice buys.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lowest fuzz bench study clean
+.PHONY: demo test lowest fuzz bench study robustness peers clean
 
 demo: .venv/installed
 	$(BIN)/python "Train&Test/demo.py"
@@ -17,8 +19,17 @@ demo: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/bench.py
 
-study: .venv/installed
+study: .venv/installed-dev
 	$(BIN)/python "Train&Test/study.py" --write-docs
+
+robustness: .venv/installed-dev
+	$(BIN)/python "RobustnessTest/whitebox.py" --write-docs
+	$(BIN)/python "RobustnessTest/certify.py" --dataset mnist --write-docs
+
+peers: .venv/installed-dev
+	$(BIN)/python "Train&Test/peers.py" --write-docs
+	$(BIN)/python "Train&Test/depth.py" --write-docs
+	$(BIN)/python "Train&Test/compare.py" --write-docs
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .
