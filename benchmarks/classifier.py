@@ -41,11 +41,7 @@ VARIANTS = {
     "`adversarial_epsilon` 0.1": {"adversarial_epsilon": 0.1},
     "`adversarial_epsilon` 0.4": {"adversarial_epsilon": 0.4},
     "`sigma` (1, 0.5)": {"sigma": (1.0, 0.5)},
-    "`sigma` (2, 2)": {"sigma": (2.0, 2.0)},
     "`learning_rate_init` 0.01": {"learning_rate_init": 0.01},
-    "`learning_rate_init` 0.04": {"learning_rate_init": 0.04},
-    "`hidden_layer_sizes` (50,)": {"hidden_layer_sizes": (50,)},
-    "`replicates` 4": {"replicates": 4},
 }
 
 Samples = tuple[np.ndarray, np.ndarray]
