@@ -159,7 +159,7 @@ def test_a_section_is_replaced_and_nothing_else(tmp_path):
     [("README.md", "results"), ("README.md", "whitebox")]
     + [
         ("docs/results.md", name)
-        for name in ("results", "whitebox", "certified", "peers", "compare")
+        for name in ("results", "whitebox", "certified", "peers", "depth", "compare")
     ],
 )
 def test_the_pages_have_the_sections_that_are_written(page, name, tmp_path):
