@@ -7,10 +7,10 @@
 A variant has a data set, the hidden layers' neurons, a network of study.py, and the flags that
 differ from it. LRS is set beside BP+L2C, and LRT beside ST+L2C, of the same layers.
 
-The flags of 50-50, 200-200-200 and 1024 were chosen on held-out samples of seed 0 (of 1024 after half
-the steps); other layers have their neighbours'. Finished runs are not repeated; their
-models are in models/depth/. Written: depth.md in RobustnessTest/results/ (depth_part if the
-constants are not those below); with --write-docs, from the constants below, docs/results.md.
+The flags of 50-50, 200-200-200 and 1024 were chosen on held-out samples of seed 0 (of 1024 after
+half the steps); other layers have their neighbours'. Finished runs are not repeated; their models
+are in models/depth/. Written: depth.md in RobustnessTest/results/ (depth_part if the constants are
+not those below); with --write-docs, from the constants below, docs/results.md.
 """
 
 import sys
