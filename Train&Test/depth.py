@@ -1,16 +1,15 @@
 """Train deep and wide networks, beside backpropagation and straight-through; the constants of each.
 
-    python depth.py                                 those of docs/results.md; half an hour
+    python depth.py                                 those of docs/results.md; a quarter of an hour
     python depth.py --seeds 1 --variants "mnist 50-50 LRTZ" "mnist 50-50 LRTZ --sigma 0.5"
     python depth.py --validation 10000              on held-out samples, by which to choose flags
 
 A variant has a data set, the hidden layers' neurons, a network of study.py, and the flags that
 differ from it. LRS is set beside BP+L2C, and LRT beside ST+L2C, of the same layers.
 
-The flags of 50-50, 200-200-200 and 1024 were chosen on held-out samples of seed 0 (of 1024 after
-half the steps); other layers have their neighbours'. Finished runs are not repeated; their models
-are in models/depth/. Written: depth.md in RobustnessTest/results/ (depth_part if the constants are
-not those below); with --write-docs, from the constants below, docs/results.md.
+The flags below were chosen on held-out samples of seed 0. Finished runs are not repeated; their
+models are in models/depth/. Written: depth.md in RobustnessTest/results/ (depth_part if the
+constants are not those below); with --write-docs, from the constants below, docs/results.md.
 """
 
 import sys
@@ -43,7 +42,6 @@ WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
 OUTPUT = "--local-differences output"  # of wide layers: as accurate, in three quarters of the time
 SMOOTH = "--sigma 2 0.5 --weight-decay 1e-5"  # of deep sigmoid networks
 BITS = "--learning-rate 0.005"  # of deep threshold networks
-WIDE = "--weight-decay 1e-5"
 VARIANTS = (  # data set, hidden neurons, network of study.py, flags that differ from it
     "mnist 50-50 LRS",
     "mnist 50-50 BP+L2C",
@@ -57,15 +55,6 @@ VARIANTS = (  # data set, hidden neurons, network of study.py, flags that differ
     f"mnist 200-200-200 ST+L2C {BITS}",
     f"mnist 200-200-200 LRSZ --sigma 0.5 2 --initial-scale 2 --learning-rate 0.003 {OUTPUT}",
     f"mnist 200-200-200 LRTZ --sigma 0.5 --learning-rate 0.003 {OUTPUT}",
-    f"mnist 200-200-200-200 LRT {BITS}",
-    f"mnist 1024 LRS {WIDE} {OUTPUT}",
-    f"mnist 1024 BP+L2C {WIDE}",
-    f"mnist 1024 LRT {WIDE} {OUTPUT}",
-    f"mnist 1024 ST+L2C {WIDE}",
-    "fashion_mnist 300-100-50 LRS",
-    "fashion_mnist 300-100-50 BP+L2C",
-    f"fashion_mnist 300-100-50 LRT {BITS}",
-    f"fashion_mnist 300-100-50 ST+L2C {BITS}",
 )
 # --------------------------------------------------------------------------------------------
 
