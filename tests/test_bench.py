@@ -129,11 +129,11 @@ def test_a_turn_is_of_all_and_a_slow_one_changes_no_ratio(monkeypatch):
 
 
 def test_the_parts_compare_every_path_with_every_rival(data, monkeypatch):
-    """At tiny sizes: two scripts, one network; a step in a process of its own is of MNIST."""
+    """At tiny sizes: two scripts, one network; no step in a process of its own."""
     growth = {what: (flags_of, (2,)) for what, (flags_of, _) in bench.GROWTH.items()}
     constants = {"HIDDEN": ("3",), "GLR_ROWS": ("LRS", "LRTZ"), "GROWTH": growth, "PASSES": 200}
     constants |= {"REPLICATES": (2, 3), "CALL": 2}
-    constants |= {"WARM_STEPS": 10, "TURN_SECONDS": 1e-9, "own_process_ms": lambda setting: 1.0}
+    constants |= {"WARM_STEPS": 10, "TURN_SECONDS": 1e-9, "own_process_ms": lambda *_: 1.0}
     constants |= {"PATHS": {"NumPy": rivals.numpy_training}}
     constants |= {"PUBLISHED": {"mnist": {"LRS": [60], "LRTZ": [60]}}}
     for name, value in constants.items():
@@ -144,10 +144,15 @@ def test_the_parts_compare_every_path_with_every_rival(data, monkeypatch):
     assert columns[1] == 2 * [list(bench.RIVALS)]
     assert (columns[2], columns[3]) == (2 * [["published"]], 2 * [["Keras"]])
     assert columns[4] == (len(growth) + 4) * [["doubled"]]
-    assert columns[5] == 4 * [["plain"]]
+    assert columns[5] == 5 * [["plain"]]
     for case, _, ours, others in (row for rows in found.values() for row in rows):
         for other in others.values():
             assert np.all(other > 0) and np.all(ours > 0), case
+
+
+def test_a_step_in_a_process_of_its_own_is_timed():
+    """What is pickled finds its way: the process imports the benchmark anew."""
+    assert bench.own_process_ms("digits", bench.prepare_for_small_arrays) > 0
 
 
 def test_a_failing_part_keeps_its_own_and_the_others_rows(data, monkeypatch, tmp_path, capsys):
@@ -167,7 +172,7 @@ def test_a_failing_part_keeps_its_own_and_the_others_rows(data, monkeypatch, tmp
         raise ZeroDivisionError("by zero\nand more")
 
     monkeypatch.setattr(bench, "PARTS", {1: good, 2: fails, 3: good})
-    monkeypatch.setattr(bench, "mnist", lambda: data)
+    monkeypatch.setattr(bench, "data_of", lambda _: data)
     assert not bench.run_parts([1, 2, 3], 2, tmp_path)
     assert capsys.readouterr().err == "2 This part failed: ZeroDivisionError: by zero\n"
     with (tmp_path / "bench.csv").open(encoding="utf-8", newline="") as file:
