@@ -47,9 +47,9 @@ try:
     from glr.scripts.constants import ROOT, OneLineParser, constants_of
     from glr.scripts.machine import prepare_for_small_arrays
     from glr.scripts.plots import look_of, new_figure, optional_picture, plain_axes, save_figure
-    from glr.scripts.run import Gradient, run_generator
+    from glr.scripts.run import run_generator
     from glr.storage.files import check_writable, user_path, write_whole
-    from glr.study.comparison import half_trained_network, method_of, moments_of
+    from glr.study.comparison import half_trained_network, method_of, relative_variance
     from glr.study.published import published_gradient
 except ImportError as error:
     sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
@@ -147,23 +147,15 @@ def precision(data: Dataset, turns: int) -> Iterator[Row]:
         layers = half_trained_network(method, data, rng).layers
         batch = layers, data.x_train[:128], data.y_train[:128]
         named = {name: method[name] for name in ("activation", "loss")} | {"replicates": 10}
-        theirs = relative_variance(partial(published_gradient, *batch, rng=rng, **named), 10)
+        theirs = relative_variance(
+            partial(published_gradient, *batch, rng=rng, **named), PASSES // 10
+        )
         own = partial(glr.gradient, *batch, rng=rng, **method)
-        variance = relative_variance(own, method["replicates"])
+        variance = relative_variance(own, PASSES // method["replicates"])
         others = {"published": RIVALS["published"](script, [], data)}
         ours = by_path(f"{script} to variance 1", script, [], data)
         for case, unit, a, b in compared(ours, others, turns):
             yield case, unit, variance * a, {name: theirs * ms for name, ms in b.items()}
-
-
-def relative_variance(estimate: Callable[[], Gradient], replicates: int) -> float:
-    """E‖g − E g‖² / ‖E g‖² of the first layer's weights, from PASSES of independent estimates g."""
-    draws, total, squares = PASSES // replicates, 0.0, 0.0
-    for _ in progress_bar(range(draws), "variance", leave=False):
-        g = estimate().layers[0].W.astype(np.float64)
-        total, squares = total + g, squares + float(np.vdot(g, g))
-    mean_square, variance = moments_of(total, squares, draws)
-    return variance / mean_square
 
 
 def time_to_accuracy(data: Dataset, turns: int) -> Iterator[Row]:

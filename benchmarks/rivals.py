@@ -26,6 +26,10 @@ from glr.storage.models import Model
 from glr.study.comparison import method_of
 from glr.study.published import published_gradient
 
+PUBLISHED = (  # constants of the released LRS
+    "--replicates 10 --optimizer sgd --learning-rate 0.01 --schedule constant --initial-scale 2 "
+    "--no-centralised-gradient --weight-decay 1e-4"
+)
 Steps = Callable[[int], Callable[[Array], Array] | None]
 
 
@@ -91,9 +95,8 @@ def jax_training(script: str, flags: Sequence[str], data: Dataset, **changed: ob
 
 def published_training(script: str, flags: Sequence[str], data: Dataset) -> Steps:
     """The published algorithm, R 10 and SGD, with the script's activation and loss."""
-    ours, constants = constants_of(f"{script}.py", []), constants_of("published.py", flags)
-    functions = {"activation": ours.ACTIVATION, "loss": ours.LOSS}
-    constants.ACTIVATION, constants.LOSS = functions.values()
+    constants = constants_of(f"{script}.py", [*PUBLISHED.split(), *flags])
+    functions = {"activation": constants.ACTIVATION, "loss": constants.LOSS}
     estimate = partial(published_gradient, replicates=constants.REPLICATES, **functions)
     return training_of(Run(constants, data), estimate)
 

@@ -13,14 +13,9 @@ from glr.errors import GLRError
 from glr.scripts.constants import SCRIPTS, constants_of
 from glr.scripts.plots import COLOURS
 from glr.scripts.records import recorded_constants
-from glr.study import runs as study
 from glr.study import variants
 
 SCRIPT = runpy.run_path(str(SCRIPTS / "compare.py"))
-
-
-def test_the_control_is_that_of_the_study():
-    assert study.study_networks(["BP+L2C"]) == {"BP+L2C": ("BP.py", SCRIPT["AS_LRS"])}
 
 
 def test_every_variant_of_the_docs_can_be_run():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -13,19 +12,10 @@ from glr.data.datasets import Dataset
 from glr.estimator import Method, gradient
 from glr.network import Network, new_network
 from glr.optimizers import adam, cosine
-from glr.robustness.tables import GLR_ROWS
-from glr.scripts.constants import constants_of
 from glr.scripts.run import Gradient, layer_sizes, minibatches
 
-LEAST_DRAWS = 200  # gradients that a variance is estimated from
-PASSES = 10_000  # replicates of all of them together: at small R, where it is large, they are more
 BATCH = 128
 HALF_TRAINED_STEPS = 500
-
-
-def script_methods() -> dict[str, dict[str, object]]:
-    """The keyword arguments of `gradient` in each GLR script, but for rng, at its constants."""
-    return {name: method_of(vars(constants_of(f"{name}.py", []))) for name in GLR_ROWS}
 
 
 def method_of(constants: dict[str, object]) -> dict[str, object]:
@@ -74,8 +64,3 @@ def moments_of(total: np.ndarray, squares: float, draws: int) -> tuple[float, fl
     mean_square = float(np.sum(total * total)) / draws**2
     variance = (squares / draws - mean_square) * draws / (draws - 1)
     return mean_square - variance / draws, variance
-
-
-def variance_at(R: int, kind: Callable[..., Gradient]) -> float:
-    """The relative variance of a kind of estimate with R replicates."""
-    return relative_variance(partial(kind, replicates=R), max(LEAST_DRAWS, PASSES // R))
