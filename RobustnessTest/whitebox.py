@@ -36,7 +36,7 @@ except KeyboardInterrupt:
     sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
-DATASETS = ("mnist", "fashion_mnist")  # the ones of these that are found are used
+DATASETS = ("mnist",)  # the ones of these that are found are used
 NAMES = (  # of the networks, as in study.py
     *("LRS", "LRT", "LRSZ", "LRTZ", "BP", "BP+L2C", "ST+L2C"),
     *("LRS-adv", "LRT-adv", "LRSZ-adv", "LRTZ-adv", "BP+L2C-adv", "ST+L2C-adv"),
