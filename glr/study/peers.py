@@ -385,9 +385,9 @@ def draw_accuracies(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> 
         axes.set(yscale="log", xlabel="seconds of one core", ylabel="test error (%)")
         axes.yaxis.set_ticks(ticks := (2, 3, 4, 6, 10, 20, 40, 80), map(str, ticks))
         axes.yaxis.set_ticks([], minor=True)
-        axes.set_title(f"the network of {script}", fontsize=10)
+        axes.set_title(f"the network of {script}, mean of {len(found[0].by_time.curves)} seeds")
         plain_axes(axes)
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.15), ncols=2)
     save_figure(path, drawn)
 
 
