@@ -245,7 +245,7 @@ def test_verbose_prints_a_line_an_epoch(capsys):
         ({"learning_rate_init": 1e30}, DivergenceError, "lower learning_rate_init"),
         ({"loss": lambda logits, y: logits}, GLRError, "must reduce the classes"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value)[:40],
 )
 def test_what_does_not_fit_is_said_in_a_line(parameters, error, message):
     with pytest.raises(error, match=message) as caught:
