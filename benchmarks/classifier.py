@@ -8,27 +8,34 @@ out (both unshuffled, as in cross_val_score), and variants of the defaults are c
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
-import warnings
-from collections.abc import Mapping
-from pathlib import Path
-from statistics import fmean
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
+try:
+    import argparse
+    import time
+    import warnings
+    from collections.abc import Mapping
+    from pathlib import Path
+    from statistics import fmean
 
-import numpy as np
-from sklearn import datasets
-from sklearn.model_selection import StratifiedKFold, cross_validate
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
 
-from glr import GLRClassifier
-from glr.robustness.tables import markdown_table
-from glr.scripts.console import one_line_errors, progress_bar
-from glr.study.pages import write_section
+    import numpy as np
+    from sklearn import datasets
+    from sklearn.model_selection import StratifiedKFold, cross_validate
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from glr import GLRClassifier
+    from glr.robustness.tables import markdown_table
+    from glr.scripts.console import one_line_errors, progress_bar
+    from glr.study.pages import write_section
+except ImportError as error:
+    sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
+except KeyboardInterrupt:
+    print("interrupted; start it again", file=sys.stderr)
+    sys.exit(130)
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "classifier.md"
 NETWORKS = {

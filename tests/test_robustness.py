@@ -285,7 +285,7 @@ def test_pretrained_networks_stand_beside_others_but_not_beside_themselves(tmp_p
     assert "LRS (pretrained)" not in names
     asked.MODELS_DIR = PRETRAINED
     names = [model.name for model in known_models(asked, DIGITS).values()]
-    assert len({*names}) == len(names) == 13
+    assert len({*names}) == len(names) == 16
 
 
 def test_tables_are_written_though_nobody_reads_the_output(chain, tmp_path):

@@ -20,7 +20,10 @@ from processes import ROOT, assert_same_run, command, copy_of_the_scripts, histo
 
 GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
 # What differs between them.
-DIFFERS = ("NAME", "ACTIVATION", "LOSS", "REPLICATES", "OUTPUT_DRAWS", "STANDARDISED_LOSS")
+DIFFERS = (
+    *("NAME", "ACTIVATION", "LOSS", "REPLICATES", "OUTPUT_DRAWS", "STANDARDISED_LOSS"),
+    *("STEPS", "WEIGHT_DECAY"),
+)
 HAS_MNIST = (Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist").is_dir()
 
 

@@ -532,7 +532,13 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path, monkeypatch):
     whole.take_steps_by_jax()
     whole.save()
     evaluate = stopped.evaluate
-    monkeypatch.setattr(stopped, "evaluate", lambda: (evaluate(), signal.raise_signal(2)))
+
+    def evaluate_and_stop():
+        evaluate()
+        if stopped.state.step:
+            signal.raise_signal(2)
+
+    monkeypatch.setattr(stopped, "evaluate", evaluate_and_stop)
     with pytest.raises(StoppedError, match="stopped after step 300 of 700"):
         stopped.take_steps_by_jax()
     resumed = new_jax_run(tmp_path / "stopped", *flags, "--resume")
