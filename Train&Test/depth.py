@@ -1,7 +1,7 @@
 """Train deep and wide networks, beside backpropagation and straight-through; the constants of each.
 
     python depth.py                                 those of docs/results.md; a quarter of an hour
-    python depth.py --seeds 1 --variants "mnist 50-50 LRTZ" "mnist 50-50 LRTZ --sigma 0.5"
+    python depth.py "mnist 50-50 LRS" "mnist 50-50 BP+L2C" --seeds 1
     python depth.py --validation 10000              on held-out samples, by which to choose flags
 
 A variant has a data set, the hidden layers' neurons, a network of study.py, and the flags that

@@ -36,7 +36,7 @@ def test_variants_that_cannot_be_told_are_one_clear_error(variants, says):
 
 def test_every_variant_can_be_run_by_jax_and_pairs_differ_in_the_estimator_alone(tmp_path):
     variants = runpy.run_path(str(SCRIPTS / "depth.py"))["VARIANTS"]
-    constants = SimpleNamespace(SEEDS=1, VALIDATION=0, MODELS_DIR=tmp_path)
+    constants = SimpleNamespace(SEEDS=1, VALIDATION=0, MODELS_DIR=tmp_path, FORMAT="png")
     recorded = {n[:3]: runs_of(n, constants)[0].recorded for n in networks_of(variants)}
     for (dataset, hidden, name), own in recorded.items():
         assert own["HIDDEN"] == [int(n) for n in hidden.split("-")]
@@ -62,7 +62,7 @@ def test_the_table_sets_a_network_beside_its_control(monkeypatch):
 def test_the_script_trains_and_writes_its_table(tmp_path):
     env = {**os.environ, "GLR_RESULTS_DIR": str(tmp_path / "results")}
     variant = "digits 5-4 LRT --steps 30 --backend numpy"
-    words = ("--seeds", 2, "--validation", 100, "--models-dir", tmp_path, "--variants", variant)
+    words = (variant, "--seeds", 2, "--validation", 100, "--models-dir", tmp_path)
     ran = run("depth.py", *words, env=env)
     assert ran.returncode == 0, ran.stderr
     text = (tmp_path / "results" / "depth_part.md").read_text()

@@ -25,7 +25,7 @@ from glr.estimator import Method  # noqa: E402
 from glr.losses import cross_entropy  # noqa: E402
 from glr.network import Layer, sigmoid, threshold  # noqa: E402
 from glr.noise import logistic  # noqa: E402
-from glr.study import estimators, peers  # noqa: E402
+from glr.study import estimators, pages, peers  # noqa: E402
 from glr.study.estimators import keys_from  # noqa: E402
 
 SIZES = (4, 3, 3)
@@ -265,7 +265,7 @@ def test_the_page_has_all_figures_and_the_pictures_are_drawn(tmp_path, monkeypat
     constants = SimpleNamespace(
         **{"DATASET": "digits", "SEEDS": 2, "STEPS": 10, "EVALUATIONS": 10, "RATES": (0.01, 0.03)}
     )
-    peers.write_peers({"LRS.py": FOUND}, constants, whole=False, name="peers_part")
+    peers.write_peers({"LRS.py": FOUND}, constants, pages.Page("peers_part"))
     text = (tmp_path / "peers_part.md").read_text()
     figures = "1 | 4.00 | unbiased | 5 | 10 | 20 | 97.50 ± 0.00 | 97.50 ± 0.00"
     assert f"| accurate | loss values | {figures} |" in text
