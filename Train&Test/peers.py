@@ -49,6 +49,7 @@ EVALUATIONS = 30500  # of each estimator, in minibatches: forward passes, or the
 RATES = (0.003, 0.01, 0.03, 0.1)  # learning rates to choose from
 VALIDATION = 10000  # training samples held out for choosing
 WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
+OUTPUT = "--local-differences output"
 PUBLISHED = (  # Peng et al. 2022: (1) as it stands, of another noise, so of another risk
     "--noise laplace --sigma 1.41421356 --no-local-differences --no-control-variate"
 )
@@ -57,14 +58,7 @@ PUBLISHED = (  # Peng et al. 2022: (1) as it stands, of another noise, so of ano
 NETWORKS = {
     "LRS.py": (
         Peer("LRS", glr_of("LRS.py"), (1, 2, 4, 8), GLR, 61),
-        Peer(
-            "LRS, output",
-            glr_of("LRS.py", "--local-differences output"),
-            (1, 2, 4, 8),
-            GLR,
-            11,
-            "LRS",
-        ),
+        Peer("LRS, output", glr_of("LRS.py", OUTPUT), (1, 2, 4, 8), GLR, 11, "LRS"),
         Peer("published estimator", glr_of("LRS.py", PUBLISHED), (10, 100), LOSSES, 1, "LRS"),
         Peer("node perturbation", e.node_perturbation, (4, 16, 64), LOSSES, 2),
         Peer("weight perturbation", e.weight_perturbation, (4, 16, 64), LOSSES, 2),
@@ -78,14 +72,7 @@ NETWORKS = {
     ),
     "LRT.py": (
         Peer("LRT", glr_of("LRT.py"), (1, 2, 4, 8), GLR, 61),
-        Peer(
-            "LRT, output",
-            glr_of("LRT.py", "--local-differences output"),
-            (1, 2, 4, 8),
-            GLR,
-            11,
-            "LRT",
-        ),
+        Peer("LRT, output", glr_of("LRT.py", OUTPUT), (1, 2, 4, 8), GLR, 11, "LRT"),
         Peer("published estimator", glr_of("LRT.py", PUBLISHED), (10, 100), LOSSES, 1, "LRT"),
         Peer("REINFORCE, leave-one-out", e.reinforce, (2, 8, 32), LOSSES, 1),
         Peer("ARM", e.arm, (1, 4, 16), LOSSES, 2),

@@ -27,7 +27,6 @@ MATCHED = {  # GLR networks, and controls of the same constants
 }
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
 PRETRAINED_LABEL = " (pretrained)"  # follows the name of a model that came with the code
-COMPARABLE = tuple(c for c in PUBLISHED["columns"] if c != "lbfgs")  # that attack is another
 TABLE_EPSILON = 0.13  # of the tables: the second public release's, of the same figures
 
 
