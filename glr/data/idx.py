@@ -8,13 +8,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import math
 import os
 import re
 import sys
 import textwrap
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,38 +75,34 @@ def idx_split(source: str, folder: Path) -> Split:
     H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST, arXiv 1708.07747.
     """
     paths = {name: idx_path(source, name, folder) for name in IDX_BYTES}
-    train, test = (images_and_labels(source, split, paths) for split in ("train", "t10k"))
-    return *train, *test
+    raws = (published_bytes(source, name, path) for name, path in paths.items())
+    train_images, train_labels, images, labels = (np.frombuffer(raw, np.uint8) for raw in raws)
+    train = scaled_pixels(train_images[16:].reshape(-1, 28 * 28)), train_labels[8:].astype(np.int64)
+    return *train, scaled_pixels(images[16:].reshape(-1, 28 * 28)), labels[8:].astype(np.int64)
 
 
 def idx_path(source: str, name: str, folder: Path) -> Path:
     """Path of the idx file `name` in `folder`, downloaded if it is not there; GLRError if not."""
+    if found := files_called(name, folder):
+        return found[0]
     packed = folder / f"{name}.gz"
-    for path in (folder / name, packed, *paths_elsewhere(name, folder)):
-        if os.path.isfile(path):  # False for a folder closed to us, where Path.is_file raises
-            return path
-    if os.path.isdir(packed):
-        raise idx_refusal(packed, "cannot be read (a folder)")
-    if wrong := in_the_way(packed):  # before a download that could not be kept
-        raise GLRError(f"{folder}: cannot be written ({wrong}); choose another data folder")
+    wrong = "a folder is in its place" if os.path.isdir(packed) else in_the_way(packed)
+    if wrong:  # before a download that could not be kept
+        raise GLRError(f"{packed}: cannot be written ({wrong}); choose another data folder")
     content = downloaded(source, name, folder)
     write_whole(packed, lambda file: file.write(content))
     return packed
 
 
-def paths_elsewhere(name: str, folder: Path) -> Iterator[Path]:
-    """The files called `name` as others spell it, in any folder called like `folder` or below it.
+def files_called(name: str, folder: Path) -> list[Path]:
+    """The files called `name`, however spelt, in any folder called like `folder` or below it.
 
     So Kaggle's train-images-idx3-ubyte/train-images.idx3-ubyte, torchvision's MNIST/raw.
     """
-    for place in folders_like(folder):
-        yield from (path for path in sorted(place.rglob("*")) if plain(path) == plain(Path(name)))
-
-
-def folders_like(folder: Path) -> list[Path]:
-    """The folders beside `folder` that are called as it is, but for case, spaces and hyphens."""
-    beside = (place for place in folder.parent.glob("*") if plain(place) == plain(folder))
-    return sorted(place for place in beside if os.path.isdir(place))
+    places = (place for place in sorted(folder.parent.glob("*")) if plain(place) == plain(folder))
+    below = (path for place in places for path in sorted(place.rglob("*")))
+    # os.path.isfile is False in a folder closed to us, where Path.is_file raises.
+    return [path for path in below if plain(path) == plain(Path(name)) and os.path.isfile(path)]
 
 
 def plain(path: Path) -> str:
@@ -116,81 +110,30 @@ def plain(path: Path) -> str:
     return re.sub("[-_. ]", "", path.name.lower().removesuffix(".gz"))
 
 
-def images_and_labels(
-    source: str, split: str, paths: dict[str, Path]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and labels of split "train" or "t10k"; GLRError that names the file at fault.
-
-    paths : of each idx file, by its name
-    """
-    names = [name for name in paths if name.startswith(split)]
-    raws = [idx_bytes(paths[name], IDX_BYTES[name]) for name in names]
-    images, labels = (idx_array(raw, paths[name]) for raw, name in zip(raws, names, strict=True))
-    if len(images) != len(labels):
-        raise idx_refusal(paths[names[1]], f"{len(labels)} labels for {len(images)} images")
-    for raw, name in zip(raws, names, strict=True):
-        if not is_published(raw, source, name):
-            raise idx_refusal(paths[name], f"not the {name} of {source} (its SHA-256 differs)")
-    return scaled_pixels(images), labels.astype(np.int64)
-
-
-def idx_bytes(path: Path, n_bytes: int) -> bytes:
-    """The bytes of a file, gunzipped if need be; GLRError if they are damaged or over `n_bytes`."""
+def published_bytes(source: str, name: str, path: Path) -> bytes:
+    """The bytes of the file `name` of `source`, unpacked; GLRError if `path` holds others."""
     try:
         with path.open("rb") as file:
-            raw = unpacked(file, n_bytes)
+            raw = unpacked(file, IDX_BYTES[name])
+        if is_published(raw, source, name):
+            return raw
+        why = f"not the {name} of {source} (its SHA-256 differs)"
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise idx_refusal(path, f"truncated or damaged gzip file ({error})") from error
+        why = f"truncated or damaged gzip file ({error})"
     except OSError as error:
-        raise idx_refusal(path, f"cannot be read ({error.strerror or error})") from error
-    if len(raw) > n_bytes:
-        raise idx_refusal(path, f"longer than the {n_bytes} bytes it should have")
-    return raw
+        why = f"cannot be read ({error.strerror or error})"
+    raise GLRError(f"{path}: {why}; delete it and run again to download it afresh")
 
 
 def unpacked(file: BinaryIO, n_bytes: int) -> bytes:
     """The bytes of `file`, gunzipped if they are gzip, cut at `n_bytes` + 1.
 
-    The cut is what makes a gzip bomb harmless; the 1 shows that there was more. Reading that one
-    also takes gzip to its end, where it checks the CRC. Raises one of GZIP_DAMAGE.
+    The cut makes a gzip bomb harmless; the 1 shows that there was more. Reading that one also takes
+    gzip to its end, where it checks the CRC. Raises one of GZIP_DAMAGE.
     """
     is_gzip = file.read(2) == b"\x1f\x8b"  # some browsers unpack a download and leave it its .gz
     file.seek(0)
     return (gzip.GzipFile(fileobj=file) if is_gzip else file).read(n_bytes + 1)
-
-
-def idx_array(raw: bytes, path: Path) -> np.ndarray:
-    """Images (N, 28, 28) or labels (N,) as a uint8 view of `raw`, an idx file's bytes.
-
-    `path` says by its name which of the two to expect, and is named in errors. Raises GLRError for
-    another kind of file, a header that does not match the length, no items, and labels beyond 9.
-    """
-    kinds = {0x803: "images", 0x801: "labels"}
-    magic, item = (0x803, (28, 28)) if "images" in path.name.lower() else (0x801, ())
-    n_header = 8 + 4 * len(item)
-    if len(raw) < n_header:
-        raise idx_refusal(path, f"truncated ({len(raw)} bytes, less than the header)")
-    found, count, *shape = np.frombuffer(raw, ">u4", n_header // 4).tolist()
-    if found != magic:
-        what = f"holds {kinds[found]}" if found in kinds else "no idx file of bytes"
-        raise idx_refusal(path, f"{what}, not {kinds[magic]} (magic number {found:#x})")
-    if tuple(shape) != item:
-        raise idx_refusal(path, f"images of {shape[0]}x{shape[1]} pixels, not 28x28")
-    promised, held = count * math.prod(item), len(raw) - n_header
-    if held != promised:
-        what = "truncated" if held < promised else "too long"
-        raise idx_refusal(path, f"{what} (header promises {promised} bytes, {held} follow)")
-    if count == 0:
-        raise idx_refusal(path, f"holds no {kinds[magic]}")
-    array = np.frombuffer(raw, np.uint8, offset=n_header).reshape(count, *item)
-    if not item and array.max() > 9:
-        raise idx_refusal(path, f"label {array.max()}, beyond 0 to 9")
-    return array
-
-
-def idx_refusal(path: Path, why: str) -> GLRError:
-    """The error for an idx file that is not used."""
-    return GLRError(f"{path}: {why}; delete it and run again to download it afresh")
 
 
 def scaled_pixels(pixels: np.ndarray) -> np.ndarray:
@@ -204,14 +147,20 @@ def downloaded(source: str, name: str, folder: Path) -> bytes:
 
     If none does, raises a GLRError that says what to put in `folder`.
     """
+    # Imported here because few runs download: together they take a tenth of a second.
+    from http.client import HTTPException  # noqa: PLC0415
+    from urllib.request import urlopen  # noqa: PLC0415
+
     failures = []
     for mirror in MIRRORS[source]:
+        print(f"downloading {mirror}{name}.gz", file=sys.stderr)
         try:
-            content = url_bytes(f"{mirror}{name}.gz")
+            with urlopen(f"{mirror}{name}.gz", timeout=DOWNLOAD_TIMEOUT) as response:
+                content = response.read(MAX_DOWNLOAD_BYTES)
             if is_published(unpacked(io.BytesIO(content), IDX_BYTES[name]), source, name):
                 return content
             failures.append(f"{mirror} wrong SHA-256")
-        except (*GZIP_DAMAGE, ValueError) as error:
+        except (*GZIP_DAMAGE, HTTPException) as error:
             failures.append(f"{mirror} {textwrap.shorten(str(error), 80)}")
     files = ", ".join(f"{name}.gz" for name in IDX_BYTES)
     raise GLRError(
@@ -223,20 +172,3 @@ def downloaded(source: str, name: str, folder: Path) -> bytes:
 def is_published(raw: bytes, source: str, name: str) -> bool:
     """Whether these are the bytes of the published file `name` of `source`, unpacked."""
     return hashlib.sha256(raw).hexdigest() == SHA256[source][name]
-
-
-def url_bytes(url: str) -> bytes:
-    """What `url` serves; OSError if it cannot be had, ValueError beyond MAX_DOWNLOAD_BYTES."""
-    # Imported here because few runs download: together they take a tenth of a second.
-    import http.client  # noqa: PLC0415
-    import urllib.request  # noqa: PLC0415
-
-    print(f"downloading {url}", file=sys.stderr)
-    try:
-        with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response:
-            content = response.read(MAX_DOWNLOAD_BYTES + 1)
-    except http.client.HTTPException as error:
-        raise OSError(f"broken answer ({error})") from error
-    if len(content) > MAX_DOWNLOAD_BYTES:
-        raise ValueError(f"more than {MAX_DOWNLOAD_BYTES} bytes")
-    return content
