@@ -36,7 +36,7 @@ NAME = "LRS"  # first part of the written files' names
 DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or an .npz file with x and y, or a .csv
 SEED = 0  # of the initial weights, minibatches and noise; the same seed gives the same weights
 HIDDEN = (50,)  # neurons of each hidden layer
-INITIAL_SCALE = 1.0  # standard deviation of the initial weights, in units of 1/√(inputs of a layer)
+INITIAL_SCALE = 1.0  # s: initial weights have standard deviation s/√(inputs of their layer)
 ACTIVATION = sigmoid  # of the hidden neurons: any elementwise function
 LOSS = cross_entropy  # of output logits and labels: any function that gives a number per sample
 NOISE = logistic  # law of the noise in every neuron: "gaussian", "laplace" or "logistic"
@@ -52,15 +52,11 @@ OPTIMIZER = adam  # "sgd", "adagrad" or "adam"
 BATCH_SIZE = 128  # samples per step
 STEPS = 10000  # minibatch steps
 LEARNING_RATE = 0.01  # of the first step
-SCHEDULE = (
-    cosine  # how the learning rate goes on: "cosine" (to 0), "tenths" (× 0.8 each), "constant"
-)
-WEIGHT_DECAY = 1e-4  # L2 penalty on the weights, added to the gradient
+SCHEDULE = cosine  # of the learning rate: "cosine" (to 0), "tenths" (× 0.8 each), "constant"
+WEIGHT_DECAY = 1e-4  # λ: λ·W is added to the gradient of every W
 CENTRALISED_GRADIENT = True  # of pixels: subtract each first-layer neuron's mean weight gradient
-ADVERSARIAL_EPSILON = 0.0  # largest change of a pixel in free adversarial training; 0: none
-REPLAYS = (
-    4  # steps on each minibatch in adversarial training, whose changes go from one to the next
-)
+ADVERSARIAL_EPSILON = 0.0  # ε of free adversarial training, 0 for none; pixels are in [0, 1]
+REPLAYS = 4  # steps on each minibatch in adversarial training
 EVAL_EVERY = 500  # steps between evaluations on the test set
 CHECKPOINT_EVERY = 1000  # steps between saved states, from which --resume continues
 VALIDATION = 0  # training samples held out and evaluated in place of the test set

@@ -199,7 +199,7 @@ def test_an_error_of_one_s_own_leaves_gradient_as_it_is():
 
 def test_the_names_that_fit_are_listed_and_others_are_refused(failing, tmp_path):
     wanted = {
-        "--activation": "sigmoid, threshold, tanh, relu, short, helper, lonely",
+        "--activation": "sigmoid, threshold, tanh, relu, short",
         "--loss": "cross_entropy, zero_one, odd",
         "--noise": "gaussian, laplace, logistic, dice",
         "--optimizer": "sgd, adagrad, adam, kept",

@@ -178,7 +178,7 @@ def test_own_data_in_an_npz(tmp_path):
         ("--replicates 1 --no-local-differences", "replicates = 1: the control variate"),
         ("--replicates 0", "REPLICATES = 0: must be a whole number ≥ 1"),
         ("--output-draws 0", "OUTPUT_DRAWS = 0: must be a whole number ≥ 1"),
-        ("--local-differences hidden", "'hidden': give no word, the word output, or"),
+        ("--local-differences hidden", "invalid choice: 'hidden'"),
         ("--hidden 0", "HIDDEN = 0"),
         ("--hidden" + " 2" * 501, "HIDDEN: 501 layers are too many for a model file"),
         ("--name " + "n" * 230, "File name too long"),

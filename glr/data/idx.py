@@ -99,10 +99,15 @@ def files_called(name: str, folder: Path) -> list[Path]:
 
     So Kaggle's train-images-idx3-ubyte/train-images.idx3-ubyte, torchvision's MNIST/raw.
     """
-    places = (place for place in sorted(folder.parent.glob("*")) if plain(place) == plain(folder))
-    below = (path for place in places for path in sorted(place.rglob("*")))
+    below = (path for place in folders_like(folder) for path in sorted(place.rglob("*")))
     # os.path.isfile is False in a folder closed to us, where Path.is_file raises.
     return [path for path in below if plain(path) == plain(Path(name)) and os.path.isfile(path)]
+
+
+def folders_like(folder: Path) -> list[Path]:
+    """The folders beside `folder` that are called as it is, but for case, spaces and hyphens."""
+    beside = (place for place in folder.parent.glob("*") if plain(place) == plain(folder))
+    return sorted(place for place in beside if os.path.isdir(place))
 
 
 def plain(path: Path) -> str:

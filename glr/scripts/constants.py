@@ -105,18 +105,19 @@ KINDS: dict[str, Kind] = {
     for name in names.split()
 }
 
-# Functions and laws that a word of the command line can name, beside those of the script itself.
+# Functions and laws of glr that a word of the command line can name.
 NAMED: dict[str, dict[str, object]] = {
-    "ACTIVATION": {f.__name__: f for f in network.ACTIVATIONS},
-    "LOSS": {f.__name__: f for f in (losses.cross_entropy, losses.zero_one)},
-    "NOISE": {law.name: law for law in noise.LAWS},
-    "OPTIMIZER": {f.__name__: f for f in (optimizers.sgd, optimizers.adagrad, optimizers.adam)},
-    "SCHEDULE": {
-        f.__name__: f for f in (optimizers.cosine, optimizers.tenths, optimizers.constant)
-    },
+    constant: {getattr(item, "name", None) or item.__name__: item for item in items}
+    for constant, items in {
+        "ACTIVATION": network.ACTIVATIONS,
+        "LOSS": (losses.cross_entropy, losses.zero_one),
+        "NOISE": noise.LAWS,
+        "OPTIMIZER": (optimizers.sgd, optimizers.adagrad, optimizers.adam),
+        "SCHEDULE": (optimizers.cosine, optimizers.tenths, optimizers.constant),
+    }.items()
 }
 
-# What a function is called with, or the parts of a law, by name.
+# What a function is called with; of a law, what its parts are.
 FORMS = {
     "ACTIVATION": {"": ("v",)},
     "LOSS": {"": ("logits", "y")},
@@ -167,10 +168,9 @@ def script_constants(
     script : the script's `globals()`; its names in capitals that stand in KINDS are constants
     words : the command line, sys.argv[1:] by default
 
-    Adds SCRIPT (the script's name), DATA_DIR, MODELS_DIR, FORMAT; to those of a script that saves
-    checkpoints RESUME and, where a cluster's worker has DATASET of your own, OWN_DATA; it also
-    takes --like. Raises GLRError for a bad constant; ends the process, as argparse does, for a bad
-    word (status 2) and after -h.
+    Adds SCRIPT (the script's name), DATA_DIR, MODELS_DIR, FORMAT; where the script trains, RESUME
+    and OWN_DATA (a cluster worker's copy of your own DATASET). Raises GLRError for a bad constant;
+    ends the process, as argparse does, for a bad word (status 2) and after -h.
     """
     path = Path(str(script["__file__"]))
     words = sys.argv[1:] if words is None else words
@@ -252,7 +252,9 @@ def _script_parser(
     )
     says = comments(path.read_text(encoding="utf-8"))
     for name, default in defaults.items():
-        _add_flag(parser, name, default, _comment(name, says.get(name, ""), script))
+        comment, listed = says.get(name, ""), _listed(name, script) if name in NAMED else []
+        is_said = all(f'"{one}"' in comment for one in listed)
+        _add_flag(parser, name, default, comment if is_said else f"{comment}; {', '.join(listed)}")
     for place in ("data", "models"):
         parser.add_argument(
             f"--{place}-dir",
@@ -262,25 +264,13 @@ def _script_parser(
             metavar="DIR",
             help=f"the {place} folder (default: GLR_{place.upper()}_DIR, else {place}/)",
         )
-    add_format_flag(parser)
+    says = f"of the pictures: {', '.join(FORMATS)} (default: {FORMATS[0]})"
+    parser.add_argument("--format", dest="FORMAT", choices=FORMATS, default=FORMATS[0], help=says)
     if trains:
         says = "continue the run from its last saved state"
         parser.add_argument("--resume", dest="RESUME", action="store_true", help=says)
         parser.add_argument("--own-data", dest="OWN_DATA", help=argparse.SUPPRESS)
     return parser
-
-
-def add_format_flag(parser: argparse.ArgumentParser) -> None:
-    """Add --format, of the script's pictures."""
-    says = f"of the pictures: {', '.join(FORMATS)} (default: {FORMATS[0]})"
-    parser.add_argument("--format", dest="FORMAT", choices=FORMATS, default=FORMATS[0], help=says)
-
-
-def _comment(name: str, comment: str, script: Mapping[str, object]) -> str:
-    """The script's comment on a constant, and what it may be given, if it leaves that out."""
-    names = _fitting(name, script) if name in NAMED else []
-    is_said = all(f'"{one}"' in comment for one in names)
-    return comment if is_said else f"{comment}; {', '.join(names)}"
 
 
 def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -> None:
@@ -296,8 +286,7 @@ def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -
     elif kind is FLAG:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
     elif name == "LOCAL_DIFFERENCES":
-        choice = {"nargs": "?", "const": True, "type": _where_differences_begin}
-        parser.add_argument(flag, metavar="output", **choice, **options)
+        parser.add_argument(flag, nargs="?", const=True, choices=["output"], **options)
         parser.add_argument("--no-local-differences", dest=name, action="store_false")
     else:
         nargs = ("*" if kind.read is str else "+") if kind.many else None
@@ -305,35 +294,27 @@ def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -
         parser.add_argument(flag, type=kind.of_word, nargs=nargs, metavar=metavar, **options)
 
 
-def _where_differences_begin(word: str) -> str:
-    """The word after --local-differences, if there is one."""
-    if word != "output":
-        raise argparse.ArgumentTypeError(
-            f"{word!r}: give no word, the word output, or --no-local-differences"
-        )
-    return word
+def _own(name: str, script: Mapping[str, object]) -> dict[str, object]:
+    """The functions, or the noise laws, that the script gives the constant to choose from."""
+
+    def is_own(item: object) -> bool:
+        if name == "NOISE":
+            return isinstance(item, noise.NoiseLaw)
+        return isinstance(item, FunctionType) and item.__module__ == script["__name__"]
+
+    named = {key: item for key, item in script.items() if key != "main" and not key.isupper()}
+    return {key: item for key, item in named.items() if is_own(item)}
 
 
-def _is_own(key: str, value: object, script: Mapping[str, object]) -> bool:
-    """Whether the script itself defines the value under that name: a function, or a noise law."""
-    is_function = isinstance(value, FunctionType) and value.__module__ == script["__name__"]
-    is_constant = key == "main" or key.isupper()
-    return (is_function or isinstance(value, noise.NoiseLaw)) and not is_constant
-
-
-def _fitting(name: str, script: Mapping[str, object]) -> list[str]:
-    """The names that a constant which is a function, or a law, may be given on the command line."""
-    own = [key for key, item in script.items() if _is_own(key, item, script) and key[0] != "_"]
-    return [*dict.fromkeys([*NAMED[name], *(key for key in own if _fits(name, script[key]))])]
-
-
-def _fits(name: str, item: object) -> bool:
-    """Whether a function or law may be the constant's value: not with another's parameters."""
-    if not KINDS[name].is_right(item) or _misfit(name, item):
-        return False
-    given = tuple(inspect.signature(item).parameters) if callable(item) else ()
-    forms = {other: FORMS[other].values() for other in FORMS}
-    return given in forms[name] or not any(given in form for form in forms.values())
+def _listed(name: str, script: Mapping[str, object]) -> list[str]:
+    """The names that the constant takes: glr's, and the script's with parameters of those names."""
+    takes = FORMS[name].get("")
+    own = [
+        key
+        for key, item in _own(name, script).items()
+        if name == "NOISE" or tuple(inspect.signature(item).parameters) == takes
+    ]
+    return [*dict.fromkeys([*NAMED[name], *own])]
 
 
 def _misfit(name: str, value: object) -> str:
@@ -350,26 +331,35 @@ def _misfit(name: str, value: object) -> str:
 
 
 def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
-    """The value of a constant, with names replaced by what they name, or a GLRError."""
+    """The value of a constant, or a GLRError."""
     kind = KINDS[name]
-    if name in NAMED and isinstance(value, str):
-        own = {key: item for key, item in script.items() if _is_own(key, item, script)}
-        own = {key: item for key, item in own.items() if kind.is_right(item)}
-        choices = NAMED[name] | {str(name_of(item)): item for item in own.values()} | own
-        if value not in choices:
-            listed = ", ".join(_fitting(name, script))
-            raise GLRError(f"{name} = {value}: no such name; give one of {listed}")
-        value = choices[value]
+    if name in NAMED:
+        return _checked_function(name, value, script)
     values = value if kind.many and isinstance(value, (tuple, list)) else (value,)
     may_be_none = kind.many and kind.read is str
     if (not values and not may_be_none) or not all(kind.is_right(item) for item in values):
         raise GLRError(f"{name} = {as_typed(value) or 'nothing'}: must be {kind.words}")
-    if name in NAMED and not isinstance(name_of(value), str):
-        raise GLRError(f"{name}: has no name to be recorded by; wrap it in a function (def)")
-    if name in NAMED and NAMED[name].get(name_of(value), value) is not value:
-        raise GLRError(f"{name} = {name_of(value)}: is the name of another in glr; rename yours")
-    if name in NAMED and (wrong := _misfit(name, value)):
-        raise GLRError(f"{name} = {name_of(value)}: {wrong}; make it take these")
     if name in PATHS:
         values = [str(user_path(word)) if word else word for word in values]
     return tuple(values) if kind.many else values[0]
+
+
+def _checked_function(name: str, value: object, script: Mapping[str, object]) -> object:
+    """The function or law that a constant is, or names; GLRError for none, and for a misfit."""
+    if isinstance(value, str):
+        own = _own(name, script)
+        choices = NAMED[name] | {str(name_of(item)): item for item in own.values()} | own
+        if value not in choices:
+            listed = ", ".join(_listed(name, script))
+            raise GLRError(f"{name} = {value}: no such name; give one of {listed}")
+        value = choices[value]
+    said = name_of(value)
+    if not KINDS[name].is_right(value):
+        raise GLRError(f"{name} = {said}: must be {KINDS[name].words}")
+    if not isinstance(said, str):
+        raise GLRError(f"{name}: has no name to be recorded by; wrap it in a function (def)")
+    if NAMED[name].get(said, value) is not value:
+        raise GLRError(f"{name} = {said}: is the name of another in glr; rename yours")
+    if wrong := _misfit(name, value):
+        raise GLRError(f"{name} = {said}: {wrong}; make it take these")
+    return value
