@@ -1,7 +1,7 @@
 """Arrays and metadata in .npz files, which may be damaged or hostile.
 
-Nothing is unpickled, and the sizes that the zip directory and the array headers claim are checked
-before anything is allocated. Whatever is refused is refused in one line that names the file.
+Nothing is unpickled. The sizes that the zip directory and the array headers claim are checked
+before anything is allocated.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MAX_NPY_HEADER = 16_384  # bytes; NumPy reads no header of more than 10,000 char
 
 # What damaged bytes make zipfile raise, RuntimeError for passwords and exotic compression; and
 # NumPy's header parser, MemoryError for deep nesting (as for honest big arrays).
-ZIP_DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
-NPY_DAMAGE = (tokenize.TokenError, SyntaxError, ValueError, TypeError, LookupError, MemoryError)
+DAMAGE = (EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, tokenize.TokenError)
+DAMAGE += (SyntaxError, ValueError, TypeError, LookupError, MemoryError)
 
 
 def save_arrays(path: Path, metadata: dict, arrays: Mapping[str, np.ndarray]) -> None:
@@ -57,40 +57,34 @@ def load_arrays(
     return arrays, metadata
 
 
-@contextmanager
-def refusals(path: Path, kind: str, advice: str) -> Iterator[None]:
-    """Complete a GLRError within, which says what is wrong with a file; or say what it lacks."""
-    try:
-        yield
-    except KeyError as error:
-        raise GLRError(f"{path}: not a {kind} (no array {error}); {advice}") from error
-    except GLRError as error:
-        raise GLRError(f"{path}: {error}; {advice}") from error
-
-
 def npz_arrays(
     path: Path, kind: str, names: str, max_bytes: int, advice: str
 ) -> dict[str, np.ndarray]:
-    """The arrays of the .npz file at `path` whose names match `names`, a regular expression.
+    """The arrays of the .npz file at `path` whose names match the regular expression `names`.
 
-    Arrays of other names are left unread. Those read hold at least one number each, of a bool,
-    integer or float type, or are one text: a unicode string of shape (), of up to MAX_TEXT_BYTES;
-    labels, y and y_test, may be of such strings too.
-    Together they have `max_bytes` at most, unpacked.
-
-    Raises GLRError for anything else: the path, what is wrong, and `advice`, which says what to
-    do. `kind` ("model file") is what the errors call the file.
+    Each has at least one bool, integer or float; or is one text of up to MAX_TEXT_BYTES; y and
+    y_test may hold texts. Together they have `max_bytes` at most, unpacked. Raises GLRError for
+    others: the path, what is wrong with this `kind` ("model file"), and `advice`.
     """
+    with refusals(path, kind, advice), zipfile.ZipFile(path) as archive:
+        entries = npy_entries(archive, names, max_bytes)
+        return {name: npy_array(archive, name, entry) for name, entry in entries.items()}
+
+
+@contextmanager
+def refusals(path: Path, kind: str, advice: str) -> Iterator[None]:
+    """Raise GLRError, which names the file, for whatever reading or checking it raises within."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = npy_entries(archive, names, max_bytes)
-            return {name: npy_array(archive, name, entry) for name, entry in entries.items()}
+        yield
     except FileNotFoundError as error:
         raise GLRError(f"{path}: no such {kind}; {advice}") from error
     except OSError as error:
         raise GLRError(f"{path}: cannot be read ({error.strerror or error}); {advice}") from error
-    except (*ZIP_DAMAGE, *NPY_DAMAGE) as error:
-        why = textwrap.shorten(str(error) or type(error).__name__, 120)
+    except GLRError as error:
+        raise GLRError(f"{path}: {error}; {advice}") from error
+    except DAMAGE as error:
+        said = f"no array {error}" if isinstance(error, KeyError) else str(error)
+        why = textwrap.shorten(said or type(error).__name__, 120)
         raise GLRError(f"{path}: not a {kind} ({why}); {advice}") from error
 
 
@@ -137,10 +131,8 @@ def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
 def check_type(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Raise ValueError unless `shape` and `dtype` are those of numbers, or of one short text."""
     if dtype.hasobject:
-        raise ValueError(
-            f"{name} holds Python objects, a pickle, which is never read: make it .astype(str) or "
-            ".astype(float)"
-        )
+        why = "holds Python objects, a pickle, which is never read"
+        raise ValueError(f"{name} {why}: make it .astype(str) or .astype(float)")
     is_text = dtype.kind == "U" and shape == ()
     if dtype.kind == "U" and name in LABELS and not is_text:
         return
