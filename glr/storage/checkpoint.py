@@ -1,10 +1,8 @@
 """An unfinished run on disk, from which training continues bit for bit.
 
-A checkpoint is one .npz without pickle: `parameters`, the optimizer's arrays (`optimizer_…`), the
-generator's words (`rng`), `risks`, `history`, the `perturbation` of adversarial training, and
-`metadata`, a JSON string of step, seconds, the
-run's constants and a fingerprint of its training data. The order of the minibatches is not in it:
-it follows from the seed.
+One .npz without pickle: the arrays of State.arrays, and as `metadata` a JSON string of step,
+seconds, the run's constants and a fingerprint of its training data. The order of the minibatches is
+not in it: it follows from the seed.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from glr.storage.npz import load_arrays, refusals, save_arrays
 MAX_BYTES = 2**32  # of a checkpoint's arrays together
 RETUNABLE = ("LEARNING_RATE", "SIGMA")  # what a run that diverged may be continued with
 NAMES, PREFIX = "parameters|rng|risks|history|perturbation|optimizer_.+", "optimizer_"
-KIND, ADVICE = "checkpoint", "delete it and start anew"
+KIND, ADVICE = "checkpoint", "leave out --resume to start anew"
 
 
 class Evaluation(NamedTuple):
@@ -47,7 +45,6 @@ class State:
     """All that training changes; with the seed, all that a run needs to be continued.
 
     rng : an SFC64 generator, of the noise
-    optimizer : its arrays
     step, seconds : minibatch steps taken, and spent on them, evaluations not counted
     risks : the minibatches' mean losses since the last evaluation
     perturbation : of adversarial training, (B, n_in); None without
@@ -75,16 +72,13 @@ class State:
 
 
 def save_checkpoint(path: Path, state: State, origin: dict) -> None:
-    """Write the state to `path`, whole or not at all.
-
-    origin : what must be the same when the run is continued, as JSON can hold it.
-    """
+    """Write the state to `path`; origin, as JSON can hold it, must be the same to continue it."""
     place = {"step": state.step, "seconds": state.seconds, "retuned": state.retuned}
     save_arrays(path, place | {"origin": origin}, state.arrays())
 
 
 def restore_checkpoint(path: Path, state: State, origin: dict, optimizer: Optimizer) -> dict:
-    """Bring a new state to that in `path`; give what RETUNABLE constants were, if not as now.
+    """Bring a new state to that in `path`; return the RETUNABLE constants that were others then.
 
     Raises GLRError, and leaves the state as it is, if the file is damaged, or if it belongs to a
     run of other constants or data.
@@ -92,8 +86,7 @@ def restore_checkpoint(path: Path, state: State, origin: dict, optimizer: Optimi
     arrays, place = load_arrays(path, KIND, NAMES, MAX_BYTES, ADVICE)
     with refusals(path, KIND, ADVICE):
         check_place(place)
-    was = changed_constants(path, place["origin"], origin)
-    with refusals(path, KIND, ADVICE):
+        was = changed_constants(place["origin"], origin)
         like = state_like(state, place["step"], origin, optimizer)
         check_arrays(arrays, like.arrays())
 
@@ -130,19 +123,13 @@ def state_like(state: State, step: int, origin: dict, optimizer: Optimizer) -> S
     return like
 
 
-def changed_constants(path: Path, found: dict, wanted: dict) -> dict:
-    """What the checkpoint's origin has of the RETUNABLE constants, where the wanted one differs.
-
-    Raises GLRError, naming it, if anything else differs.
-    """
+def changed_constants(found: dict, wanted: dict) -> dict:
+    """The RETUNABLE constants of the checkpoint's origin that differ; GLRError if others do."""
     wanted = json.loads(json.dumps(wanted))
     changed = {name: found.get(name) for name in wanted if found.get(name) != wanted[name]}
     for name in (name for name in changed if name not in RETUNABLE):
         its = textwrap.shorten(str(changed[name]), 80)  # one line, whatever the file says
-        raise GLRError(
-            f"{path}: belongs to a run of {name} = {its}, not {wanted[name]}; "
-            "give that, or leave out --resume to start anew"
-        )
+        raise GLRError(f"belongs to a run of {name} = {its}, not {wanted[name]}")
     return changed
 
 

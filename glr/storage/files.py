@@ -17,10 +17,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def user_path(word: str | Path) -> Path:
-    """The path that a user has written, with ~ and $NAME, which quotes keep from the shell.
-
-    Raises GLRError for the home folder of a user who is not there, and for an empty path.
-    """
+    """The path that a user has written, with ~ and $NAME expanded; GLRError if it means none."""
     path = os.path.expanduser(os.path.expandvars(word))
     if not path or path.startswith("~"):
         raise GLRError(f"{str(word)!r}: no such folder can be meant; write the path out")
@@ -28,13 +25,11 @@ def user_path(word: str | Path) -> Path:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Put at `path` what `write(file)` writes, in one step.
+    """Put at `path` what `write(file)` writes, in one step; its folders are made.
 
-    The bytes go to a temporary file beside `path`, reach the disk (fsync) and take the name by
-    a rename, which is atomic: a reader, or a run killed half-way, sees the old file or the new
-    one. Parent folders are made.
-
-    Raises GLRError if the folder cannot be written or the disk is full; an old file stays.
+    The bytes go to a temporary file beside it, reach the disk (fsync) and take the name by an
+    atomic rename: a reader, or a run killed half-way, sees the old file or the new one. Raises
+    GLRError if the folder cannot be written or the disk is full.
     """
     with file_beside(path) as file:
         write(file)
@@ -53,10 +48,7 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def file_beside(path: Path) -> Iterator[BinaryIO]:
-    """A new file in the folder of `path`, which is made; deleted at the end unless it was renamed.
-
-    Raises GLRError for every OSError, within too.
-    """
+    """A new file beside `path`, deleted at the end unless renamed; an OSError is a GLRError."""
     place = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +61,7 @@ def file_beside(path: Path) -> Iterator[BinaryIO]:
 
 
 def set_aside(path: Path) -> Path:
-    """Keep the file that is at `path`, if there is one, beside it; where. GLRError if it cannot."""
+    """Rename the file at `path`, if there is one, to .old; return where. GLRError if it cannot."""
     place = place_aside(path)
     with one_line(place), suppress(FileNotFoundError):
         path.replace(place)

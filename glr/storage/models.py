@@ -20,10 +20,7 @@ KIND, ADVICE = "model file", "train it again"
 
 
 class Model(NamedTuple):
-    """A trained network as it was saved; it predicts without noise.
-
-    x : samples in rows (N, n_in), scaled as those that it was trained on. GLRError for others.
-    """
+    """A trained network, which predicts without noise: x (N, n_in), scaled as in training."""
 
     network: Network
     metadata: dict
@@ -62,9 +59,8 @@ def checked_rows(x: Array, n_in: int) -> Array:
     try:
         rows = np.asarray(x, np.float32)
     except (TypeError, ValueError):
-        raise GLRError(
-            f"x holds what is no number, or rows of unequal length; give (N, {n_in})"
-        ) from None
+        why = "x holds what is no number, or rows of unequal length"
+        raise GLRError(f"{why}; give (N, {n_in})") from None
     if rows.ndim != 2 or rows.shape[1] != n_in:
         raise GLRError(f"x has shape {rows.shape}; give (N, {n_in}), samples in rows")
     if np.isnan(rows).any():
@@ -81,11 +77,9 @@ def save_model(path: Path, network: Network, metadata: dict) -> None:
 
 
 def load_model(path: Path | str, activation: Activation | None = None) -> Model:
-    """Read a model file.
+    """Read a model file; GLRError for one that is no model, or was trained with another activation.
 
     activation : the φ that it was trained with, if that is not one of glr's
-
-    Raises GLRError, in one line, for a file that is no model, or an activation that is not its.
     """
     path = Path(path)
     layers, metadata = layers_and_metadata(path)
