@@ -441,7 +441,9 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_changes_nothing(other, chec
     rewritten(path, arrays, **other)
     new = small_state(1)
     before = new.parameters.copy()
-    with pytest.raises(GLRError, match=f"^{re.escape(str(path))}: .*; leave out --resume to start anew$"):
+    with pytest.raises(
+        GLRError, match=f"^{re.escape(str(path))}: .*; leave out --resume to start anew$"
+    ):
         restore_checkpoint(path, new, ORIGIN, adam)
     np.testing.assert_array_equal(new.parameters, before)
     assert (new.step, new.optimizer, new.history) == (0, {}, [])

@@ -1,7 +1,4 @@
-"""Data sets: the digits inside scikit-learn, MNIST, Fashion-MNIST, and your own, .npz or .csv.
-
-Whatever is read is checked before it is used, and whatever is refused is refused by name.
-"""
+"""Data sets: the digits inside scikit-learn, MNIST, Fashion-MNIST, and your own, .npz or .csv."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ SHIPPED = ("digits", "mnist", "fashion_mnist")
 OWN = (".npz", ".csv")  # how the names of your own end
 SPLIT_SEED = 0  # of the fixed train/test split of sets that come without one
 MAX_NPZ_BYTES = 8 * 2**30  # of your own arrays together, unpacked
-SCALES_APART = 10  # a factor between inputs that were scaled by one rule, and such as were not
-SPREADS_APART = 100  # a factor between features that one learning rate still suits, and such as not
+SCALES_APART = 10  # more between training and test inputs: they were scaled by different rules
+SPREADS_APART = 100  # or more between features: one learning rate does not suit them all
 
 
 class Dataset(NamedTuple):
@@ -33,8 +30,7 @@ class Dataset(NamedTuple):
     name : of the files about it; source : what DATASET called it
     x_train (N, n_in), x_test (M, n_in) : float32, C-contiguous, in [0, 1] for the shipped sets
     y_train (N,), y_test (M,) : class numbers from 0, int64
-    shape : that of a sample in its file, where that is your own
-    classes : the names of the classes, where labels are names
+    shape : of a sample in your own file; classes : their names, where labels are names
     are_pixels : whether the inputs are the pixels of images, which have one scale
     """
 
@@ -67,7 +63,7 @@ def fingerprint(data: Dataset) -> int:
 
 
 def dataset_label(source: str) -> str:
-    """Short name for file names: "digits", "mnist", "fashion_mnist", or the stem of your own file.
+    """Name of the data set in file names: one of SHIPPED, or the stem of your own file.
 
     Raises GLRError for any other source, and for a file called like one of the three.
     """
@@ -83,10 +79,7 @@ def dataset_label(source: str) -> str:
 
 
 def load_dataset(source: str, data_dir: Path | str) -> Dataset:
-    """The data set that `source` names; GLRError for an unknown one and data of no use.
-
-    data_dir : has a folder of the name of each idx data set, or gets it by a download
-    """
+    """The data set that `source` names, from `data_dir`/name for MNIST; GLRError if unusable."""
     name = dataset_label(source)
     if source == "digits":
         return Dataset(name, *digits_split(), source, are_pixels=True)
@@ -97,17 +90,15 @@ def load_dataset(source: str, data_dir: Path | str) -> Dataset:
 
 
 def hold_out(dataset: Dataset, n: int, rng: np.random.Generator) -> Dataset:
-    """`dataset` with `n` random training samples, removed from training, as its test set.
+    """`dataset` with `n` random training samples in the place of its test set.
 
-    The true test set is dropped, so nothing can be tuned on it. The other training samples keep
-    their order. Raises GLRError unless 1 <= n < number of training samples.
+    So nothing can be tuned on the test set. The other training samples keep their order. Raises
+    GLRError unless 1 <= n < number of training samples.
     """
     n_train = len(dataset.y_train)
     if not 1 <= n < n_train:
-        raise GLRError(
-            f"{dataset.name}: cannot hold out {n} of {n_train} training samples; "
-            f"choose 1 to {n_train - 1}"
-        )
+        wrong = f"{dataset.name}: cannot hold out {n} of {n_train} training samples"
+        raise GLRError(f"{wrong}; choose 1 to {n_train - 1}")
     rows = rng.permutation(n_train)
     held, kept = rows[:n], np.sort(rows[n:])
     x, y = dataset.x_train, dataset.y_train
@@ -129,9 +120,7 @@ def train_test_split(x: np.ndarray, y: np.ndarray) -> Split:
 
 def digits_path() -> Path:
     """Path of digits.csv.gz inside the installed scikit-learn; GLRError if it is not there."""
-    # find_spec locates the package without running it: importing sklearn.datasets takes one to
-    # two seconds, longer than everything else before the first training step.
-    spec = importlib.util.find_spec("sklearn")
+    spec = importlib.util.find_spec("sklearn")  # without its import, which takes a second or two
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder, "datasets", "data", "digits.csv.gz")
         if path.is_file():
@@ -140,10 +129,9 @@ def digits_path() -> Path:
 
 
 def digits_split() -> Split:
-    """The 1797 handwritten digits of scikit-learn: 8x8 pixels, pixel/16 in [0, 1], 10 classes.
+    """The 1437 + 360 digits of scikit-learn: 8x8 pixels, pixel/16 in [0, 1], 10 classes.
 
-    1437 for training and 360 for testing. Raises GLRError if scikit-learn or its file is missing or
-    damaged.
+    Raises GLRError if scikit-learn or its file is missing or damaged.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
     Learning Repository, 1998 (its test part), as in `sklearn.datasets.load_digits`.
@@ -160,22 +148,18 @@ def digits_split() -> Split:
 def own_dataset(source: str) -> Dataset:
     """The data set in an .npz of x, y and perhaps x_test, y_test; or in a .csv (table_arrays).
 
-    x (N, ...) is flattened to (N, n_in) float32: uint8, taken for pixels, is divided by 255;
-    floats, other integers and bools are taken as they are. y (N,) or (N, 1) holds whole numbers
-    from 0, of any of those types, or the classes' names. Without x_test and y_test,
-    `train_test_split` is made.
-
-    Raises GLRError, which names the file, for anything else, for arrays of more than MAX_NPZ_BYTES
-    in all, and for labels from MAX_CLASSES.
+    x (N, ...) is flattened to (N, n_in) float32; uint8, taken for pixels, is divided by 255. y (N,)
+    or (N, 1) holds whole numbers from 0 to below MAX_CLASSES, or the classes' names. Without x_test
+    and y_test, `train_test_split` is made. Raises GLRError, which names the file, for anything
+    else, and for arrays of more than MAX_NPZ_BYTES in all.
     """
-    path, arrays = Path(source), {}
-    is_npz = path.suffix.lower() == ".npz"
-    if is_npz:
+    path = Path(source)
+    if path.suffix.lower() == ".npz":
         advice = "check the path, or save it again with np.savez(path, x=..., y=...)"
         arrays = npz_arrays(path, "data set", "[xy](_test)?", MAX_NPZ_BYTES, advice)
+    else:
+        arrays = table_arrays(path)
     try:
-        if not is_npz:
-            arrays = table_arrays(path)
         split, classes = own_split(arrays)
     except GLRError as error:
         raise GLRError(f"{source}: {error}") from error
@@ -194,19 +178,18 @@ def own_split(arrays: dict[str, np.ndarray]) -> tuple[Split, tuple[str, ...]]:
             raise GLRError(f"no array named {name}; save it with np.savez(path, x=..., y=...)")
     if ("x_test" in arrays) != ("y_test" in arrays):
         raise GLRError("one of x_test and y_test without the other; save both or none")
-    parts = ("", "_test") if "x_test" in arrays else ("",)
+    parts = [part for part in ("", "_test") if f"x{part}" in arrays]
     for part in parts:
         check_lengths(arrays[f"x{part}"], arrays[f"y{part}"], part)
     labels, classes = labels_and_names({f"y{part}": arrays[f"y{part}"] for part in parts})
     check_counts(labels[0])
-    if "x_test" in arrays:
+    if len(parts) == 1:
+        split = train_test_split(flat_inputs(arrays["x"], "x"), labels[0])
+    else:
         check_likeness(arrays["x"], arrays["x_test"])
-    inputs = [flat_inputs(arrays[f"x{part}"], f"x{part}") for part in parts]
-    if "x_test" in arrays:
+        inputs = [flat_inputs(arrays[name], name) for name in ("x", "x_test")]
         check_scales(*inputs)
         split = inputs[0], labels[0], inputs[1], labels[1]
-    else:
-        split = train_test_split(inputs[0], labels[0])
     check_classes(split[1], split[3], classes)
     return split, classes
 

@@ -1,4 +1,4 @@
-"""Labels of your own data: numbers from 0, or names; and what is said of others."""
+"""Labels of your own data: whole numbers from 0, or names."""
 
 from __future__ import annotations
 
@@ -13,19 +13,14 @@ MAX_CLASSES = 10_000
 FEW_CLASSES = 20  # or fewer are no regression, however few samples they have
 FEW_SAMPLES = 5  # of a class, in the mean: fewer are one
 NUMBERED = "number the classes 0, 1, 2, ..., as np.unique(y, return_inverse=True)[1] does"
-REGRESSION = (
-    "this looks like regression, and labels are classes: put values into classes (np.digitize), "
-    "or train by glr.gradient with a loss of your own"
-)
+OWN_LOSS = "train by glr.gradient with a loss of your own"
+REGRESSION = f"this looks like regression: put values into classes (np.digitize), or {OWN_LOSS}"
 
 
-def labels_and_names(
-    given: dict[str, np.ndarray],
-) -> tuple[list[np.ndarray], tuple[str, ...]]:
+def labels_and_names(given: dict[str, np.ndarray]) -> tuple[list[np.ndarray], tuple[str, ...]]:
     """Labels (N,) int64 of each array, and the names of the classes, () if these are numbers.
 
-    given : arrays y and perhaps y_test by name, (N,) or (N, 1). Names that are numbers keep their
-        order, others are sorted. GLRError for no labels.
+    given : arrays y and perhaps y_test by name, (N,) or (N, 1). GLRError for what are no labels.
     """
     flat = {name: one_label_each(y, name) for name, y in given.items()}
     are_names = [y.dtype.kind == "U" for y in flat.values()]
@@ -36,15 +31,11 @@ def labels_and_names(
     for name, y in flat.items():
         check_names(y, name)
     found = np.unique(np.concatenate([*flat.values()])).tolist()
-    classes = tuple(sorted(found, key=lambda name: (not is_number(name), sort_key(name))))
+    numbers = sorted(filter(is_number, found), key=float)
+    classes = (*numbers, *(name for name in found if not is_number(name)))
     number_of = {name: k for k, name in enumerate(classes)}
     labels = [np.array([number_of[name] for name in y.tolist()], np.int64) for y in flat.values()]
     return labels, () if classes == tuple(map(str, range(len(classes)))) else classes
-
-
-def sort_key(name: str) -> float | str:
-    """What a class's name is sorted by, among numbers or among other names."""
-    return float(name) if is_number(name) else name
 
 
 def class_name(classes: Sequence[str], k: int) -> str:
@@ -61,10 +52,7 @@ def one_label_each(y: np.ndarray, name: str) -> np.ndarray:
         if np.allclose(y.sum(axis=1), 1):
             advice = f"one-hot or probabilities? Save {name}.argmax(axis=1)"
         elif (y <= 1).all():
-            advice = (
-                "several labels of a sample? Save one, shape (N,), or train by glr.gradient with a "
-                "loss of your own, which takes any y"
-            )
+            advice = f"several labels of a sample? Save one, shape (N,), or {OWN_LOSS}"
     raise GLRError(f"{name} has shape {y.shape}; {advice}")
 
 
@@ -110,12 +98,8 @@ def check_counts(y: np.ndarray) -> None:
 def check_classes(y_train: np.ndarray, y_test: np.ndarray, classes: Sequence[str]) -> None:
     """Raise GLRError unless every class, from 0 to the largest label, has training samples."""
     for untrained in np.setdiff1d(y_test, y_train):
-        raise GLRError(
-            f"class {class_name(classes, untrained)} has test samples but no training sample; "
-            "add some or leave it out"
-        )
+        missing = f"class {class_name(classes, untrained)} has test samples but no training sample"
+        raise GLRError(f"{missing}; add some or leave it out")
     for skipped in np.setdiff1d(np.arange(y_train.max()), y_train):
-        raise GLRError(
-            f"no training sample of class {skipped}, though labels go up to {y_train.max()}; "
-            f"{NUMBERED}"
-        )
+        missing = f"no training sample of class {skipped}, though labels go up to {y_train.max()}"
+        raise GLRError(f"{missing}; {NUMBERED}")

@@ -1,7 +1,4 @@
-"""Tables as text (.csv): a sample in each row, a feature in each column but one, the label's.
-
-Read by the standard library. Every refusal is one line, which names the line and the column.
-"""
+"""Tables as text (.csv): a sample in each row, a feature in each column but one, the label's."""
 
 from __future__ import annotations
 
@@ -27,22 +24,25 @@ Rows = Iterator[tuple[int, list[str]]]  # number of a line and its cells
 def table_arrays(path: Path) -> dict[str, np.ndarray]:
     """Features x (N, n_in) float64 and labels y (N,), as text, of the table at `path`.
 
-    The label's column is one of LABEL_NAMES, else the last. Raises GLRError, which does not name
-    the path, for what is no such table.
+    The label's column is one of LABEL_NAMES, else the last. Raises GLRError, which names the file,
+    for what is no such table.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return arrays_of_rows(table_rows(file))
     except UnicodeDecodeError:
-        raise GLRError("no text in UTF-8; save it as CSV, in UTF-8") from None
+        why = "no text in UTF-8; save it as CSV, in UTF-8"
     except csv.Error as error:
-        raise GLRError(f"no CSV ({error}); save it again") from None
+        why = f"no CSV ({error}); save it again"
     except OSError as error:
-        raise GLRError(f"cannot be read ({error.strerror or error}); check the path") from error
+        why = f"cannot be read ({error.strerror or error}); check the path"
+    except GLRError as error:
+        why = str(error)
+    raise GLRError(f"{path}: {why}")
 
 
 def table_rows(file: TextIO) -> Rows:
-    """The lines that are not blank; cells are parted as the first line is."""
+    """The lines that are not blank; the first one tells what separates the cells."""
     first = file.readline()
     file.seek(0)
     reader = csv.reader(file, delimiter=max(SEPARATORS, key=first.count), skipinitialspace=True)
@@ -57,17 +57,16 @@ def arrays_of_rows(rows: Rows) -> dict[str, np.ndarray]:
     line, first = next(rows, (1, [""]))
     if len(first) < 2:
         raise GLRError("has no two columns; part features and label by commas")
-    names, labels = [f"{n}" for n in range(1, len(first) + 1)], len(first) - 1
     if is_header(first):
         names, labels = first, label_column(first)
     else:
+        names, labels = [f"{n}" for n in range(1, len(first) + 1)], len(first) - 1
         rows = chain([(line, first)], rows)
     x, y = [], []
     for line, cells in rows:
         if len(cells) != len(names):
-            raise GLRError(
-                f"line {line} has {len(cells)} cells, the first has {len(names)}; mend it"
-            )
+            counts = f"line {line} has {len(cells)} cells, the first has {len(names)}"
+            raise GLRError(f"{counts}; mend it")
         y.append(label(cells.pop(labels), f"line {line}, column {names[labels]!r}"))
         x.append(numbers(cells, line, names[:labels] + names[labels + 1 :]))
     if not x:
@@ -113,9 +112,8 @@ def label(cell: str, place: str) -> str:
     if cell.lower() in MISSING:
         raise GLRError(f"{place} holds no label; add it, or leave out the line")
     if len(cell) > MAX_NAME:
-        raise GLRError(
-            f"{place} holds a text of {len(cell)} characters; name the labels' column label"
-        )
+        what = f"holds a text of {len(cell)} characters"
+        raise GLRError(f"{place} {what}; name the labels' column label")
     is_whole = is_number(cell) and float(cell).is_integer()
     return str(int(float(cell))) if is_whole else cell
 
