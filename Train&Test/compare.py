@@ -47,8 +47,8 @@ CHANGES = {  # one thing each, of a script's constants
         *("--weight-decay 2e-4", "--no-centralised-gradient", "--schedule constant"),
     ),
     "LRT.py": ("", "--local-differences output", GLOBAL, "--weight-decay 1e-4"),
-    "LRSZ.py": ("", "--replicates 2", GLOBAL, "--no-standardised-loss", "--steps 10000"),
-    "LRTZ.py": ("", "--replicates 2", GLOBAL, "--no-standardised-loss", "--steps 10000"),
+    "LRSZ.py": ("", "--replicates 4", GLOBAL, "--no-standardised-loss", "--steps 10000"),
+    "LRTZ.py": ("", "--replicates 4", GLOBAL, "--no-standardised-loss", "--steps 10000"),
 }
 VARIANTS = tuple(  # scripts, each with the flags that differ from its constants
     f"{script} --backend jax {flags}".rstrip()

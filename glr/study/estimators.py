@@ -70,8 +70,7 @@ def layer_gradient(delta: Array, x: Array) -> Layer:
 
 def glr(key: Array, layers: Layers, batch: Batch, *, method: Method, repeats: int) -> Layers:
     """The project's own of so many passes, docs/method.md: unbiased with local differences."""
-    n = len(layers) - 1 + method.output_draws
-    keys = keys_from(key, repeats * n).reshape(repeats, n, 2)
+    keys = keys_from(key, repeats * len(layers)).reshape(repeats, len(layers), 2)
     return xla.gradient(method, layers, *batch, keys)[0]
 
 
