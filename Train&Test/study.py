@@ -58,7 +58,10 @@ AS_LRT = (  # straight-through thresholds, and what LRT has beside its estimator
 ADVERSARIAL = "--steps 40000 --adversarial-epsilon 0.1"  # chosen on held-out samples, as all is
 ON_FASHION = {  # so that the published accuracies are reached clean and under FGSM at once
     **{name: "--adversarial-epsilon 0.04" for name in ("LRS-adv", "BP+L2C-adv")},
-    **{name: "--adversarial-epsilon 0.02" for name in ("LRT-adv", "ST+L2C-adv")},
+    **{
+        name: "--adversarial-epsilon 0.02 --learning-rate 0.005 --steps 40000"
+        for name in ("LRT-adv", "ST+L2C-adv")
+    },
     "LRSZ-adv": "--adversarial-epsilon 0.04 --learning-rate 0.005",  # at 0.01 classes are lost
     "LRTZ-adv": "--adversarial-epsilon 0.05 --learning-rate 0.005",
 }
@@ -81,15 +84,14 @@ NETWORKS = {
         "--weight-decay 1e-4",
     ),
     "LRS-adv": ("LRS.py", f"{ADVERSARIAL} --backend jax"),
-    "LRT-adv": ("LRT.py", f"--weight-decay 5e-5 --learning-rate 0.005 {ADVERSARIAL} --backend jax"),
-    "LRSZ-adv": ("LRSZ.py", f"{ADVERSARIAL} --backend jax"),
-    "LRTZ-adv": ("LRTZ.py", f"--replicates 8 --weight-decay 3e-5 {ADVERSARIAL} --backend jax"),
-    "BP+L2C-adv": ("BP.py", f"{AS_LRS} {ADVERSARIAL}"),
-    "ST+L2C-adv": (
-        "BP.py",
-        "--activation threshold --sigma 1 0.5 --weight-decay 5e-5 --centralised-gradient "
-        f"--learning-rate 0.005 {ADVERSARIAL}",
+    "LRT-adv": (
+        "LRT.py",
+        f"{ADVERSARIAL} --steps 80000 --weight-decay 5e-5 --replicates 8 --backend jax",
     ),
+    "LRSZ-adv": ("LRSZ.py", f"{ADVERSARIAL} --backend jax"),
+    "LRTZ-adv": ("LRTZ.py", f"{ADVERSARIAL} --weight-decay 5e-5 --replicates 24 --backend jax"),
+    "BP+L2C-adv": ("BP.py", f"{AS_LRS} {ADVERSARIAL}"),
+    "ST+L2C-adv": ("BP.py", f"{AS_LRT} {ADVERSARIAL} --steps 80000 --weight-decay 5e-5"),
 }
 # --------------------------------------------------------------------------------------------
 
