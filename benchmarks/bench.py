@@ -49,7 +49,7 @@ try:
     from glr.scripts.plots import look_of, new_figure, optional_picture, plain_axes, save_figure
     from glr.scripts.run import run_generator
     from glr.storage.files import check_writable, user_path, write_whole
-    from glr.study.comparison import half_trained_network, method_of, relative_variance
+    from glr.study.comparison import half_trained, method_of, relative_variance
     from glr.study.published import published_gradient
 except ImportError as error:
     sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
@@ -143,15 +143,13 @@ def precision(data: Dataset, turns: int) -> Iterator[Row]:
     noise, and with the 0-1 loss its own risk.
     """
     for script in GLR_ROWS:
-        method, rng = method_of(vars(constants_of(f"{script}.py", []))), run_generator(0)
-        layers = half_trained_network(method, data, rng).layers
-        batch = layers, data.x_train[:128], data.y_train[:128]
+        run = half_trained(constants_of(f"{script}.py", []), data)
+        method, batch = method_of(vars(run.constants)), (data.x_train[:128], data.y_train[:128])
         named = {name: method[name] for name in ("activation", "loss")} | {"replicates": 10}
-        theirs = relative_variance(
-            partial(published_gradient, *batch, rng=rng, **named), PASSES // 10
-        )
-        own = partial(glr.gradient, *batch, rng=rng, **method)
+        own = partial(glr.gradient, run.layers, *batch, **method, rng=run.rng)
+        published = partial(published_gradient, run.layers, *batch, **named, rng=run.rng)
         variance = relative_variance(own, PASSES // method["replicates"])
+        theirs = relative_variance(published, PASSES // 10)
         others = {"published": RIVALS["published"](script, [], data)}
         ours = by_path(f"{script} to variance 1", script, [], data)
         for case, unit, a, b in compared(ours, others, turns):

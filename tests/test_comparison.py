@@ -14,7 +14,7 @@ from glr.network import accuracy, layer_views, new_network, sigmoid, threshold
 from glr.noise import laplace
 from glr.robustness.tables import GLR_ROWS
 from glr.scripts.constants import ROOT, SCRIPTS, constants_of
-from glr.study.comparison import half_trained_network, method_of, relative_variance
+from glr.study.comparison import half_trained, method_of, relative_variance
 from glr.study.published import published_gradient
 
 FAMILY_WISE_ERROR = 1e-4  # of all elements that a test compares, together
@@ -114,13 +114,14 @@ def test_a_script_s_method_is_what_the_script_hands_to_gradient():
 
 
 def test_a_half_trained_network_has_begun_to_learn_and_ours_varies_less():
-    data, rng = load_dataset("digits", ROOT / "data"), np.random.default_rng(0)
-    method = method_of(vars(constants_of("LRS.py", []))) | {"replicates": 20}
-    network = half_trained_network(method, data, rng)
-    assert accuracy(network.logits(data.x_test), data.y_test) > 0.8
-    batch = network.layers, data.x_train[:128], data.y_train[:128]
+    data = load_dataset("digits", ROOT / "data")
+    constants = constants_of("LRS.py", ["--dataset", "digits", "--replicates", "20"])
+    run = half_trained(constants, data)
+    assert accuracy(run.network.logits(data.x_test), data.y_test) > 0.8
+    method = method_of(vars(constants))
+    batch = run.layers, data.x_train[:128], data.y_train[:128]
     functions = {"activation": sigmoid, "loss": cross_entropy}
     ours = partial(gradient, *batch, **method)
     published = partial(published_gradient, *batch, **functions, replicates=20)
-    found = [relative_variance(partial(kind, rng=rng), 200) for kind in (ours, published)]
+    found = [relative_variance(partial(kind, rng=run.rng), 200) for kind in (ours, published)]
     assert 0 < 10 * found[0] < found[1]

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 
 from glr.losses import Loss, losses_of
 from glr.network import Activation, Array, Layer
-
-
-class PublishedEstimate(NamedTuple):
-    """The estimated gradient of every layer, and the mean loss of the noisy passes."""
-
-    layers: list[Layer]
-    risk: float
 
 
 def published_gradient(  # noqa: PLR0913  (those of glr.estimator.gradient)
@@ -27,16 +20,12 @@ def published_gradient(  # noqa: PLR0913  (those of glr.estimator.gradient)
     loss: Loss,
     replicates: int,
     rng: np.random.Generator,
-) -> PublishedEstimate:
+) -> SimpleNamespace:
     """Equation (1) with Laplace noise of scale 1 in every layer, whose score is its sign.
 
-    layers : weights W (n_in, n_out) and biases b (n_out,) of each layer, first to last
-    x, y : inputs (B, n_in) and B labels, copied R times
-    activation, loss : as those of `glr.estimator.gradient`
-    replicates : R
-
-    The mean over R·B samples of the outer products of input and loss·sign is one matrix product;
-    the released code forms the products themselves, (R·B, n_in, n_out).
+    Takes what `glr.estimator.gradient` does; returns `layers`, the gradients, and `risk`, the mean
+    loss. Each sample is copied R times. The mean over the R·B outer products of input and loss·sign
+    is one matrix product; the released code forms the products themselves, (R·B, n_in, n_out).
     """
     x, y = np.tile(x, (replicates, 1)), np.tile(y, replicates)
     inputs, signs = [], []
@@ -49,4 +38,4 @@ def published_gradient(  # noqa: PLR0913  (those of glr.estimator.gradient)
     losses = losses_of(loss, x.T, y)
     weighted = [sign * (losses / len(y))[:, None] for sign in signs]
     found = [Layer(x.T @ d, d.sum(axis=0)) for x, d in zip(inputs, weighted, strict=True)]
-    return PublishedEstimate(found, float(losses.mean()))
+    return SimpleNamespace(layers=found, risk=float(losses.mean()))
