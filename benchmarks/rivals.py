@@ -7,7 +7,7 @@ takes the next n ≤ 256 steps, and returns the network, from inputs (N, n_in) t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from unittest.mock import patch
@@ -23,7 +23,7 @@ from glr.scripts.constants import constants_of
 from glr.scripts.machine import without_user_settings
 from glr.scripts.run import Gradient, Run, minibatches, run_generator
 from glr.storage.models import Model
-from glr.study.comparison import method_of
+from glr.study.comparison import batches_of, method_of
 from glr.study.published import published_gradient
 
 PUBLISHED = (  # constants of the released LRS
@@ -58,13 +58,6 @@ def training_of(run: Run, estimate: Callable[..., Gradient]) -> Steps:
         run.descend(estimate(run.layers, *next(batches), rng=run.rng))
 
     return repeated(step, run.network.logits)
-
-
-def batches_of(run: Run) -> Iterator[tuple[Array, np.ndarray]]:
-    """Inputs and labels of minibatch after minibatch, without end."""
-    x, y = run.data.x_train, run.data.y_train
-    for rows in minibatches(len(x), run.constants.BATCH_SIZE, run_generator(0)):
-        yield x[rows], y[rows]
 
 
 def jax_training(script: str, flags: Sequence[str], data: Dataset, **changed: object) -> Steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from itertools import islice
 from types import SimpleNamespace
@@ -25,11 +25,16 @@ def method_of(constants: dict[str, object]) -> dict[str, object]:
 def half_trained(constants: SimpleNamespace, data: Dataset) -> Run:
     """A script's run after a few hundred steps along its own estimate."""
     run, method = Run(constants, data), method_of(vars(constants))
-    batches = minibatches(len(data.x_train), constants.BATCH_SIZE, run_generator(constants.SEED))
-    for rows in islice(batches, HALF_TRAINED_STEPS):
-        x, y = data.x_train[rows], data.y_train[rows]
+    for x, y in islice(batches_of(run), HALF_TRAINED_STEPS):
         run.descend(gradient(run.layers, x, y, **method, rng=run.rng))
     return run
+
+
+def batches_of(run: Run) -> Iterator[tuple[Array, np.ndarray]]:
+    """Inputs and labels of minibatch after minibatch, without end."""
+    x, y = run.data.x_train, run.data.y_train
+    for rows in minibatches(len(x), run.constants.BATCH_SIZE, run_generator(0)):
+        yield x[rows], y[rows]
 
 
 def relative_variance(estimate: Callable[[], Gradient], draws: int) -> float:

@@ -11,11 +11,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-POLL_SECONDS = 0.5  # until a run that is no longer wanted is ended
+POLL_SECONDS = 0.1  # until a run that is no longer wanted is ended
 Outcome = tuple[dict[str, bytes], str]  # files by name, and a complaint, "" where all went well
 
 
@@ -39,7 +40,8 @@ def outcome(
         streams = {"stdout": subprocess.DEVNULL, "stderr": stderr}
         words = [*words, "--models-dir", folder]
         with script_process(root, words, **streams, **options) as process:
-            while is_running(process):
+            while process.poll() is None:
+                time.sleep(POLL_SECONDS)
                 if not is_wanted():
                     process.kill()
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
@@ -47,15 +49,6 @@ def outcome(
         says = stderr.read().decode(errors="replace").strip()
     says = (says or f"ended with status {process.returncode}").splitlines()[-1]
     return files, says.removeprefix(f"{Path(words[0]).name}: ") if process.returncode else ""
-
-
-def is_running(process: subprocess.Popen) -> bool:
-    """Whether the process is still there after POLL_SECONDS."""
-    try:
-        process.wait(POLL_SECONDS)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
 
 
 # ---------------------------------------------------------------- on a worker

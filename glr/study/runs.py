@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 from threading import Event
@@ -119,18 +119,6 @@ def is_finished(task: Task) -> bool:
     return metadata.get("constants") == task.recorded
 
 
-@contextmanager
-def ended_as_by_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does: the runs are ended, also on a cluster."""
-    act = signal.default_int_handler
-    usual = {number: signal.signal(number, act) for number in heeded("SIGTERM", "SIGHUP")}
-    try:
-        yield
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
-
 def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
     """Train those that are not finished: an interrupted study goes on where it was."""
     train([task for task in wanted if not is_finished(task)], constants)
@@ -143,10 +131,12 @@ def train(wanted: list[Task], constants: SimpleNamespace) -> None:
     """
     if not wanted:
         return
+    for number in heeded("SIGTERM", "SIGHUP"):  # end the runs as Ctrl-C does, also on a cluster
+        signal.signal(number, signal.default_int_handler)
     on_cluster = getattr(constants, "DASK", "")  # demo.py has five runs, and no DASK
     runs = (outcomes_on_cluster if on_cluster else outcomes_here)(wanted, constants)
     counts = {"total": len(wanted), "desc": "training"}
-    with ended_as_by_ctrl_c(), closing(runs), progress_bar(**counts) as bar:
+    with closing(runs), progress_bar(**counts) as bar:
         for n, (task, (files, says)) in enumerate(runs, 1):
             run = " ".join([task.script, *task.flags])
             if says:
