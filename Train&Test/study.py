@@ -100,7 +100,7 @@ def main() -> None:
     samples = table_samples(constants.EPSILON)  # and no others that the folder may hold
     rows = {}
     for dataset in datasets:
-        study.make_samples(constants, dataset, constants.EPSILON)
+        study.make_samples(constants, dataset)
         own = [task.path for task in runs if task.dataset == dataset]
         chosen = {"DATASET": dataset, "MODELS": own, "SAMPLES": samples, "FUNCTIONS": ""}
         name = page_of(f"study_{dataset}", constants, globals()).name

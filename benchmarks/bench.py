@@ -46,8 +46,7 @@ try:
     from glr.scripts.plots import look_of, new_figure, optional_picture, plain_axes, save_figure
     from glr.scripts.run import run_generator
     from glr.storage.files import user_path, write_whole
-    from glr.study.comparison import half_trained, method_of, relative_variance
-    from glr.study.published import published_gradient
+    from glr.study.comparison import half_trained, method_of, published_gradient, relative_variance
 except ImportError as error:
     sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
 except KeyboardInterrupt:

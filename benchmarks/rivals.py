@@ -23,8 +23,7 @@ from glr.scripts.constants import constants_of
 from glr.scripts.machine import without_user_settings
 from glr.scripts.run import Gradient, Run, minibatches, run_generator
 from glr.storage.models import Model
-from glr.study.comparison import batches_of, method_of
-from glr.study.published import published_gradient
+from glr.study.comparison import batches_of, method_of, published_gradient
 
 PUBLISHED = (  # constants of the released LRS
     "--replicates 10 --optimizer sgd --learning-rate 0.01 --schedule constant --initial-scale 2 "

@@ -13,7 +13,7 @@ from glr.losses import cross_entropy, zero_one
 from glr.network import accuracy, layer_views, logits, new_network, sigmoid, threshold
 from glr.scripts.constants import ROOT
 from glr.study import comparison
-from glr.study.published import published_gradient
+from glr.study.comparison import published_gradient
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench

@@ -14,8 +14,7 @@ from glr.network import accuracy, layer_views, new_network, sigmoid, threshold
 from glr.noise import laplace
 from glr.robustness.tables import GLR_ROWS
 from glr.scripts.constants import ROOT, SCRIPTS, constants_of
-from glr.study.comparison import half_trained, method_of, relative_variance
-from glr.study.published import published_gradient
+from glr.study.comparison import half_trained, method_of, published_gradient, relative_variance
 
 FAMILY_WISE_ERROR = 1e-4  # of all elements that a test compares, together
 SIZES = [2, 2, 2]

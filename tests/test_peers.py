@@ -243,7 +243,7 @@ def test_two_peers_are_measured_by_equal_time_and_evaluations(tmp_path, monkeypa
 
 def measured(name, uses, step, variance, accuracy):
     """Figures of a peer, whose second setting is the better one."""
-    settings = peers.Setting(1, 0.01), peers.Setting(1, 0.03)
+    settings = (1, 0.01), (1, 0.03)
     grid = dict(zip(settings, (accuracy - 1, accuracy), strict=True))
     outcome = peers.Outcome(grid, {1: 10}, [[accuracy] * peers.POINTS] * 2)
     peer = peers.Peer(name, None, (1,), uses, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -53,11 +53,7 @@ class Peer(NamedTuple):
     against: str = ""
 
 
-class Setting(NamedTuple):
-    """What is chosen on held-out samples."""
-
-    repeats: int
-    rate: float
+Setting = tuple[int, float]  # repeats and learning rate, chosen on held-out samples
 
 
 class Outcome(NamedTuple):
@@ -74,6 +70,11 @@ class Outcome(NamedTuple):
     def setting(self) -> Setting:
         """The best on held-out samples."""
         return max(self.grid, key=self.grid.get)
+
+    @property
+    def repeats(self) -> int:
+        """Those of the best setting."""
+        return self.setting[0]
 
     @property
     def accuracy(self) -> str:
@@ -103,7 +104,7 @@ class Measured(NamedTuple):
     @property
     def evaluations(self) -> float:
         """For each sample, to a relative variance of 1."""
-        return self.variance * self.peer.evaluations * self.by_time.setting.repeats
+        return self.variance * self.peer.evaluations * self.by_time.repeats
 
 
 def glr_of(script: str, flags: str = "") -> Callable[..., xla.Layers]:
@@ -219,7 +220,7 @@ def outcome(
         return learning_curve(partial(programs[R], rate=rate), bench, seed, steps[R])
 
     tested, held_out = benches
-    settings = [Setting(R, rate) for R in programs for rate in constants.RATES]
+    settings = [*product(programs, constants.RATES)]
     found = Outcome({s: curve(s, held_out, 0)[-1] for s in settings}, steps, [])
     found.curves.extend(curve(found.setting, tested, seed) for seed in range(constants.SEEDS))
     return found
@@ -261,38 +262,32 @@ def measure(script: str, peers: Sequence[Peer], constants: SimpleNamespace) -> l
         if peer.uses != BACKWARD:
             steps = {R: constants.EVALUATIONS // (R * peer.evaluations) for R in step}
             by_evaluations = outcome(programs, steps, benches, constants)
-        R = by_time.setting.repeats
+        R = by_time.repeats
         means[peer.name], variance = direction_and_variance(draws_of(repeated[R], *problem))
         cosine = np.vdot(means[peer.name], means[peer.against]) if peer.against else None
         found.append(Measured(peer, step[R], variance, cosine, by_time, by_evaluations))
-        print(*cells(found[-1]), sep=" | ", flush=True)
+        print(*cells(found[-1]).values(), sep=" | ", flush=True)
     return found
 
 
 # ---------------------------------------------------------------- what is written
 
 
-HEAD = (
-    *("estimator", "uses", "R", "ms a step", "its mean", "relative variance", "× evaluations"),
-    *("× ms", "accuracy, equal time", "equal evaluations"),
-)
-
-
-def cells(one: Measured) -> list[str]:
-    """A peer's line of the table."""
+def cells(one: Measured) -> dict[str, str]:
+    """A peer's line of the table, by column."""
     after = one.by_evaluations
-    return [
-        one.peer.name,
-        one.peer.uses,
-        str(one.by_time.setting.repeats),
-        f"{1000 * one.step:.2f}",
-        "unbiased" if one.cosine is None else f"cosine {one.cosine:.2f}",
-        figure(one.variance),
-        figure(one.evaluations) if after else "–",
-        figure(one.milliseconds),
-        one.by_time.accuracy,
-        after.accuracy if after else "–",
-    ]
+    return {
+        "estimator": one.peer.name,
+        "uses": one.peer.uses,
+        "R": str(one.by_time.repeats),
+        "ms a step": f"{1000 * one.step:.2f}",
+        "its mean": "unbiased" if one.cosine is None else f"cosine {one.cosine:.2f}",
+        "relative variance": figure(one.variance),
+        "× evaluations": figure(one.evaluations) if after else "–",
+        "× ms": figure(one.milliseconds),
+        "accuracy, equal time": one.by_time.accuracy,
+        "equal evaluations": after.accuracy if after else "–",
+    }
 
 
 def figure(x: float) -> str:
@@ -310,7 +305,7 @@ def grid_lines(found: Sequence[Measured], rates: Sequence[float]) -> Iterator[li
     for one in found:
         outcomes = [o for o in (one.by_time, one.by_evaluations) if o]
         for R in one.peer.repeats:
-            pairs = (" / ".join(shown(o, Setting(R, rate)) for o in outcomes) for rate in rates)
+            pairs = (" / ".join(shown(o, (R, rate)) for o in outcomes) for rate in rates)
             yield [one.peer.name, str(R), *pairs]
 
 
@@ -323,7 +318,8 @@ def block(by_script: Mapping[str, Sequence[Measured]], c: SimpleNamespace) -> st
     grids = [["estimator", "R", *(f"rate {rate:g}" for rate in c.RATES)]]
     for script, found in by_script.items():
         parts += [f"The network of {script}; equal time is {seconds_of(found[0]):.1f} s:"]
-        parts += [markdown_table([[*HEAD], *map(cells, found)])]
+        lines = [cells(one) for one in found]
+        parts += [markdown_table([[*lines[0]], *([*line.values()] for line in lines)])]
         grids += grid_lines(found, c.RATES)
     parts += ["Held-out accuracies of equal time / evaluations, in bold those that chose:"]
     return "\n\n".join([*parts, markdown_table(grids)])
@@ -331,7 +327,7 @@ def block(by_script: Mapping[str, Sequence[Measured]], c: SimpleNamespace) -> st
 
 def seconds_of(one: Measured) -> float:
     """How long its training of equal time takes."""
-    return one.step * one.by_time.steps[one.by_time.setting.repeats]
+    return one.step * one.by_time.steps[one.by_time.repeats]
 
 
 def draw_costs(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> None:
