@@ -23,11 +23,11 @@ from glr.scripts.constants import constants_of
 from glr.scripts.machine import without_user_settings
 from glr.scripts.run import Gradient, Run, minibatches, run_generator
 from glr.storage.models import Model
-from glr.study.comparison import batches_of, method_of, published_gradient
+from glr.study.comparison import PUBLISHED, batches_of, method_of
 
-PUBLISHED = (  # constants of the released LRS
-    "--replicates 10 --optimizer sgd --learning-rate 0.01 --schedule constant --initial-scale 2 "
-    "--no-centralised-gradient --weight-decay 1e-4"
+RELEASED = (  # constants of the released LRS
+    f"{PUBLISHED} --no-standardised-loss --replicates 10 --optimizer sgd --learning-rate 0.01 "
+    "--schedule constant --initial-scale 2 --no-centralised-gradient --weight-decay 1e-4"
 )
 Steps = Callable[[int], Callable[[Array], Array] | None]
 
@@ -87,10 +87,7 @@ def jax_training(script: str, flags: Sequence[str], data: Dataset, **changed: ob
 
 def published_training(script: str, flags: Sequence[str], data: Dataset) -> Steps:
     """The published algorithm, R 10 and SGD, with the script's activation and loss."""
-    constants = constants_of(f"{script}.py", [*PUBLISHED.split(), *flags])
-    functions = {"activation": constants.ACTIVATION, "loss": constants.LOSS}
-    estimate = partial(published_gradient, replicates=constants.REPLICATES, **functions)
-    return training_of(Run(constants, data), estimate)
+    return numpy_training(script, [*RELEASED.split(), *flags], data)
 
 
 def backpropagated(

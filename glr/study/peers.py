@@ -53,33 +53,21 @@ class Peer(NamedTuple):
     against: str = ""
 
 
-Setting = tuple[int, float]  # repeats and learning rate, chosen on held-out samples
-
-
 class Outcome(NamedTuple):
-    """Of a budget: held-out accuracy (%) at every setting, and test accuracies at the best.
+    """Of a budget: the repeats and learning rate that are best on held-out samples, and the steps.
 
-    steps : by repeats; curves : by seed, of POINTS accuracies each
+    curves : by seed, of POINTS test accuracies (%) each
     """
 
-    grid: dict[Setting, float]
-    steps: dict[int, int]
+    repeats: int
+    rate: float
+    steps: int
     curves: list[list[float]]
 
-    @property
-    def setting(self) -> Setting:
-        """The best on held-out samples."""
-        return max(self.grid, key=self.grid.get)
-
-    @property
-    def repeats(self) -> int:
-        """Those of the best setting."""
-        return self.setting[0]
-
-    @property
-    def accuracy(self) -> str:
-        """At the end: mean and spread over the seeds."""
-        return mean_and_spread([curve[-1] for curve in self.curves])
+    def __str__(self) -> str:
+        """The accuracy at the end, and the setting."""
+        reached = mean_and_spread([curve[-1] for curve in self.curves])
+        return f"{reached} (R {self.repeats}, rate {self.rate:g})"
 
 
 class Measured(NamedTuple):
@@ -215,15 +203,14 @@ def outcome(
     benches : of the test set, and of the held-out samples
     """
 
-    def curve(setting: Setting, bench: Bench, seed: int) -> list[float]:
-        R, rate = setting
+    def curve(R: int, rate: float, bench: Bench, seed: int) -> list[float]:
         return learning_curve(partial(programs[R], rate=rate), bench, seed, steps[R])
 
     tested, held_out = benches
-    settings = [*product(programs, constants.RATES)]
-    found = Outcome({s: curve(s, held_out, 0)[-1] for s in settings}, steps, [])
-    found.curves.extend(curve(found.setting, tested, seed) for seed in range(constants.SEEDS))
-    return found
+    settings = product(programs, constants.RATES)
+    R, rate = max(settings, key=lambda setting: curve(*setting, held_out, 0)[-1])
+    curves = [curve(R, rate, tested, seed) for seed in range(constants.SEEDS)]
+    return Outcome(R, rate, steps[R], curves)
 
 
 # ---------------------------------------------------------------- measurement
@@ -279,14 +266,13 @@ def cells(one: Measured) -> dict[str, str]:
     return {
         "estimator": one.peer.name,
         "uses": one.peer.uses,
-        "R": str(one.by_time.repeats),
         "ms a step": f"{1000 * one.step:.2f}",
         "its mean": "unbiased" if one.cosine is None else f"cosine {one.cosine:.2f}",
         "relative variance": figure(one.variance),
         "× evaluations": figure(one.evaluations) if after else "–",
         "× ms": figure(one.milliseconds),
-        "accuracy, equal time": one.by_time.accuracy,
-        "equal evaluations": after.accuracy if after else "–",
+        "accuracy, equal time": str(one.by_time),
+        "equal evaluations": str(after or "–"),
     }
 
 
@@ -295,39 +281,23 @@ def figure(x: float) -> str:
     return f"{float(f'{x:.2g}'):,g}"
 
 
-def grid_lines(found: Sequence[Measured], rates: Sequence[float]) -> Iterator[list[str]]:
-    """Held-out accuracies of equal time / equal evaluations, in bold at the chosen setting."""
-
-    def shown(outcome: Outcome, setting: Setting) -> str:
-        mark = "**" if setting == outcome.setting else ""
-        return f"{mark}{outcome.grid[setting]:.1f}{mark}"
-
-    for one in found:
-        outcomes = [o for o in (one.by_time, one.by_evaluations) if o]
-        for R in one.peer.repeats:
-            pairs = (" / ".join(shown(o, (R, rate)) for o in outcomes) for rate in rates)
-            yield [one.peer.name, str(R), *pairs]
-
-
 def block(by_script: Mapping[str, Sequence[Measured]], c: SimpleNamespace) -> str:
     """The tables, as Markdown."""
     parts = [
         f"On {c.DATASET}, test accuracy in percent, mean ± sd of {c.SEEDS} seeds; equal time: that "
-        f"of {c.STEPS:,} steps of the script; equal evaluations: {c.EVALUATIONS:,} of a minibatch."
+        f"of {c.STEPS:,} steps of the script; equal evaluations: {c.EVALUATIONS:,} of a minibatch. "
+        "The costs of a gradient are those at the R of equal time."
     ]
-    grids = [["estimator", "R", *(f"rate {rate:g}" for rate in c.RATES)]]
     for script, found in by_script.items():
         parts += [f"The network of {script}; equal time is {seconds_of(found[0]):.1f} s:"]
         lines = [cells(one) for one in found]
         parts += [markdown_table([[*lines[0]], *([*line.values()] for line in lines)])]
-        grids += grid_lines(found, c.RATES)
-    parts += ["Held-out accuracies of equal time / evaluations, in bold those that chose:"]
-    return "\n\n".join([*parts, markdown_table(grids)])
+    return "\n\n".join(parts)
 
 
 def seconds_of(one: Measured) -> float:
     """How long its training of equal time takes."""
-    return one.step * one.by_time.steps[one.by_time.repeats]
+    return one.step * one.by_time.steps
 
 
 def draw_costs(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> None:
