@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -39,17 +38,18 @@ def outcomes_on_cluster(
 ) -> Iterator[tuple[Task, processes.Outcome]]:
     """Each task as soon as it is done, and what came of it, by the workers of the scheduler DASK.
 
-    Raises GLRError if it is not there, if no worker can run the scripts, and if all are gone.
+    Raises GLRError if it is not there, or no worker can run the scripts. If workers go, the others,
+    or new ones, do what they had.
     """
     with connected(constants.DASK) as client:
+        from distributed import as_completed  # noqa: PLC0415
+
         fit = fit_workers(client, wanted[0].script)
         runs = submitted(client, wanted, constants.DATA_DIR, fit)
-        done = SimpleQueue()
-        for run in runs:
-            run.add_done_callback(done.put)
-        for _ in runs:
-            run = next_done(done, client, fit)
-            yield runs[run], outcome_of(run)
+        for run in as_completed(runs, loop=client.loop):
+            # Of a worker that is killed, a run has an error only after others were killed by it.
+            says = one_line(run.exception()) if run.status == "error" else ""
+            yield runs[run], ({}, says) if says else run.result()
 
 
 @contextmanager
@@ -98,9 +98,13 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def await_worker(client: Client) -> None:
-    """Wait until there is a worker; GLRError if there is none within PATIENCE."""
+def fit_workers(client: Client, script: str) -> list[str] | None:
+    """The workers that can run the script, if others cannot, which it names; None for all.
+
+    Raises GLRError if there is none within PATIENCE.
+    """
     from distributed import TimeoutError as LateError  # noqa: PLC0415  (Python 3.10 has two)
+    from tqdm import tqdm  # noqa: PLC0415
 
     address = client.scheduler.address
     try:
@@ -108,17 +112,7 @@ def await_worker(client: Client) -> None:
     except LateError as error:
         how = f"start one or more: dask worker {address}"
         raise GLRError(f"DASK = {address}: no worker is there; {how}") from error
-
-
-def fit_workers(client: Client, script: str) -> list[str] | None:
-    """The workers that can run the script, if others cannot, which it names; None for all.
-
-    Raises GLRError if there is none.
-    """
-    from tqdm import tqdm  # noqa: PLC0415
-
-    await_worker(client)
-    says, address = other_pythons(client), client.scheduler.address
+    says = other_pythons(client)
     if address in says:
         raise GLRError(f"DASK = {address}: the scheduler {says[address]}")
     tried = [worker for worker in client.nthreads() if worker not in says]
@@ -167,25 +161,6 @@ def submitted(
             words += ["--own-data", travelled("own", task.dataset)]
         runs[client.submit(unnamed, archives, words, workers=fit, pure=False)] = task
     return runs
-
-
-def next_done(done: SimpleQueue, client: Client, fit: Sequence[str] | None) -> Future:
-    """The next that is done; GLRError when all workers that may run one are gone."""
-    while True:
-        try:
-            return done.get(timeout=PATIENCE)
-        except Empty:
-            await_worker(client)
-            if fit and not set(fit) & client.nthreads().keys():
-                raise GLRError("DASK: all workers that ran it are gone; start it again") from None
-
-
-def outcome_of(run: Future) -> processes.Outcome:
-    """What came of a run that is done; Dask's own error stands in the place of the run's.
-
-    Of a worker that is killed it is one only after some others were, too: till then it goes on.
-    """
-    return run.result() if run.status != "error" else ({}, one_line(run.exception()))
 
 
 # ---------------------------------------------------------------- what travels
