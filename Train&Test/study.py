@@ -23,20 +23,8 @@ try:
     from glr.robustness.perturbation import table_samples
     from glr.scripts.console import one_line_errors
     from glr.scripts.constants import script_constants
-    from glr.study.pages import (
-        page_name,
-        page_of,
-        results_block,
-        write_page,
-        write_tables,
-    )
-    from glr.study.runs import (
-        datasets_found,
-        make_samples,
-        tasks,
-        train_missing,
-        write_pretrained,
-    )
+    from glr.study import runs as study
+    from glr.study.pages import page_of, results_block, write_page, write_tables
 except ImportError as error:
     sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
 except KeyboardInterrupt:
@@ -108,22 +96,22 @@ def networks_on(dataset: str) -> dict[str, tuple[str, str]]:
 def main() -> None:
     """Train what is missing, evaluate all, write the tables."""
     constants = script_constants(globals())
-    datasets = datasets_found(constants)
-    runs = [task for name in datasets for task in tasks(constants, networks_on(name), [name])]
-    train_missing(runs, constants)
+    datasets = study.datasets_found(constants)
+    runs = [task for name in datasets for task in study.tasks(constants, networks_on(name), [name])]
+    study.train_missing(runs, constants)
     samples = table_samples(constants.EPSILON)  # and no others that the folder may hold
     rows = {}
     for dataset in datasets:
-        make_samples(constants, dataset, constants.EPSILON)
+        study.make_samples(constants, dataset)
         own = [task.path for task in runs if task.dataset == dataset]
         chosen = {"DATASET": dataset, "MODELS": own, "SAMPLES": samples, "FUNCTIONS": ""}
-        name = page_name(f"study_{dataset}", constants, globals())
+        name = page_of(f"study_{dataset}", constants, globals()).name
         rows[dataset] = write_results(SimpleNamespace(**vars(constants), **chosen), name)
     page = page_of("results", constants, globals())
     if not page.whole or datasets != [*DATASETS]:
         write_page(page._replace(whole=False), results_block(rows))
         return
-    write_pretrained(runs, constants, datasets)
+    study.write_pretrained(runs, constants, datasets)
     write_tables(constants, runs, rows)
 
 

@@ -182,27 +182,25 @@ def evolution_strategy(
 # ---------------------------------------------------------------- by derivatives
 
 
-def by_derivatives(draw: Callable, feedback: Callable[[Array], Array]) -> Callable[..., Layers]:
+def by_derivatives(  # noqa: PLR0913, PLR0917  (two that make it an estimator)
+    draw: Callable, feedback: Callable, key: Array, layers: Layers, batch: Batch, repeats: int
+) -> Layers:
     """Backpropagation through the noise.
 
     draw : hidden outputs and slopes, by a key and the logits
     feedback : the weights to go back by, from those of the output layer
     """
+    x, y = batch
+    v, W = logits_of(layers[0], x), feedback(layers[1].W)
 
-    def estimator(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
-        x, y = batch
-        v, W = logits_of(layers[0], x), feedback(layers[1].W)
+    def estimate(key: Array) -> tuple[Array, Layer]:
+        first, last = keys_from(key, 2)
+        h, slope = draw(first, v)
+        error = output_error(logits_of(layers[1], h) + output_noise(last, layers, y), y)
+        return slope * (W.T @ error), layer_gradient(error, h)
 
-        def estimate(key: Array) -> tuple[Array, Layer]:
-            first, last = keys_from(key, 2)
-            h, slope = draw(first, v)
-            error = output_error(logits_of(layers[1], h) + output_noise(last, layers, y), y)
-            return slope * (W.T @ error), layer_gradient(error, h)
-
-        delta, output = mean_over(repeats, key, estimate)
-        return [layer_gradient(delta, x), output]
-
-    return estimator
+    delta, output = mean_over(repeats, key, estimate)
+    return [layer_gradient(delta, x), output]
 
 
 def noisy_sigmoids(key: Array, v: Array) -> tuple[Array, Array]:
@@ -223,11 +221,11 @@ def fixed_weights(W: Array) -> Array:
 
 
 # Unbiased.
-backpropagation = by_derivatives(noisy_sigmoids, lambda W: W)
+backpropagation = partial(by_derivatives, noisy_sigmoids, lambda W: W)
 # Direct feedback alignment (Nøkland 2016, arXiv:1609.01596). Biased: it descends no function.
-direct_feedback = by_derivatives(noisy_sigmoids, fixed_weights)
+direct_feedback = partial(by_derivatives, noisy_sigmoids, fixed_weights)
 # Bengio et al. 2013, arXiv:1308.3432. Biased: it takes the loss to be linear in the bits.
-straight_through = by_derivatives(noisy_bits, lambda W: W)
+straight_through = partial(by_derivatives, noisy_bits, lambda W: W)
 
 
 # ---------------------------------------------------------------- by losses, of threshold neurons
