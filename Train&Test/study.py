@@ -47,7 +47,7 @@ ADVERSARIAL = "--steps 40000 --adversarial-epsilon 0.1"  # chosen on held-out sa
 ON_FASHION = {  # so that the published accuracies are reached clean and under FGSM at once
     **{name: "--adversarial-epsilon 0.04" for name in ("LRS-adv", "BP+L2C-adv")},
     **{
-        name: "--adversarial-epsilon 0.02 --learning-rate 0.005 --steps 40000"
+        name: "--adversarial-epsilon 0.02 --learning-rate 0.005 --steps 40000 --weight-decay 5e-5"
         for name in ("LRT-adv", "ST+L2C-adv")
     },
     "LRSZ-adv": "--adversarial-epsilon 0.04 --learning-rate 0.005",  # at 0.01 classes are lost
@@ -79,7 +79,7 @@ NETWORKS = {
     "LRSZ-adv": ("LRSZ.py", f"{ADVERSARIAL} --backend jax"),
     "LRTZ-adv": ("LRTZ.py", f"{ADVERSARIAL} --weight-decay 5e-5 --replicates 24 --backend jax"),
     "BP+L2C-adv": ("BP.py", f"{AS_LRS} {ADVERSARIAL}"),
-    "ST+L2C-adv": ("BP.py", f"{AS_LRT} {ADVERSARIAL} --steps 80000 --weight-decay 5e-5"),
+    "ST+L2C-adv": ("BP.py", f"{AS_LRT} {ADVERSARIAL} --steps 80000"),
 }
 # --------------------------------------------------------------------------------------------
 
