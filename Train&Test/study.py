@@ -77,7 +77,11 @@ NETWORKS = {
         f"{ADVERSARIAL} --steps 80000 --weight-decay 5e-5 --replicates 8 --backend jax",
     ),
     "LRSZ-adv": ("LRSZ.py", f"{ADVERSARIAL} --backend jax"),
-    "LRTZ-adv": ("LRTZ.py", f"{ADVERSARIAL} --weight-decay 5e-5 --replicates 24 --backend jax"),
+    "LRTZ-adv": (
+        "LRTZ.py",
+        f"{ADVERSARIAL} --adversarial-epsilon 0.095 --weight-decay 5e-5 --replicates 48 "
+        "--backend jax",
+    ),
     "BP+L2C-adv": ("BP.py", f"{AS_LRS} {ADVERSARIAL}"),
     "ST+L2C-adv": ("BP.py", f"{AS_LRT} {ADVERSARIAL} --steps 80000"),
 }
