@@ -1,7 +1,6 @@
 """Runs on a Dask cluster: what a run reads travels to the workers, and what it writes comes back.
 
-Workers need the client's Python and the packages of requirements.txt and requirements-cluster.txt;
-no file of the project, and no folder that they share with the client.
+Workers need the client's Python and the packages of requirements.txt and requirements-cluster.txt.
 """
 
 from __future__ import annotations

@@ -57,10 +57,7 @@ def outcome(
 
 
 def outcome_away(archives: Sequence[bytes], words: Sequence[str]) -> Outcome:
-    """As `outcome`, of a script in zip archives, which are unpacked into a folder of its own.
-
-    words : the script and its flags, with paths from that folder
-    """
+    """As `outcome`, of a script in zip archives; paths in its flags are from where they unpack."""
     with tempfile.TemporaryDirectory() as folder:
         for archive in archives:
             zipfile.ZipFile(io.BytesIO(archive)).extractall(folder)
@@ -77,9 +74,6 @@ def is_task_wanted() -> bool:
     task = worker.state.tasks.get(worker.get_current_task())
     is_open = worker.status.name not in ("closing", "closed", "failed")
     return is_open and task is not None and task.state != "cancelled"
-
-
-# ---------------------------------------------------------------- in the process
 
 
 def end_with_parent() -> None:
