@@ -6,9 +6,8 @@
 
 A variant is a script of this folder and its flags. With several seeds the table has each variant's
 difference from the first, and the p of a paired t-test for it; the curves are means, with the range
-over the seeds. VALIDATION = 0 compares on the test set, which is for the last run. Finished runs
-are not repeated: models and histories are in models/compare/, named after what varies, as
-LRS--sigma-2-0.5. Written: compare.md and its picture in RobustnessTest/results/; compare_part if
+over the seeds. Finished runs are not repeated: models and histories are in models/compare/, named
+as LRS--sigma-2-0.5. Written: compare.md and its picture in RobustnessTest/results/; compare_part if
 the constants are not those below.
 """
 

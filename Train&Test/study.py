@@ -7,8 +7,8 @@
 Written: RobustnessTest/results/; with --write-docs, from all data sets and seeds below, README's
 table, docs/results.md, models/pretrained/, and each script's measured line.
 
-Runs that are finished are not repeated: interrupt it at any time, and start it again. Finished is
-what today's constants trained: after a change of glr/, delete models/*.npz first.
+It may be interrupted, and started again: what today's constants trained is not trained again. After
+a change of glr/, delete models/*.npz first.
 """
 
 import sys
@@ -39,10 +39,7 @@ PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
 WRITE_DOCS = False  # into README and docs/, in place of RobustnessTest/results/
 AS_LRS = "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient --learning-rate 0.01"
-AS_LRT = (  # straight-through thresholds, and what LRT has beside its estimator
-    "--activation threshold --sigma 1 0.5 --weight-decay 1.5e-4 --centralised-gradient "
-    "--learning-rate 0.01"
-)
+AS_LRT = f"{AS_LRS} --activation threshold --weight-decay 1.5e-4"  # the last of two counts
 ADVERSARIAL = "--steps 40000 --adversarial-epsilon 0.1"  # chosen on held-out samples, as all is
 ON_FASHION = {  # so that the published accuracies are reached clean and under FGSM at once
     **{name: "--adversarial-epsilon 0.04" for name in ("LRS-adv", "BP+L2C-adv")},
@@ -64,8 +61,8 @@ NETWORKS = {
     "BP+": ("BP.py", "--sigma 1 0.5"),  # the GLR scripts' noise (after the paper's BP+)
     "BP+L2C": ("BP.py", AS_LRS),  # both and more: everything that LRS is but its estimator
     "ST+L2C": ("BP.py", AS_LRT),  # everything that LRT is but its estimator: straight-through
-    # As the second public release has it, 100 epochs of MNIST (468 full minibatches each). But
-    # there the output layer has no biases, and the hidden ones begin as weights do, with a penalty.
+    # As the second public release has it, 100 epochs of MNIST (468 full minibatches each). There
+    # the output layer has no biases, and hidden biases begin as weights do, with weight decay.
     "BP-published": (
         "BP.py",
         "--initial-scale 2 --optimizer sgd --learning-rate 0.1 --schedule tenths --steps 46800 "
@@ -89,7 +86,7 @@ NETWORKS = {
 
 
 def networks_on(dataset: str) -> dict[str, tuple[str, str]]:
-    """Script and flags of every network of the tables, for a data set; of two, the last counts."""
+    """Script and flags of every network of the tables, for a data set."""
     others = ON_FASHION if dataset == "fashion_mnist" else {}
     return {
         name: (script, f"{flags} {others.get(name, '')}".strip())

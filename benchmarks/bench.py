@@ -46,7 +46,7 @@ try:
     from glr.scripts.plots import look_of, new_figure, optional_picture, plain_axes, save_figure
     from glr.scripts.run import run_generator
     from glr.storage.files import user_path, write_whole
-    from glr.study.comparison import half_trained, method_of, relative_variance
+    from glr.study.comparison import direction_and_variance, half_trained, method_of
 except ImportError as error:
     sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
 except KeyboardInterrupt:
@@ -141,9 +141,9 @@ def precision(data: Dataset, turns: int) -> Iterator[Row]:
         constants = [constants_of(f"{script}.py", flags) for flags in ([], RELEASED.split())]
         run, found = half_trained(constants[0], data), []
         for method in (method_of(vars(one)) for one in constants):
-            batch = run.layers, data.x_train[:128], data.y_train[:128]
-            estimate = partial(glr.gradient, *batch, **method, rng=run.rng)
-            found.append(relative_variance(estimate, PASSES // method["replicates"]))
+            batch, n = (data.x_train[:128], data.y_train[:128]), PASSES // method["replicates"]
+            estimates = (glr.gradient(run.layers, *batch, **method, rng=run.rng) for _ in range(n))
+            found.append(direction_and_variance(one.layers[0].W for one in estimates)[1])
         variance, theirs = found
         others = {"published": RIVALS["published"](script, [], data)}
         ours = by_path(f"{script} to variance 1", script, [], data)

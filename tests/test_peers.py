@@ -146,7 +146,10 @@ def test_pairs_of_the_evolution_strategy_are_weighed_by_their_ranks():
 
     @jax.jit
     def found_and_tried(layers):
-        noise = [estimators.drawn_like(layers, k, estimators.normal) for k in keys_from(KEY, pairs)]
+        def normal(words):
+            return estimators.draw_gaussian(words)[0]
+
+        noise = [estimators.drawn_like(layers, k, normal) for k in keys_from(KEY, pairs)]
         changes = [jax.tree.map(lambda n, by=by: by * n, one) for one in noise for by in (1, -1)]
         steps = [jax.tree.map(lambda n: size * n, change) for change in changes]
         losses = jnp.stack([estimators.mean_loss(layers, BATCH, step) for step in steps])
@@ -202,7 +205,7 @@ def test_the_variance_is_relative_and_the_cosine_that_of_the_means():
     """Of means (3, 4)·e and (4, 3)·e and noise of deviation 5 in each of 2 entries."""
 
     def estimator(mean, key, layers, batch):
-        noise = estimators.normal(estimators.random_words(key, (1, 2)))
+        noise = estimators.draw_gaussian(estimators.random_words(key, (1, 2)))[0]
         return [Layer(jnp.array([mean]) + 5 * noise, None)]
 
     layers = [Layer(jnp.zeros((1, 2)), None)]

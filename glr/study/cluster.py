@@ -1,7 +1,6 @@
 """Runs on a Dask cluster: what a run reads travels to the workers, and what it writes comes back.
 
-Workers need the client's Python and the packages of requirements.txt and requirements-cluster.txt;
-no file of the project, and no folder that they share with the client.
+Workers need the client's Python and the packages of requirements.txt and requirements-cluster.txt.
 """
 
 from __future__ import annotations
@@ -38,14 +37,13 @@ def outcomes_on_cluster(
 ) -> Iterator[tuple[Task, processes.Outcome]]:
     """Each task as soon as it is done, and what came of it, by the workers of the scheduler DASK.
 
-    Raises GLRError if it is not there, or no worker can run the scripts. If workers go, the others,
-    or new ones, do what they had.
+    Raises GLRError if it is not there, or has no worker. If workers go, others do what they had.
     """
     with connected(constants.DASK) as client:
         from distributed import as_completed  # noqa: PLC0415
 
-        fit = fit_workers(client, wanted[0].script)
-        runs = submitted(client, wanted, constants.DATA_DIR, fit)
+        check_workers(client)
+        runs = submitted(client, wanted, constants.DATA_DIR)
         for run in as_completed(runs, loop=client.loop):
             # Of a worker that is killed, a run has an error only after others were killed by it.
             says = one_line(run.exception()) if run.status == "error" else ""
@@ -98,13 +96,9 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def fit_workers(client: Client, script: str) -> list[str] | None:
-    """The workers that can run the script, if others cannot, which it names; None for all.
-
-    Raises GLRError if there is none within PATIENCE.
-    """
+def check_workers(client: Client) -> None:
+    """Raise GLRError if there is no worker within PATIENCE, or one that our functions crash."""
     from distributed import TimeoutError as LateError  # noqa: PLC0415  (Python 3.10 has two)
-    from tqdm import tqdm  # noqa: PLC0415
 
     address = client.scheduler.address
     try:
@@ -112,34 +106,15 @@ def fit_workers(client: Client, script: str) -> list[str] | None:
     except LateError as error:
         how = f"start one or more: dask worker {address}"
         raise GLRError(f"DASK = {address}: no worker is there; {how}") from error
-    says = other_pythons(client)
-    if address in says:
-        raise GLRError(f"DASK = {address}: the scheduler {says[address]}")
-    tried = [worker for worker in client.nthreads() if worker not in says]
-    trial = [archive(code_files(script))], [travelled("Train&Test", script), "-h"]
-    says |= client.run(processes.trial, *trial, workers=tried, on_error="return")
-    unfit = [f"{worker}: {why}" for worker, why in says.items() if why]
-    if len(unfit) == len(says):
-        how = f"pip install -r requirements.txt there ({unfit[0]})"
-        raise GLRError(f"DASK = {address}: no worker can run {script}; {how}")
-    for line in unfit:
-        tqdm.write(f"left out: worker {line}", sys.stderr)  # beside the bar, not in it
-    return [worker for worker, why in says.items() if not why] if unfit else None
-
-
-def other_pythons(client: Client) -> dict[str, str]:
-    """Which of scheduler and workers, by address, have a Python that cannot take our functions."""
     versions, here = client.get_versions(), "{}.{}".format(*sys.version_info)
-    places = {client.scheduler.address: versions["scheduler"], **versions["workers"]}
-    pythons = {place: found["host"]["python"] for place, found in places.items()}
-    others = {place: one for place, one in pythons.items() if not one.startswith(f"{here}.")}
-    says = "has Python {}; start it with {}, as here"
-    return {place: says.format(python, here) for place, python in others.items()}
+    for place, found in {address: versions["scheduler"], **versions["workers"]}.items():
+        python = found["host"]["python"]
+        if not python.startswith(f"{here}."):
+            how = f"start it with {here}, as here"
+            raise GLRError(f"DASK = {address}: {place} has Python {python}; {how}")
 
 
-def submitted(
-    client: Client, wanted: Sequence[Task], data_dir: Path, fit: Sequence[str] | None
-) -> dict[Future, Task]:
+def submitted(client: Client, wanted: Sequence[Task], data_dir: Path) -> dict[Future, Task]:
     """The tasks by their futures; what several of them read goes out once."""
 
     @cache
@@ -159,7 +134,7 @@ def submitted(
             words += ["--like", "like.npz"]
         if task.dataset not in SHIPPED:
             words += ["--own-data", travelled("own", task.dataset)]
-        runs[client.submit(unnamed, archives, words, workers=fit, pure=False)] = task
+        runs[client.submit(unnamed, archives, words, pure=False)] = task
     return runs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from itertools import islice
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ import numpy as np
 from glr.data.datasets import Dataset
 from glr.estimator import Method, gradient
 from glr.network import Array
-from glr.scripts.run import Gradient, Run, minibatches, run_generator
+from glr.scripts.run import Run, minibatches, run_generator
 
 HALF_TRAINED_STEPS = 500
 PUBLISHED = (  # the estimator of Peng et al. (2022): equation (1) alone, Laplace noise of scale 1
@@ -40,13 +40,8 @@ def batches_of(run: Run) -> Iterator[tuple[Array, np.ndarray]]:
         yield x[rows], y[rows]
 
 
-def relative_variance(estimate: Callable[[], Gradient], draws: int) -> float:
-    """E‖g − E g‖² / ‖E g‖² of the first layer's weights, from so many independent estimates g."""
-    return direction_and_variance(estimate().layers[0].W for _ in range(draws))[1]
-
-
 def direction_and_variance(gradients: Iterable[Array]) -> tuple[Array, float]:
-    """E g / ‖E g‖ and E‖g − E g‖² / ‖E g‖², from independent gradients g.
+    """E g / ‖E g‖, and the relative variance E‖g − E g‖² / ‖E g‖², from independent gradients g.
 
     ‖E g‖² is that of their mean less the variance that the mean has left.
     """

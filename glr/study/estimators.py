@@ -92,11 +92,6 @@ def by_differences(size: float, losses: Losses, direction: Layers) -> Array:
     return (up - down) / (2 * size)
 
 
-def normal(words: Array) -> Array:
-    """N(0, 1)."""
-    return draw_gaussian(words)[0]
-
-
 def sign(words: Array) -> Array:
     """−1 or 1."""
     return 1 - 2 * (words >> 31).astype(jnp.float32)
@@ -163,13 +158,10 @@ node_perturbation = partial(by_logits, partial(by_differences, 0.01))
 def evolution_strategy(
     key: Array, layers: Layers, batch: Batch, *, repeats: int, size: float = 0.02
 ) -> Layers:
-    """OpenAI's: so many antithetic pairs, centred ranks (Salimans et al. 2017, arXiv:1703.03864).
-
-    Ranks in the place of losses: it goes along a gradient, but not by its length.
-    """
+    """Antithetic pairs, and the ranks of their losses (Salimans et al. 2017, arXiv:1703.03864)."""
 
     def pair(key: Array) -> tuple[Layers, Array]:
-        noise = drawn_like(layers, key, normal)
+        noise = drawn_like(layers, key, lambda words: draw_gaussian(words)[0])
         changes = [tree.map(partial(jnp.multiply, by), noise) for by in (size, -size)]
         return noise, jnp.stack([mean_loss(layers, batch, change) for change in changes])
 
@@ -216,7 +208,7 @@ def noisy_bits(key: Array, v: Array) -> tuple[Array, Array]:
 
 
 def fixed_weights(W: Array) -> Array:
-    """Uniform on (−1, 1), the same always."""
+    """Uniform on (−1, 1), always the same."""
     return uniform(random_words(jnp.arange(2, dtype=jnp.uint32), W.shape), 1)
 
 

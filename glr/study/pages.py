@@ -58,20 +58,14 @@ class Page(NamedTuple):
 
 
 def page_of(name: str, constants: SimpleNamespace, script: Mapping[str, object]) -> Page:
-    """The page of a run; name_part unless all constants with a bearing are the script's (globals).
-
-    It is whole if it is of all these, and WRITE_DOCS.
-    """
+    """The page of a run: name_part unless all constants with a bearing are the script's own."""
     stated = (vars(constants).keys() & script.keys()) - set(NO_BEARING)
     are_own = all(getattr(constants, one) == script[one] for one in stated)
     return Page(part_name(name, not are_own), constants.WRITE_DOCS and are_own, constants.FORMAT)
 
 
 def write_page(page: Page, block: str, draw: Callable[[Path], object] | None = None) -> None:
-    """Put the block in its section of docs/results.md; if not of a whole run, on its own page.
-
-    draw : draws its picture to a path
-    """
+    """Put the block in its section of docs/results.md, or on its own page; draw its picture."""
     folder = ROOT / "docs" if page.whole else results_dir()
     picture = folder / f"{page.name}.{FORMATS[0] if page.whole else page.format}"
     if page.whole:
@@ -105,10 +99,7 @@ def draw_panels(
 def write_tables(
     constants: SimpleNamespace, runs: list[Task], rows: Mapping[str, list[Row]]
 ) -> None:
-    """Write README's table, docs/results.md, and what the training scripts say of themselves.
-
-    rows : what the networks reached, by data set
-    """
+    """Write README's table, docs/results.md, and the scripts' own lines; rows are by data set."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for task in runs:
         _, metadata = layers_and_metadata(task.path)
@@ -161,10 +152,7 @@ def write_measured(script: Path, paragraph: str) -> None:
 
 
 def write_section(path: Path, name: str, block: str) -> None:
-    """Replace what stands in a text file between <!-- name: … --> and <!-- end of name -->.
-
-    Raises GLRError if the file has no such section, or several.
-    """
+    """Replace the section from <!-- name: … --> to <!-- end of name -->; GLRError unless one is."""
     section = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
     text = path.read_text(encoding="utf-8")
     text, found = section.subn(lambda marks: f"{marks[1]}\n{block}\n\n{marks[2]}", text)

@@ -104,13 +104,9 @@ def glr_of(script: str, flags: str = "") -> Callable[..., xla.Layers]:
 
 
 class Bench(NamedTuple):
-    """What the peers of a network share: its script's constants and plan; data, and on the device.
-
-    samples : the training set's inputs and labels
-    """
+    """What the peers of a network share: its script's constants, data, and these on the device."""
 
     own: SimpleNamespace
-    plan: xla.Plan
     data: Dataset
     samples: tuple[jax.Array, jax.Array]
 
@@ -128,18 +124,15 @@ def bench_of(script: str, constants: SimpleNamespace, validation: int) -> Bench:
     flags = ["--dataset", constants.DATASET, f"--validation={validation}"]
     own = constants_of(script, [*flags, "--data-dir", str(constants.DATA_DIR)])
     run = Run(own, load_data(own))
-    plan = by_jax.plan_of(own)._replace(centralised_gradient=run.is_centralised)
-    return Bench(own, plan, run.data, by_jax.samples_of(run))
+    own.CENTRALISED_GRADIENT = run.is_centralised
+    return Bench(own, run.data, by_jax.samples_of(run))
 
 
 Program = Callable[..., xla.State]
 
 
 def program(estimator: Estimator, plan: xla.Plan) -> Program:
-    """Steps along an estimator, compiled: the state after those with the minibatches of `rows`.
-
-    Takes rows as glr.xla.steps_of_rows does, and the learning rate and steps of the whole run.
-    """
+    """Steps along an estimator, compiled: rows of minibatches as glr.xla.steps_of_rows has them."""
 
     def take(
         state: xla.State, samples: tuple, rows: jax.Array, rate: float, steps: int
@@ -175,10 +168,7 @@ def step_seconds(compiled: Program, bench: Bench) -> float:
 
 
 def learning_curve(compiled: Program, bench: Bench, seed: int, steps: int) -> list[float]:
-    """Noise-free accuracy in percent after each of POINTS equal parts of a run.
-
-    compiled : a program, with its learning rate
-    """
+    """Noise-free accuracy in percent after each of POINTS equal parts of a run by a program."""
     run, batches, found = bench.new_run(seed), bench.minibatches(seed), []
     state = by_jax.state_of(run)
     for part in np.diff(np.arange(POINTS + 1) * steps // POINTS):
@@ -199,8 +189,7 @@ def outcome(
 ) -> Outcome:
     """Choose repeats and one of RATES on held-out samples; test that setting, SEEDS times.
 
-    programs, steps : by repeats
-    benches : of the test set, and of the held-out samples
+    programs, steps : by repeats; benches : of the test set, and of the held-out samples
     """
 
     def curve(R: int, rate: float, bench: Bench, seed: int) -> list[float]:
@@ -211,9 +200,6 @@ def outcome(
     R, rate = max(settings, key=lambda setting: curve(*setting, held_out, 0)[-1])
     curves = [curve(R, rate, tested, seed) for seed in range(constants.SEEDS)]
     return Outcome(R, rate, steps[R], curves)
-
-
-# ---------------------------------------------------------------- measurement
 
 
 def draws_of(estimator: Estimator, layers: xla.Layers, batch: tuple) -> Iterator[np.ndarray]:
@@ -231,17 +217,15 @@ def common_problem(bench: Bench) -> tuple[xla.Layers, tuple]:
 
 
 def measure(script: str, peers: Sequence[Peer], constants: SimpleNamespace) -> list[Measured]:
-    """Measure the peers of a script's network. The first is its own estimate: STEPS of its steps,
-    with its own replicates, say how much time all have.
-    """
+    """Measure the peers of a script: all have the time of STEPS of the first, its own estimate."""
     prepare_for_small_arrays()
     by_jax.set_up()
     benches = tuple(bench_of(script, constants, n) for n in (0, constants.VALIDATION))
     bench, seconds, found, means = benches[0], 0.0, [], {}
-    problem = common_problem(bench)
+    plan, problem = by_jax.plan_of(bench.own), common_problem(bench)
     for peer in progress_bar(peers, script):
         repeated = {R: partial(peer.estimator, repeats=R) for R in peer.repeats}
-        programs = {R: program(estimator, bench.plan) for R, estimator in repeated.items()}
+        programs = {R: program(estimator, plan) for R, estimator in repeated.items()}
         step = {R: step_seconds(compiled, bench) for R, compiled in programs.items()}
         seconds = seconds or constants.STEPS * step[bench.own.REPLICATES]
         in_time = {R: int(seconds / step[R]) for R in step}

@@ -56,18 +56,13 @@ def outcome(
 # ---------------------------------------------------------------- on a worker
 
 
-def outcome_away(
-    archives: Sequence[bytes], words: Sequence[str], is_wanted: Callable[[], bool] | None = None
-) -> Outcome:
-    """As `outcome`, of a script in zip archives, which are unpacked into a folder of its own.
-
-    words : the script and its flags, with paths from that folder
-    """
+def outcome_away(archives: Sequence[bytes], words: Sequence[str]) -> Outcome:
+    """As `outcome`, of a script in zip archives; paths in its flags are from where they unpack."""
     with tempfile.TemporaryDirectory() as folder:
         for archive in archives:
             zipfile.ZipFile(io.BytesIO(archive)).extractall(folder)
         home = Path(folder).resolve()
-        files, says = outcome(home, words, is_wanted or is_task_wanted, cwd=home)
+        files, says = outcome(home, words, is_task_wanted, cwd=home)
     return files, says.replace(f"{home}{os.sep}", "")
 
 
@@ -79,17 +74,6 @@ def is_task_wanted() -> bool:
     task = worker.state.tasks.get(worker.get_current_task())
     is_open = worker.status.name not in ("closing", "closed", "failed")
     return is_open and task is not None and task.state != "cancelled"
-
-
-async def trial(archives: Sequence[bytes], words: Sequence[str]) -> str:
-    """Why a worker cannot run a script, "" if it can; its other work goes on meanwhile."""
-    import asyncio  # noqa: PLC0415  (not in every process)
-
-    _, says = await asyncio.to_thread(outcome_away, archives, words, lambda: True)
-    return says
-
-
-# ---------------------------------------------------------------- in the process
 
 
 def end_with_parent() -> None:

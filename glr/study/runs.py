@@ -59,8 +59,7 @@ def tasks(
 
     networks : by name, a script and the flags that differ from its constants
 
-    Raises GLRError if there is no network, or if the flags of one change any of these, or how many
-    samples are held out.
+    Raises GLRError if there is no network, or if its flags change what is chosen for all.
     """
     if not networks:
         raise GLRError("there is no network to train; name one or more")
@@ -101,20 +100,17 @@ def are_trained(names: Iterable[str], constants: SimpleNamespace, datasets: Iter
 
 
 def is_finished(task: Task) -> bool:
-    """Whether the run's model is there, of today's constants of its script, and of today's data.
-
-    Data of your own may have changed; others are checked whenever they are loaded.
-    """
+    """Whether the run's model is there, of today's constants of its script, and of today's data."""
     try:
         _, metadata = layers_and_metadata(task.path)
     except GLRError:  # none, or a damaged one: the run is done again
         return False
-    is_own = task.dataset not in SHIPPED
-    if is_own and metadata.get("training data") != fingerprint(
-        load_data(constants_of(task.script, task.flags))
-    ):
+    if metadata.get("constants") != task.recorded:
         return False
-    return metadata.get("constants") == task.recorded
+    if task.dataset in SHIPPED:
+        return True
+    data = load_data(constants_of(task.script, task.flags))  # your own may have changed
+    return metadata.get("training data") == fingerprint(data)
 
 
 def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
@@ -123,10 +119,7 @@ def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
 
 
 def train(wanted: list[Task], constants: SimpleNamespace) -> None:
-    """Run the tasks, and keep what they write: each as soon as it is done, its model last.
-
-    Raises GLRError with the complaint of a run that fails.
-    """
+    """Run the tasks, and keep what each writes; GLRError with the complaint of one that fails."""
     if not wanted:
         return
     for number in heeded("SIGTERM", "SIGHUP"):  # end the runs as Ctrl-C does, also on a cluster

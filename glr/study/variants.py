@@ -27,10 +27,7 @@ PLAIN = r"--[a-z-]+|[A-Za-z0-9+.]+(e-[0-9]+)?"  # words that a file name may hol
 
 
 def networks_of(variants: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Each variant, a script and its flags, by the name of its files: as `tasks` takes them.
-
-    Raises GLRError for one that is given twice.
-    """
+    """Each variant by the name of its files, as `tasks` takes it; GLRError if it is given twice."""
     found: dict[str, tuple[str, str]] = {}
     for script, *flags in map(str.split, variants):
         name = variant_name([script, *flags])
@@ -43,7 +40,7 @@ def networks_of(variants: Iterable[str]) -> dict[str, tuple[str, str]]:
 def variant_name(words: Sequence[str]) -> str:
     """What the files of a variant are called: LRS--sigma-2-0.5 of LRS.py --sigma 2 0.5.
 
-    A checksum follows where that leaves something out: of words with other characters, or many.
+    A checksum follows where words have other characters, or are many.
     """
     script, *flags = words
     stem = script.removesuffix(".py")
@@ -54,10 +51,7 @@ def variant_name(words: Sequence[str]) -> str:
 
 
 def write_comparison(runs: Iterable[Task], constants: SimpleNamespace, page: Page) -> None:
-    """Print and write what the variants reached, with two seeds or more less the first of them.
-
-    Their learning curves are drawn beside it.
-    """
+    """Print and write what the variants reached, less the first one; draw their learning curves."""
     where, tasks = evaluated_on(constants), defaultdict(list)
     for task in runs:
         tasks[f"{task.script} {task.extra}".strip()].append(task)
