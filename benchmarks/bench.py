@@ -33,7 +33,7 @@ try:
 
     import numpy as np
     import rivals
-    from rivals import RELEASED, Steps, repeated
+    from rivals import Steps, repeated
 
     import glr
     from glr.data.datasets import Dataset, load_dataset
@@ -118,10 +118,10 @@ def training_steps(data: Dataset, turns: int) -> Iterator[Row]:
     """A training step
 
     CPU time of a whole step, from the minibatch to the optimizer. Ours is at the scripts' constants
-    after 500 steps; `published` is the published estimator at R 10, by our NumPy code, and SGD; the
-    others are backpropagation of sigmoids and cross-entropy by Adam, in the same network. Batch
-    128; all with our settings of memory and BLAS. JAX computes by one thread, as in the scripts,
-    without the time in which it compiles.
+    after 500 steps; `published` is the published estimator at R 10, one matrix product for the mean
+    of its outer products, and SGD; the others are backpropagation of sigmoids and cross-entropy by
+    Adam, in the same network. Batch 128; all with our settings of memory and BLAS. JAX computes by
+    one thread, as in the scripts, without the time in which it compiles.
     """
     for hidden in HIDDEN:
         flags, network = ["--hidden", *hidden.split()], f"784-{hidden.replace(' ', '-')}-10"
@@ -138,12 +138,12 @@ def precision(data: Dataset, turns: int) -> Iterator[Row]:
     own noise, and with the 0-1 loss its own risk.
     """
     for script in GLR_ROWS:
-        constants = [constants_of(f"{script}.py", flags) for flags in ([], RELEASED.split())]
-        run, found = half_trained(constants[0], data), []
-        for method in (method_of(vars(one)) for one in constants):
-            batch, n = (data.x_train[:128], data.y_train[:128]), PASSES // method["replicates"]
-            estimates = (glr.gradient(run.layers, *batch, **method, rng=run.rng) for _ in range(n))
-            found.append(direction_and_variance(one.layers[0].W for one in estimates)[1])
+        run, found = half_trained(constants_of(f"{script}.py", []), data), []
+        own = partial(glr.gradient, **method_of(vars(run.constants)))
+        for estimate, R in ((own, run.constants.REPLICATES), (rivals.published_estimate(run), 10)):
+            draw = partial(estimate, run.layers, data.x_train[:128], data.y_train[:128])
+            weights = (draw(rng=run.rng).layers[0].W for _ in range(PASSES // R))
+            found.append(direction_and_variance(weights)[1])
         variance, theirs = found
         others = {"published": RIVALS["published"](script, [], data)}
         ours = by_path(f"{script} to variance 1", script, [], data)

@@ -23,11 +23,11 @@ from glr.scripts.constants import constants_of
 from glr.scripts.machine import without_user_settings
 from glr.scripts.run import Gradient, Run, minibatches, run_generator
 from glr.storage.models import Model
-from glr.study.comparison import PUBLISHED, batches_of, method_of
+from glr.study.comparison import batches_of, method_of, published_gradient
 
 RELEASED = (  # constants of the released LRS
-    f"{PUBLISHED} --no-standardised-loss --replicates 10 --optimizer sgd --learning-rate 0.01 "
-    "--schedule constant --initial-scale 2 --no-centralised-gradient --weight-decay 1e-4"
+    "--optimizer sgd --learning-rate 0.01 --schedule constant --initial-scale 2 "
+    "--no-centralised-gradient --weight-decay 1e-4"
 )
 Steps = Callable[[int], Callable[[Array], Array] | None]
 
@@ -87,7 +87,14 @@ def jax_training(script: str, flags: Sequence[str], data: Dataset, **changed: ob
 
 def published_training(script: str, flags: Sequence[str], data: Dataset) -> Steps:
     """The published algorithm, R 10 and SGD, with the script's activation and loss."""
-    return numpy_training(script, [*RELEASED.split(), *flags], data)
+    run = Run(constants_of(f"{script}.py", [*RELEASED.split(), *flags]), data)
+    return training_of(run, published_estimate(run))
+
+
+def published_estimate(run: Run) -> Callable[..., Gradient]:
+    """The published estimator, R 10, of the activation and loss of a run."""
+    functions = {"activation": run.constants.ACTIVATION, "loss": run.constants.LOSS}
+    return partial(published_gradient, replicates=10, **functions)
 
 
 def backpropagated(
