@@ -43,7 +43,6 @@ NOISE = logistic  # law of the noise in every neuron: "gaussian", "laplace" or "
 SIGMA = (1.0, 0.5)  # its standard deviation: one for all, two (hidden, output), or one a layer
 PERTURB = "logits"  # where the noise goes: "logits" (the paper) or "weights"
 REPLICATES = 2  # R, noisy forward passes per sample
-OUTPUT_DRAWS = 1  # K, draws of the output layer's noise in each of them
 CONTROL_VARIATE = True  # without local differences: subtract the mean loss of the other passes
 STANDARDISED_LOSS = False  # of the 0-1 loss: divide each sample's by √(q(1 − q)) + q
 LOCAL_DIFFERENCES = True  # multiply scores by what each neuron's noise did to the loss; or "output"
@@ -79,7 +78,6 @@ def main() -> None:
             sigma=SIGMA,
             perturb=PERTURB,
             replicates=REPLICATES,
-            output_draws=OUTPUT_DRAWS,
             local_differences=LOCAL_DIFFERENCES,
             control_variate=CONTROL_VARIATE,
             standardised_loss=STANDARDISED_LOSS,

@@ -6,9 +6,8 @@
 
 A variant is a script of this folder and its flags. With several seeds the table has each variant's
 difference from the first, and the p of a paired t-test for it; the curves are means, with the range
-over the seeds. VALIDATION = 0 compares on the test set, which is for the last run. Finished runs
-are not repeated: models and histories are in models/compare/, named after what varies, as
-LRS--sigma-2-0.5. Written: compare.md and its picture in RobustnessTest/results/; compare_part if
+over the seeds. Finished runs are not repeated: models and histories are in models/compare/, named
+as LRS--sigma-2-0.5. Written: compare.md and its picture in RobustnessTest/results/; compare_part if
 the constants are not those below.
 """
 
@@ -47,8 +46,8 @@ CHANGES = {  # one thing each, of a script's constants
         *("--weight-decay 2e-4", "--no-centralised-gradient", "--schedule constant"),
     ),
     "LRT.py": ("", "--local-differences output", GLOBAL, "--weight-decay 1e-4"),
-    "LRSZ.py": ("", "--replicates 2", GLOBAL, "--no-standardised-loss", "--steps 10000"),
-    "LRTZ.py": ("", "--replicates 2", GLOBAL, "--no-standardised-loss", "--steps 10000"),
+    "LRSZ.py": ("", "--replicates 4", GLOBAL, "--no-standardised-loss", "--steps 10000"),
+    "LRTZ.py": ("", "--replicates 4", GLOBAL, "--no-standardised-loss", "--steps 10000"),
 }
 VARIANTS = tuple(  # scripts, each with the flags that differ from its constants
     f"{script} --backend jax {flags}".rstrip()

@@ -3,11 +3,10 @@
     python peers.py                                 MNIST, in twenty minutes, one core
     python peers.py --dataset digits --seeds 1 --steps 1000 --evaluations 3050
 
-Each estimator trains the network of LRS or LRT, with that script's data, penalty, optimizer and
-schedule: for the time of STEPS steps of the script, and for EVALUATIONS. The learning rate and the
-repeats of each are chosen on held-out training samples, of equal time and of equal evaluations, in
-the same run. All are compiled by JAX (requirements-jax.txt) and use one core; its time is counted
-without compiling.
+Each estimator trains the network of LRS or LRT, with that script's minibatches, weight decay,
+optimizer and schedule: for the time of STEPS steps of the script, and for EVALUATIONS. Its learning
+rate and repeats are chosen on held-out training samples, for each of the two. All are compiled by
+JAX (requirements-jax.txt) and use one core; compiling is not counted.
 
 Written: peers.md, peers.png and peers_time.png in RobustnessTest/results/ (peers_part if the
 constants are not those below); with --write-docs, from the constants below, docs/.
@@ -23,17 +22,9 @@ try:
     from glr.scripts.console import one_line_errors
     from glr.scripts.constants import script_constants
     from glr.study import estimators as e
+    from glr.study.comparison import PUBLISHED
     from glr.study.pages import page_of
-    from glr.study.peers import (
-        BACKWARD,
-        FORWARD,
-        GLR,
-        LOSSES,
-        Peer,
-        glr_of,
-        measure,
-        write_peers,
-    )
+    from glr.study.peers import BACKWARD, FORWARD, GLR, LOSSES, Peer, glr_of, measure, write_peers
 except ImportError as error:
     wanted = "'FOLDER[scripts]' 'FOLDER[jax]'"
     sys.exit(f"{error}; run pip install {wanted} with the folder that glr/ is in, Python 3.11")
@@ -50,9 +41,6 @@ RATES = (0.003, 0.01, 0.03, 0.1)  # learning rates to choose from
 VALIDATION = 10000  # training samples held out for choosing
 WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
 OUTPUT = "--local-differences output"
-PUBLISHED = (  # Peng et al. 2022: (1) as it stands, of another noise, so of another risk
-    "--noise laplace --sigma 1.41421356 --no-local-differences --no-control-variate"
-)
 # The estimators of each network: repeats to choose from, what they use, evaluations in a repeat
 # (local differences take one for each neuron), and by whose mean a biased one is judged.
 NETWORKS = {

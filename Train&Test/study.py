@@ -7,8 +7,8 @@
 Written: RobustnessTest/results/; with --write-docs, from all data sets and seeds below, README's
 table, docs/results.md, models/pretrained/, and each script's measured line.
 
-Runs that are finished are not repeated: interrupt it at any time, and start it again. Finished is
-what today's constants trained: after a change of glr/, delete models/*.npz first.
+It may be interrupted, and started again: what today's constants trained is not trained again. After
+a change of glr/, delete models/*.npz first.
 """
 
 import sys
@@ -23,20 +23,8 @@ try:
     from glr.robustness.perturbation import table_samples
     from glr.scripts.console import one_line_errors
     from glr.scripts.constants import script_constants
-    from glr.study.pages import (
-        page_name,
-        page_of,
-        results_block,
-        write_page,
-        write_tables,
-    )
-    from glr.study.runs import (
-        datasets_found,
-        make_samples,
-        tasks,
-        train_missing,
-        write_pretrained,
-    )
+    from glr.study import runs as study
+    from glr.study.pages import page_of, results_block, write_page, write_tables
 except ImportError as error:
     sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
 except KeyboardInterrupt:
@@ -51,14 +39,14 @@ PROCESSES = 2  # runs at the same time; each uses one core
 DASK = ""  # address of a Dask scheduler, as tcp://host:8786, whose workers train instead
 WRITE_DOCS = False  # into README and docs/, in place of RobustnessTest/results/
 AS_LRS = "--sigma 1 0.5 --weight-decay 1e-4 --centralised-gradient --learning-rate 0.01"
-AS_LRT = (  # straight-through thresholds, and what LRT has beside its estimator
-    "--activation threshold --sigma 1 0.5 --weight-decay 1.5e-4 --centralised-gradient "
-    "--learning-rate 0.01"
-)
+AS_LRT = f"{AS_LRS} --activation threshold --weight-decay 1.5e-4"  # the last of two counts
 ADVERSARIAL = "--steps 40000 --adversarial-epsilon 0.1"  # chosen on held-out samples, as all is
 ON_FASHION = {  # so that the published accuracies are reached clean and under FGSM at once
     **{name: "--adversarial-epsilon 0.04" for name in ("LRS-adv", "BP+L2C-adv")},
-    **{name: "--adversarial-epsilon 0.02" for name in ("LRT-adv", "ST+L2C-adv")},
+    **{
+        name: "--adversarial-epsilon 0.02 --learning-rate 0.005 --steps 40000 --weight-decay 5e-5"
+        for name in ("LRT-adv", "ST+L2C-adv")
+    },
     "LRSZ-adv": "--adversarial-epsilon 0.04 --learning-rate 0.005",  # at 0.01 classes are lost
     "LRTZ-adv": "--adversarial-epsilon 0.05 --learning-rate 0.005",
 }
@@ -73,29 +61,32 @@ NETWORKS = {
     "BP+": ("BP.py", "--sigma 1 0.5"),  # the GLR scripts' noise (after the paper's BP+)
     "BP+L2C": ("BP.py", AS_LRS),  # both and more: everything that LRS is but its estimator
     "ST+L2C": ("BP.py", AS_LRT),  # everything that LRT is but its estimator: straight-through
-    # As the second public release has it, 100 epochs of MNIST (468 full minibatches each). But
-    # there the output layer has no biases, and the hidden ones begin as weights do, with a penalty.
+    # As the second public release has it, 100 epochs of MNIST (468 full minibatches each). There
+    # the output layer has no biases, and hidden biases begin as weights do, with weight decay.
     "BP-published": (
         "BP.py",
         "--initial-scale 2 --optimizer sgd --learning-rate 0.1 --schedule tenths --steps 46800 "
         "--weight-decay 1e-4",
     ),
     "LRS-adv": ("LRS.py", f"{ADVERSARIAL} --backend jax"),
-    "LRT-adv": ("LRT.py", f"--weight-decay 5e-5 --learning-rate 0.005 {ADVERSARIAL} --backend jax"),
-    "LRSZ-adv": ("LRSZ.py", f"{ADVERSARIAL} --backend jax"),
-    "LRTZ-adv": ("LRTZ.py", f"--replicates 8 --weight-decay 3e-5 {ADVERSARIAL} --backend jax"),
-    "BP+L2C-adv": ("BP.py", f"{AS_LRS} {ADVERSARIAL}"),
-    "ST+L2C-adv": (
-        "BP.py",
-        "--activation threshold --sigma 1 0.5 --weight-decay 5e-5 --centralised-gradient "
-        f"--learning-rate 0.005 {ADVERSARIAL}",
+    "LRT-adv": (
+        "LRT.py",
+        f"{ADVERSARIAL} --steps 80000 --weight-decay 5e-5 --replicates 8 --backend jax",
     ),
+    "LRSZ-adv": ("LRSZ.py", f"{ADVERSARIAL} --backend jax"),
+    "LRTZ-adv": (
+        "LRTZ.py",
+        f"{ADVERSARIAL} --adversarial-epsilon 0.095 --weight-decay 5e-5 --replicates 48 "
+        "--backend jax",
+    ),
+    "BP+L2C-adv": ("BP.py", f"{AS_LRS} {ADVERSARIAL}"),
+    "ST+L2C-adv": ("BP.py", f"{AS_LRT} {ADVERSARIAL} --steps 80000"),
 }
 # --------------------------------------------------------------------------------------------
 
 
 def networks_on(dataset: str) -> dict[str, tuple[str, str]]:
-    """Script and flags of every network of the tables, for a data set; of two, the last counts."""
+    """Script and flags of every network of the tables, for a data set."""
     others = ON_FASHION if dataset == "fashion_mnist" else {}
     return {
         name: (script, f"{flags} {others.get(name, '')}".strip())
@@ -106,22 +97,22 @@ def networks_on(dataset: str) -> dict[str, tuple[str, str]]:
 def main() -> None:
     """Train what is missing, evaluate all, write the tables."""
     constants = script_constants(globals())
-    datasets = datasets_found(constants)
-    runs = [task for name in datasets for task in tasks(constants, networks_on(name), [name])]
-    train_missing(runs, constants)
+    datasets = study.datasets_found(constants)
+    runs = [task for name in datasets for task in study.tasks(constants, networks_on(name), [name])]
+    study.train_missing(runs, constants)
     samples = table_samples(constants.EPSILON)  # and no others that the folder may hold
     rows = {}
     for dataset in datasets:
-        make_samples(constants, dataset, constants.EPSILON)
+        study.make_samples(constants, dataset)
         own = [task.path for task in runs if task.dataset == dataset]
         chosen = {"DATASET": dataset, "MODELS": own, "SAMPLES": samples, "FUNCTIONS": ""}
-        name = page_name(f"study_{dataset}", constants, globals())
+        name = page_of(f"study_{dataset}", constants, globals()).name
         rows[dataset] = write_results(SimpleNamespace(**vars(constants), **chosen), name)
     page = page_of("results", constants, globals())
     if not page.whole or datasets != [*DATASETS]:
         write_page(page._replace(whole=False), results_block(rows))
         return
-    write_pretrained(runs, constants, datasets)
+    study.write_pretrained(runs, constants, datasets)
     write_tables(constants, runs, rows)
 
 

@@ -6,7 +6,7 @@
 
 Parts: 1 a training step, 2 precision per second, 3 seconds to the published accuracy, 4 growth and
 memory, 5 choices that cost clarity. MNIST is that of GLR_DATA_DIR, else data/. All that a table
-compares takes turns in one run, on one core (on Linux). bench.csv, bench.md and bench.png in
+compares takes turns in one run, on one core (on Linux). bench.md and bench.png in
 benchmarks/results are written after every part.
 """
 
@@ -22,13 +22,11 @@ try:
     import re
     import time
     import tracemalloc
-    from collections.abc import Callable, Iterator, Mapping
-    from concurrent.futures import ProcessPoolExecutor
+    from collections.abc import Iterator, Mapping
     from functools import partial
     from importlib.metadata import version
     from importlib.util import find_spec
     from itertools import product
-    from multiprocessing import get_context
     from pathlib import Path
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # glr/, without an install
@@ -36,7 +34,6 @@ try:
     import numpy as np
     import rivals
     from rivals import Steps, repeated
-    from threadpoolctl import threadpool_limits
 
     import glr
     from glr.data.datasets import Dataset, load_dataset
@@ -48,9 +45,8 @@ try:
     from glr.scripts.machine import prepare_for_small_arrays
     from glr.scripts.plots import look_of, new_figure, optional_picture, plain_axes, save_figure
     from glr.scripts.run import run_generator
-    from glr.storage.files import check_writable, user_path, write_whole
-    from glr.study.comparison import half_trained_network, method_of, relative_variance
-    from glr.study.published import published_gradient
+    from glr.storage.files import user_path, write_whole
+    from glr.study.comparison import direction_and_variance, half_trained, method_of
 except ImportError as error:
     sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
 except KeyboardInterrupt:
@@ -75,13 +71,12 @@ GROWTH = {  # flags of a size, and the sizes that are doubled
 REPLICATES = (10, 10_000)  # at which peak memory is measured
 PASSES = 10_000  # noisy ones in all, of the gradients that a variance is estimated from
 WARM_STEPS = 500  # of training before its steps are timed
-TURN_SECONDS, CALL = (
-    0.05,
-    256,
-)  # of CPU in a turn; or so many steps, the most that JAX takes at once
+TURN_SECONDS = 0.05  # of CPU in a turn
+CALL = 256  # steps of a turn at most: as many as JAX takes at once
 TURNS = 15
 # --------------------------------------------------------------------------------------------
 
+RESULTS = Path(__file__).resolve().parent / "results"
 Row = tuple[str, str, np.ndarray, dict[str, np.ndarray]]  # case, unit; ours and others by turn
 
 
@@ -138,20 +133,18 @@ def training_steps(data: Dataset, turns: int) -> Iterator[Row]:
 def precision(data: Dataset, turns: int) -> Iterator[Row]:
     """Precision per second
 
-    CPU time to a gradient of relative variance 1, which is relative variance × step time: of the
-    first layer of 784-50-10 after 500 steps, the published estimator's at R 10. Each has its own
-    noise, and with the 0-1 loss its own risk.
+    CPU time to a gradient of relative variance 1: relative variance × step time, of the first
+    layer of 784-50-10 after 500 steps of the script; the published estimator has R 10. Each has its
+    own noise, and with the 0-1 loss its own risk.
     """
     for script in GLR_ROWS:
-        method, rng = method_of(vars(constants_of(f"{script}.py", []))), run_generator(0)
-        layers = half_trained_network(method, data, rng).layers
-        batch = layers, data.x_train[:128], data.y_train[:128]
-        named = {name: method[name] for name in ("activation", "loss")} | {"replicates": 10}
-        theirs = relative_variance(
-            partial(published_gradient, *batch, rng=rng, **named), PASSES // 10
-        )
-        own = partial(glr.gradient, *batch, rng=rng, **method)
-        variance = relative_variance(own, PASSES // method["replicates"])
+        run, found = half_trained(constants_of(f"{script}.py", []), data), []
+        own = partial(glr.gradient, **method_of(vars(run.constants)))
+        for estimate, R in ((own, run.constants.REPLICATES), (rivals.published_estimate(run), 10)):
+            draw = partial(estimate, run.layers, data.x_train[:128], data.y_train[:128])
+            weights = (draw(rng=run.rng).layers[0].W for _ in range(PASSES // R))
+            found.append(direction_and_variance(weights)[1])
+        variance, theirs = found
         others = {"published": RIVALS["published"](script, [], data)}
         ours = by_path(f"{script} to variance 1", script, [], data)
         for case, unit, a, b in compared(ours, others, turns):
@@ -189,8 +182,8 @@ def steps_to(goal: float, steps: Steps, data: Dataset) -> int:
 def growth(data: Dataset, turns: int) -> Iterator[Row]:
     """Growth
 
-    How many times the CPU time of a step of LRS grows where one of its constants is doubled: 2 is
-    linear growth. Then the peak memory of a step's arrays, NumPy's alone, where R is doubled.
+    The CPU time of a step of LRS with one of its constants doubled, over that without: 2 is linear
+    growth. Then the same of the peak memory of a step's arrays, NumPy's alone, with R doubled.
     """
     for (what, (flags_of, sizes)), path in product(GROWTH.items(), PATHS):
         for n in sizes:
@@ -214,10 +207,9 @@ def peak_megabytes(script: str, replicates: int, data: Dataset) -> np.ndarray:
 def choices(data: Dataset, turns: int) -> Iterator[Row]:
     """Choices that cost clarity
 
-    How many times ours the CPU time of the plain way is, each alone. The random numbers and
-    sigmoids are those of a step of LRSZ, (50, 14, 128). The plain ways: a loss that GLR knows
-    nothing of, NumPy's floats, 1/(1 + e⁻ᵛ); vectors as XLA chooses, argmax, JAX's own words; memory
-    as glibc keeps it in a new process, which is more after MNIST was loaded.
+    The CPU time of the plain way over ours, one choice at a time. The random numbers and sigmoids
+    are those of a step of LRSZ, (50, 14, 128). The plain ways: a loss that GLR does not know,
+    NumPy's floats, 1/(1 + e⁻ᵛ); vectors as XLA chooses, argmax, JAX's own words.
     """
     rng, shape = run_generator(0), (50, 14, 128)
     v = rng.standard_normal(shape, dtype=np.float32)
@@ -241,28 +233,6 @@ def choices(data: Dataset, turns: int) -> Iterator[Row]:
         ]
     for case, ours, plain in pairs:
         yield from compared({case: in_training(ours)}, {"plain": in_training(plain)}, turns)
-    settings = prepare_for_small_arrays, partial(threadpool_limits, 1)
-    for name in ("digits", "mnist"):
-        bar = progress_bar(range(min(turns, 5)), "processes", leave=False)
-        ms = np.array([[own_process_ms(name, setting) for setting in settings] for _ in bar])
-        case = f"step of LRS on {name}: memory that is kept (machine.py)"
-        yield case, "ms", ms[:, 0], {"plain": ms[:, 1]}
-
-
-def own_process_ms(name: str, setting: Callable[[], object]) -> float:
-    """CPU milliseconds of a step of LRS in a new process with this setting of memory and BLAS."""
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=setting) as process:
-        return process.submit(new_step_ms, name).result()
-
-
-def new_step_ms(name: str) -> float:
-    """CPU milliseconds of a step of LRS on the data set of this name."""
-    return cpu_ms(in_training(rivals.numpy_training("LRS", [], data_of(name))))
-
-
-def data_of(name: str) -> Dataset:
-    """The data set, from the folder of the environment's GLR_DATA_DIR, else data/."""
-    return load_dataset(name, user_path(os.environ.get("GLR_DATA_DIR") or ROOT / "data"))
 
 
 PARTS = dict(enumerate((training_steps, precision, time_to_accuracy, growth, choices), start=1))
@@ -286,28 +256,23 @@ def cells(row: Row) -> list[str]:
     return [case, f"{short(np.median(ours))} {unit}", *says]
 
 
-def run_parts(parts: list[int], turns: int, folder: Path | None) -> bool:
-    """Run the parts; print what they find and, after each, write it. Whether none failed."""
-    data, found, failures = data_of("mnist"), {}, {}
+def run_parts(parts: list[int], turns: int, folder: Path | None) -> None:
+    """Run the parts; print what they find and, after each, failed or not, write all of it."""
+    data = load_dataset("mnist", user_path(os.environ.get("GLR_DATA_DIR") or ROOT / "data"))
+    found: dict[int, list[Row]] = {}
     for part in parts:
         rows = found[part] = []
         try:
             for row in PARTS[part](data, turns):
                 rows.append(row)
                 print(part, *cells(row), sep="  ", flush=True)
-        except Exception as error:  # the other parts' rows are not to be lost by it
-            failures[part] = f"This part failed: {type(error).__name__}: {error}".splitlines()[0]
-            print(part, failures[part], file=sys.stderr)
-        if folder is not None:
-            write_results(folder, found, failures, f"{data.name}, {turns} turns")
-    return not failures
+        finally:
+            if folder is not None:
+                write_results(folder, found, f"{data.name}, {turns} turns")
 
 
-def write_results(
-    folder: Path, found: dict[int, list[Row]], failures: dict[int, str], how: str
-) -> None:
-    """Write bench.csv, bench.md and bench.png, each whole or not at all."""
-    lines = ["part,case,column,unit,ours,other,ratio,low,high"]
+def write_results(folder: Path, found: dict[int, list[Row]], how: str) -> None:
+    """Write bench.md and bench.png, each whole or not at all."""
     page = [
         "# The benchmark",
         "Written by `make bench`. A figure in a table is the other's time over ours in the same "
@@ -316,16 +281,11 @@ def write_results(
         "![the ratios](bench.png)",
     ]
     for part, rows in found.items():
-        for case, unit, ours, others in rows:
-            for column, other in others.items():
-                figures = np.median(ours), np.median(other), *ratio(ours, other)
-                digits = ",".join(f"{x:.4g}" for x in figures)
-                lines.append(f'{part},"{case}",{column},{unit},{digits}')
         title, says = str(inspect.getdoc(PARTS[part])).split("\n\n")
-        page += [f"## {part}. {title}", says, *([failures[part]] if part in failures else [])]
+        page += [f"## {part}. {title}", says]
         page += [markdown_table([["case", "ours", *rows[0][3]], *map(cells, rows)])] if rows else []
-    for name, parts in (("bench.csv", "\n".join(lines)), ("bench.md", "\n\n".join(page))):
-        write_whole(folder / name, lambda file, text=parts: file.write(f"{text}\n".encode()))
+    text = "\n\n".join(page)
+    write_whole(folder / "bench.md", lambda file: file.write(f"{text}\n".encode()))
     if drawn := [row for part in (1, 2, 3) for row in found.get(part, [])]:
         with optional_picture():
             draw(folder / "bench.png", drawn, how)
@@ -368,21 +328,15 @@ def main() -> None:
     parser = OneLineParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--turns", type=int, default=TURNS, help=f"(default: {TURNS})")
     parser.add_argument("--parts", type=int, nargs="+", choices=PARTS, default=[*PARTS])
-    says = "where all is written (default: benchmarks/results, of all parts alone)"
-    parser.add_argument("--results-dir", type=user_path, metavar="DIR", help=says)
     given = parser.parse_args()
     if given.turns < 1:
         parser.error("--turns: give 1 or more")
-    own = Path(__file__).resolve().parent / "results"
-    folder = given.results_dir or (own if set(given.parts) == set(PARTS) else None)
-    if folder is not None:
-        check_writable(folder / "bench.csv")
+    is_whole = set(given.parts) == set(PARTS)
     if hasattr(os, "sched_setaffinity"):  # Linux's: before Keras and PyTorch start their threads
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     prepare_for_small_arrays()
-    if not run_parts(given.parts, given.turns, folder):
-        sys.exit(1)
-    print(f"Written: {folder}/bench.csv, .md, .png" if folder else "Not written: no --results-dir")
+    run_parts(given.parts, given.turns, RESULTS if is_whole else None)
+    print(f"Written: {RESULTS}/bench.md, .png" if is_whole else "Not written: of some parts alone")
 
 
 if __name__ == "__main__":

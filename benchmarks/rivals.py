@@ -7,7 +7,7 @@ takes the next n ≤ 256 steps, and returns the network, from inputs (N, n_in) t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from unittest.mock import patch
@@ -23,11 +23,10 @@ from glr.scripts.constants import constants_of
 from glr.scripts.machine import without_user_settings
 from glr.scripts.run import Gradient, Run, minibatches, run_generator
 from glr.storage.models import Model
-from glr.study.comparison import method_of
-from glr.study.published import published_gradient
+from glr.study.comparison import batches_of, method_of, published_gradient
 
-PUBLISHED = (  # constants of the released LRS
-    "--replicates 10 --optimizer sgd --learning-rate 0.01 --schedule constant --initial-scale 2 "
+RELEASED = (  # constants of the released LRS
+    "--optimizer sgd --learning-rate 0.01 --schedule constant --initial-scale 2 "
     "--no-centralised-gradient --weight-decay 1e-4"
 )
 Steps = Callable[[int], Callable[[Array], Array] | None]
@@ -60,13 +59,6 @@ def training_of(run: Run, estimate: Callable[..., Gradient]) -> Steps:
     return repeated(step, run.network.logits)
 
 
-def batches_of(run: Run) -> Iterator[tuple[Array, np.ndarray]]:
-    """Inputs and labels of minibatch after minibatch, without end."""
-    x, y = run.data.x_train, run.data.y_train
-    for rows in minibatches(len(x), run.constants.BATCH_SIZE, run_generator(0)):
-        yield x[rows], y[rows]
-
-
 def jax_training(script: str, flags: Sequence[str], data: Dataset, **changed: object) -> Steps:
     """The script's own steps by JAX; some names of glr/xla.py may be changed."""
     from glr import xla  # noqa: PLC0415  (no requirement)
@@ -95,10 +87,14 @@ def jax_training(script: str, flags: Sequence[str], data: Dataset, **changed: ob
 
 def published_training(script: str, flags: Sequence[str], data: Dataset) -> Steps:
     """The published algorithm, R 10 and SGD, with the script's activation and loss."""
-    constants = constants_of(f"{script}.py", [*PUBLISHED.split(), *flags])
-    functions = {"activation": constants.ACTIVATION, "loss": constants.LOSS}
-    estimate = partial(published_gradient, replicates=constants.REPLICATES, **functions)
-    return training_of(Run(constants, data), estimate)
+    run = Run(constants_of(f"{script}.py", [*RELEASED.split(), *flags]), data)
+    return training_of(run, published_estimate(run))
+
+
+def published_estimate(run: Run) -> Callable[..., Gradient]:
+    """The published estimator, R 10, of the activation and loss of a run."""
+    functions = {"activation": run.constants.ACTIVATION, "loss": run.constants.LOSS}
+    return partial(published_gradient, replicates=10, **functions)
 
 
 def backpropagated(

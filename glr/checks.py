@@ -116,15 +116,11 @@ def check_method(method: Method, rng: np.random.Generator) -> None:
         raise GLRError(
             f'local_differences is {_said(method.local_differences)}; give True, "output" or False'
         )
-    for name in ("replicates", "output_draws"):
-        given = getattr(method, name)
-        if not isinstance(given, (int, np.integer)) or given < 1:
-            raise GLRError(f"{name} is {_said(given)}; give a whole number ≥ 1")
+    R = method.replicates
+    if not isinstance(R, (int, np.integer)) or R < 1:
+        raise GLRError(f"replicates is {_said(R)}; give a whole number ≥ 1")
     has_control_variate = method.control_variate and not method.local_differences
-    passes = method.replicates * method.output_draws
-    if (method.replicates == 1 and has_control_variate) or (
-        passes == 1 and method.standardised_loss
-    ):
+    if R == 1 and (has_control_variate or method.standardised_loss):
         raise GLRError(
             "replicates = 1: the control variate and the standardised loss compare passes; give 2 "
             "or more, or set both to False"

@@ -67,7 +67,6 @@ class Method:
     sigma: tuple[float, ...]
     perturb: str
     replicates: int
-    output_draws: int
     local_differences: bool | str
     control_variate: bool
     standardised_loss: bool
@@ -91,7 +90,6 @@ def gradient(
     sigma: float | Sequence[float] = 1.0,
     perturb: str = "logits",
     replicates: int = 2,
-    output_draws: int = 1,
     local_differences: bool | str = True,
     control_variate: bool = True,
     standardised_loss: bool = False,
@@ -107,7 +105,6 @@ def gradient(
     noise, sigma : law and standard deviation; one σ, two (hidden, output), or one a layer
     perturb : "logits"; or "weights", where the noise of a logit has deviation σ√(1 + ‖x‖²)
     replicates : R, noisy forward passes of each sample
-    output_draws : K, draws of the output layer's noise in each of them
     local_differences : True: (4), (5) in the last two layers, (8) before them; "output": (4) in the
         output layer, (8) before it, with n_out + 1 loss values a pass; False: (1) with (2) in every
         layer, which alone is unbiased at any depth
@@ -128,15 +125,12 @@ def gradient(
         checked_sigma(sigma, len(layers)),
         perturb,
         replicates,
-        output_draws,
         local_differences,
         control_variate,
         standardised_loss,
     )
     check_method(method, rng)
-    *hidden, n_classes = (b.size for _, b in layers)
-    floats = max(*hidden, output_draws * n_classes, 1) * batch.x.shape[1]
-    groups = groups_of_passes(replicates, floats)
+    groups = groups_of_passes(replicates, max(b.size for _, b in layers) * batch.x.shape[1])
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if len(groups) == 1:
             return estimate_of_passes(method, layers, batch, rng)
@@ -173,7 +167,6 @@ class Passes(NamedTuple):
     """R noisy forward passes: each layer's inputs, its noise's deviation, and its neurons.
 
     An input is (n_in, R, B), or (n_in, 1, B) where the passes share it; a deviation fits (R, B).
-    The output layer's neurons are (classes, K·R, B): the passes follow each other in every draw.
     """
 
     inputs: list[Array]
@@ -188,7 +181,7 @@ def estimate_of_passes(
     passes = noisy_passes(method, layers, batch.x, rng)
     z, noise = passes.neurons[-1].outputs, passes.neurons[-1].noise
     losses = losses_of(method.loss, by_class(z), batch.y)
-    weight = np.float32(1 / losses.size)  # of a draw, pass and sample in the mean
+    weight = np.float32(1 / losses.size)  # of a pass and sample in the mean
     if method.standardised_loss:
         weight = weight / deviation_and_share_right(losses)
     output = Output(z, noise, losses, method.loss, batch.y)
@@ -213,10 +206,8 @@ def noisy_passes(method: Method, layers: list[Layer], x: Array, rng: np.random.G
         scale = noise_scale(method, t, x)
         passes.inputs.append(x)
         passes.scales.append(scale)
-        activation, shape = method.activation, (b.size, method.replicates, x.shape[-1])
-        if t == len(layers) - 1:
-            activation, shape = identity, (shape[0], method.output_draws * shape[1], shape[2])
-            v, scale = in_draws(method, v), in_draws(method, scale)
+        activation = method.activation if t < len(layers) - 1 else identity
+        shape = b.size, method.replicates, x.shape[-1]
         if activation is threshold and method.noise.cdf is not None:
             neurons = Bits(method.noise, v, scale, random_words(rng, shape))
         else:
@@ -237,32 +228,14 @@ def noise_scale(method: Method, t: int, x: Array) -> Array:
     return sigma if method.perturb == "logits" else sigma * np.sqrt(1 + np.square(x).sum(axis=0))
 
 
-def in_draws(method: Method, a: Array) -> Array:
-    """An array (…, R, B) of passes, repeated for every output draw: (…, K·R, B).
-
-    What all passes share, and K = 1, stay as they are.
-    """
-    is_of_passes = np.ndim(a) > 1 and a.shape[-2] == method.replicates
-    K = method.output_draws
-    return np.concatenate([a] * K, axis=-2) if is_of_passes and K > 1 else a
-
-
-def over_draws(a: Array, R: int) -> Array:
-    """The sum of (n, K·R, B) over the output draws, (n, R, B)."""
-    return a if a.shape[1] == R else a.reshape(len(a), -1, R, a.shape[-1]).sum(axis=1)
-
-
 def deltas(method: Method, layers: list[Layer], passes: Passes, output: Output) -> list[Array]:
     """σ·δ of every layer, (n, R, B): δ is an estimate of ∂E[L]/∂v in each pass.
 
-    It is the sum over the output draws. Scores are those of noise at deviation 1: hence the σ.
+    Scores are those of noise at deviation 1: hence the σ.
     """
-    R = method.replicates
     if not method.local_differences:
-        of_hidden = centred(method, over_draws(output.losses[None], R)[0])
-        *hidden, last = [neurons.score for neurons in passes.neurons]
-        of_last = over_draws(last * centred(method, output.losses), R)
-        return [*(score * of_hidden for score in hidden), of_last]
+        factors = centred(method, output.losses)
+        return [neurons.score * factors for neurons in passes.neurons]
     n_local = 1 if method.local_differences == "output" else 2
     found = local_scores(method, layers[-1].W, passes.neurons[-n_local:], output)
     for t in reversed(range(len(layers) - n_local)):
@@ -293,18 +266,16 @@ def local_scores(method: Method, W: Array, neurons: list[Neurons], output: Outpu
     neurons : of the output layer, whose outputs are the logits; and perhaps of the last hidden one,
         whose effect on the logits is W (n, classes)
     """
-    R = method.replicates
     effect = np.concatenate([W, np.eye(len(output.z), dtype=np.float32)][-len(neurons) :])
-    (*hidden, last), scores = zip(*(layer.reversal() for layer in neurons), strict=True)
-    changes = np.concatenate([*(in_draws(method, change) for change in hidden), last])
+    changes, scores = zip(*(layer.reversal() for layer in neurons), strict=True)
+    *hidden, last = changes
     growth = None
     if method.perturb == "weights" and hidden:  # the output noise grows with x
-        of_hidden = in_draws(method, noise_growth(neurons[0].outputs, hidden[0]))
+        of_hidden = noise_growth(neurons[0].outputs, *hidden)
         growth = np.concatenate([of_hidden, np.zeros_like(last)])
-    differences = loss_differences(output, effect, changes, growth)
-    n = len(changes) - len(last)
-    of_last = over_draws(scores[-1] * differences[n:], R)
-    return [scores[0] * over_draws(differences[:n], R), of_last] if hidden else [of_last]
+    differences = loss_differences(output, effect, np.concatenate(changes), growth)
+    of_layers = np.split(differences, [len(change) for change in hidden])
+    return [score * found for score, found in zip(scores, of_layers, strict=True)]
 
 
 def carried_back(neurons: Neurons, W: Array, delta: Array) -> Array:

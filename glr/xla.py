@@ -191,54 +191,38 @@ def gradient(
     """Equation (1) for every layer, averaged over the batch; the mean loss of the passes; ∂E[L]/∂x.
 
     x : inputs (n_in, B)
-    keys : of each pass's hidden layers and output draws, see keys_of_step
+    keys : of each pass's layers, see keys_of_step
     """
     draw_first = noisy_layer(method, layers, 0, x)
 
-    def noisy_pass(keys: jax.Array) -> tuple[list[Neurons], Draw, jax.Array]:
-        hidden, draw = [], draw_first
+    def noisy_pass(keys: jax.Array) -> tuple[list[Neurons], jax.Array]:
+        neurons = [draw_first(keys[0])]
         for t in range(1, len(layers)):
-            hidden.append(draw(keys[t - 1]))
-            draw = noisy_layer(method, layers, t, hidden[-1].outputs)
-        return hidden, draw, keys[len(hidden) :]
-
-    def losses_of_pass(keys: jax.Array) -> jax.Array:
-        _, draw, keys = noisy_pass(keys)
-        return lax.map(lambda key: losses_of(method, draw(key).outputs, y), keys)
+            draw = noisy_layer(method, layers, t, neurons[-1].outputs)
+            neurons.append(draw(keys[t]))
+        return neurons, losses_of(method, neurons[-1].outputs, y)
 
     def one_pass(first_sum: jax.Array, keys_and_factors: tuple) -> tuple[jax.Array, tuple]:
-        keys, (factor_of_hidden, factors_of_draws) = keys_and_factors
-        hidden, draw, keys = noisy_pass(keys)
-
-        def one_draw(key_and_factor: tuple) -> tuple[jax.Array, list[jax.Array]]:
-            key, factor = key_and_factor
-            output = draw(key)
-            losses = losses_of(method, output.outputs, y)
-            if not method.local_differences:
-                return losses, [output.score * factor / output.scale]
+        keys, factors = keys_and_factors
+        neurons, losses = noisy_pass(keys)
+        *hidden, output = neurons
+        if method.local_differences:
             last = hidden[-1:] if method.local_differences is True else []
-            return losses, local_scores(method, layers[-1].W, last, output, losses, y)
-
-        losses, found = lax.map(one_draw, (keys, factors_of_draws))
-        found = [delta.mean(axis=0) for delta in found]
-        for t in reversed(range(len(layers) - len(found))):
-            layer = hidden[t]
-            if method.local_differences:
-                found.insert(0, carried_back(layer, layers[t + 1].W, found[0]))
-            else:
-                found.insert(0, layer.score * factor_of_hidden / layer.scale)
+            found = local_scores(method, layers[-1].W, last, output, losses, y)
+            for t in reversed(range(len(layers) - len(found))):
+                found.insert(0, carried_back(hidden[t], layers[t + 1].W, found[0]))
+        else:
+            found = [layer.score * factors / layer.scale for layer in neurons]
         return first_sum + found[0], (losses, [layer.outputs for layer in hidden], found[1:])
 
-    factors = None, None
+    factors = None
     if not method.local_differences:  # the mean (2) is over all passes: each is run twice
-        losses = lax.map(losses_of_pass, keys)
-        of_draws = centred(method, losses.reshape(-1, len(y))).reshape(losses.shape)
-        factors = centred(method, losses.mean(axis=1)), of_draws
+        factors = centred(method, lax.map(lambda keys: noisy_pass(keys)[1], keys))
     first = jnp.zeros((len(layers[0].b), len(y)))
     first, (losses, inputs, others) = lax.scan(one_pass, first, (keys, factors))
     weight = 1 / (len(keys) * len(y))  # of a pass and sample in the mean
     if method.standardised_loss:
-        weight = weight / deviation_and_share_right(losses.reshape(-1, len(y)))
+        weight = weight / deviation_and_share_right(losses)
     first = first * weight
     found = [Layer(first @ x.T, first.sum(axis=1))]  # the passes share these inputs
     for x_t, delta in zip(inputs, others, strict=True):  # (R, n, B)
@@ -248,7 +232,7 @@ def gradient(
     return found, losses.mean(), layers[0].W.T @ first
 
 
-def local_scores(  # noqa: PLR0913, PLR0917  (all there is of an output draw)
+def local_scores(  # noqa: PLR0913, PLR0917  (all there is of a pass)
     method: Method,
     W: jax.Array,
     hidden: list[Neurons],

@@ -28,14 +28,13 @@ def mixed(z: jax.Array) -> jax.Array:
 
 
 def keys_of_step(seed: jax.Array, step: jax.Array, method: Method, n_layers: int) -> jax.Array:
-    """A key for every hidden layer and output draw of every pass, (R, n_layers − 1 + K, 2).
+    """A key for every layer of every pass, (R, n_layers, 2).
 
     The seed is two words, and so is a key.
     """
-    n = n_layers - 1 + method.output_draws
-    place = jnp.arange(2 * method.replicates * n, dtype=jnp.uint32)
+    place = jnp.arange(2 * method.replicates * n_layers, dtype=jnp.uint32)
     words = mixed(mixed(mixed(place + seed[0]) ^ step.astype(jnp.uint32)) ^ seed[1])
-    return words.reshape(method.replicates, n, 2)
+    return words.reshape(method.replicates, n_layers, 2)
 
 
 def random_words(key: jax.Array, shape: tuple[int, int]) -> jax.Array:

@@ -104,14 +104,13 @@ def test_curves_are_means_and_ranges_from_step_0(tmp_path, monkeypatch):
     assert {tuple(point) for point in band} >= {(10, 10), (10, 20), (20, 0), (20, 2)}
 
 
-def test_more_curves_than_can_be_told_apart_are_no_picture(tmp_path):
+def test_a_curve_is_that_of_the_run_s_history(tmp_path):
     (tmp_path / "it.csv").write_text("step,test_accuracy\n0,0.1\n5,0.9\n")
+    found = variants.curve(SimpleNamespace(path=tmp_path / "it.npz"), "test")
+    np.testing.assert_allclose(found, [[0, 5], [90, 10]])
 
-    def of(n):
-        task = {"path": tmp_path / "it.npz", "script": "LRS.py"}
-        return [SimpleNamespace(**task, extra=f"--steps {i}") for i in range(n)]
 
-    (first, *_) = variants.curves_of(of(variants.MOST_CURVES), "test").values()
-    np.testing.assert_allclose(first, [[[0, 5], [90, 10]]])
-    with pytest.raises(GLRError, match="curves are too many to tell apart; give 12 or less"):
-        variants.curves_of(of(variants.MOST_CURVES + 1), "test")
+def test_more_curves_than_can_be_told_apart_are_no_picture(tmp_path):
+    curves = {str(i): [] for i in range(variants.MOST_CURVES + 1)}
+    with pytest.raises(GLRError, match="13 curves cannot be told apart; give 12 or less"):
+        variants.draw_curves(tmp_path / "it.png", curves, "digits")

@@ -1,7 +1,6 @@
 """What the estimators are compared by: the relative variance, and the published estimator."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +10,15 @@ from glr.data.datasets import load_dataset
 from glr.estimator import gradient
 from glr.losses import cross_entropy, zero_one
 from glr.network import accuracy, layer_views, new_network, sigmoid, threshold
-from glr.noise import laplace
 from glr.robustness.tables import GLR_ROWS
 from glr.scripts.constants import ROOT, SCRIPTS, constants_of
-from glr.study.comparison import half_trained_network, method_of, relative_variance
-from glr.study.published import published_gradient
+from glr.study.comparison import (
+    PUBLISHED,
+    direction_and_variance,
+    half_trained,
+    method_of,
+    published_gradient,
+)
 
 FAMILY_WISE_ERROR = 1e-4  # of all elements that a test compares, together
 SIZES = [2, 2, 2]
@@ -29,12 +32,11 @@ def flat(estimate):
     return np.concatenate([*parts, [estimate.risk]])
 
 
-def draws_of(kind, **named):
+def draws_of(estimate):
     """100 independent estimates, each a mean over 30,000 noisy passes of the three samples."""
     x, y = np.tile(X, (3000, 1)), np.tile(Y, 3000)
     layers, rng = layer_views(PARAMETERS, SIZES), np.random.default_rng(1)
-    found = [flat(kind(layers, x, y, replicates=10, rng=rng, **named)) for _ in range(100)]
-    return np.array(found)
+    return np.array([flat(estimate(layers, x, y, replicates=10, rng=rng)) for _ in range(100)])
 
 
 def exact_risk(parameters):
@@ -56,7 +58,7 @@ def exact_risk(parameters):
 
 def test_the_published_estimate_has_the_exact_gradient_as_its_mean():
     """Student's t-test of the twelve slopes and the risk, at 10⁻⁴ for all together."""
-    draws = draws_of(published_gradient, activation=threshold, loss=zero_one)
+    draws = draws_of(partial(published_gradient, activation=threshold, loss=zero_one))
     steps = 1e-3 * np.eye(PARAMETERS.size)
     exact = [(exact_risk(PARAMETERS + s) - exact_risk(PARAMETERS - s)) / 2e-3 for s in steps]
     expected = np.array([*exact, exact_risk(PARAMETERS)])
@@ -69,16 +71,10 @@ def test_the_published_estimate_has_the_exact_gradient_as_its_mean():
 @pytest.mark.parametrize("loss", [cross_entropy, zero_one])
 def test_the_published_estimate_has_the_mean_of_ours_without_what_lowers_variance(loss):
     """Welch's t-test of the twelve slopes and the risk, at 10⁻⁴ for all together."""
-    functions = {"activation": sigmoid, "loss": loss}
-    ours = draws_of(
-        gradient,
-        noise=laplace,
-        sigma=2**0.5,
-        local_differences=False,
-        control_variate=False,
-        **functions,
-    )
-    theirs = draws_of(published_gradient, **functions)
+    settings = method_of(vars(constants_of("LRS.py", PUBLISHED.split()))) | {"loss": loss}
+    del settings["replicates"]
+    ours = draws_of(partial(gradient, **settings))
+    theirs = draws_of(partial(published_gradient, activation=sigmoid, loss=loss))
     p = stats.ttest_ind(ours, theirs, equal_var=False).pvalue
     assert p.min() * p.size > FAMILY_WISE_ERROR
     ratio = np.log(ours.var(axis=0).sum() / theirs.var(axis=0).sum())
@@ -90,11 +86,10 @@ def test_relative_variance_is_that_of_the_estimates_whatever_their_number(spread
     """10⁵ entries of mean 1 and known variance, from four estimates: a standard error of 0.3 %."""
     rng = np.random.default_rng(0)
 
-    def estimate():
-        W = 1 + spread * rng.standard_normal((100, 1000), dtype=np.float32)
-        return SimpleNamespace(layers=[SimpleNamespace(W=W)])
-
-    assert relative_variance(estimate, 4) == pytest.approx(spread**2, rel=0.03)
+    gradients = (1 + spread * rng.standard_normal((100, 1000), np.float32) for _ in range(4))
+    mean, variance = direction_and_variance(gradients)
+    assert variance == pytest.approx(spread**2, rel=0.03)
+    np.testing.assert_allclose(mean.mean(), 1e-5**0.5, rtol=0.03)
 
 
 def test_a_script_s_method_is_what_the_script_hands_to_gradient():
@@ -114,13 +109,17 @@ def test_a_script_s_method_is_what_the_script_hands_to_gradient():
 
 
 def test_a_half_trained_network_has_begun_to_learn_and_ours_varies_less():
-    data, rng = load_dataset("digits", ROOT / "data"), np.random.default_rng(0)
-    method = method_of(vars(constants_of("LRS.py", []))) | {"replicates": 20}
-    network = half_trained_network(method, data, rng)
-    assert accuracy(network.logits(data.x_test), data.y_test) > 0.8
-    batch = network.layers, data.x_train[:128], data.y_train[:128]
-    functions = {"activation": sigmoid, "loss": cross_entropy}
-    ours = partial(gradient, *batch, **method)
-    published = partial(published_gradient, *batch, **functions, replicates=20)
-    found = [relative_variance(partial(kind, rng=rng), 200) for kind in (ours, published)]
-    assert 0 < 10 * found[0] < found[1]
+    data = load_dataset("digits", ROOT / "data")
+    constants = constants_of("LRS.py", ["--dataset", "digits", "--replicates", "20"])
+    run = half_trained(constants, data)
+    assert accuracy(run.network.logits(data.x_test), data.y_test) > 0.8
+    method = method_of(vars(constants))
+    batch = run.layers, data.x_train[:128], data.y_train[:128]
+    published = method_of(vars(constants_of("LRS.py", [*PUBLISHED.split(), "--replicates", "20"])))
+
+    def variance(method):
+        found = (gradient(*batch, **method, rng=run.rng).layers[0].W for _ in range(200))
+        return direction_and_variance(found)[1]
+
+    ours, theirs = variance(method), variance(published)
+    assert 0 < 10 * ours < theirs

@@ -208,11 +208,6 @@ def test_local_differences_have_the_gradient_for_every_law(law, perturb):
 
 LOCAL_PROBLEMS = {
     "one pass": (Problem((3, 4, 3)), pathwise_mean, {"replicates": 1}),
-    "one pass of three draws": (
-        Problem((3, 4, 3), "threshold", perturb="weights"),
-        exact_mean,
-        {"replicates": 1, "output_draws": 3},
-    ),
     "zero-one": (Problem((3, 2, 3), loss="zero_one"), exact_mean, {}),
     "no hidden layer": (Problem((3, 3), sigma=(0.6,)), exact_mean, {}),
     "no hidden layer, output": (
@@ -232,22 +227,6 @@ LOCAL_PROBLEMS = {
 def test_local_differences_have_the_gradient(name):
     problem, reference, settings = LOCAL_PROBLEMS[name]
     assert_gradient(problem, reference, **(LOCAL | settings))
-
-
-@pytest.mark.parametrize("settings", [FORWARD, LOCAL], ids=["(2)", "local"])
-@pytest.mark.parametrize(
-    ("problem", "reference"),
-    [
-        (Problem((3, 4, 3)), pathwise_mean),
-        (Problem((3, 4, 3), "threshold", "zero_one"), exact_mean),
-        (Problem((3, 3), sigma=(0.6,)), exact_mean),
-    ],
-    ids=["sigmoid", "threshold, zero-one", "no hidden layer"],
-)
-@each_place
-def test_output_draws_have_the_gradient(problem, reference, perturb, settings):
-    problem = problem._replace(perturb=perturb)
-    assert_gradient(problem, reference, **settings, output_draws=3)
 
 
 def last_layers(mean, sizes, n):
@@ -270,7 +249,7 @@ def last_layers(mean, sizes, n):
 def test_last_layers_of_a_deep_network_have_their_gradient(problem, reference, perturb, local, n):
     """(8) is for the layers before these alone: test_depth.py."""
     problem = problem._replace(perturb=perturb)
-    settings = LOCAL | {"local_differences": local, "output_draws": n}
+    settings = LOCAL | {"local_differences": local}
     mean = mean_of(estimates(problem, **settings))
     assert_powerful(mean, problem.sizes)
     found, wanted = (last_layers(m, problem.sizes, n) for m in (mean, reference(problem)))

@@ -393,7 +393,6 @@ WRONG = {  # arguments, what was given, what is wanted
         "True or False",
     ),
     "loss of zeros": ({"loss": np.zeros(3)}, "loss is a ndarray", "a function"),
-    "no draw": ({"output_draws": 0}, "output_draws is 0", "a whole number"),
     "differences by 1": ({"local_differences": 1}, "is 1", 'True, "output" or False'),
     "differences by word": ({"local_differences": "all"}, "is 'all'", 'True, "output" or False'),
     "no passes": ({"replicates": 0}, "replicates is 0", "a whole number ≥ 1"),

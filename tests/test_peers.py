@@ -26,6 +26,7 @@ from glr.losses import cross_entropy  # noqa: E402
 from glr.network import Layer, sigmoid, threshold  # noqa: E402
 from glr.noise import logistic  # noqa: E402
 from glr.study import estimators, pages, peers  # noqa: E402
+from glr.study.comparison import direction_and_variance  # noqa: E402
 from glr.study.estimators import keys_from  # noqa: E402
 
 SIZES = (4, 3, 3)
@@ -145,7 +146,10 @@ def test_pairs_of_the_evolution_strategy_are_weighed_by_their_ranks():
 
     @jax.jit
     def found_and_tried(layers):
-        noise = [estimators.drawn_like(layers, k, estimators.normal) for k in keys_from(KEY, pairs)]
+        def normal(words):
+            return estimators.draw_gaussian(words)[0]
+
+        noise = [estimators.drawn_like(layers, k, normal) for k in keys_from(KEY, pairs)]
         changes = [jax.tree.map(lambda n, by=by: by * n, one) for one in noise for by in (1, -1)]
         steps = [jax.tree.map(lambda n: size * n, change) for change in changes]
         losses = jnp.stack([estimators.mean_loss(layers, BATCH, step) for step in steps])
@@ -162,8 +166,8 @@ def test_pairs_of_the_evolution_strategy_are_weighed_by_their_ranks():
 
 
 def bench_of_digits(tmp_path):
-    constants = SimpleNamespace(DATASET="digits", DATA_DIR=tmp_path, VALIDATION=300)
-    return peers.bench_of("LRT.py", constants)
+    constants = SimpleNamespace(DATASET="digits", DATA_DIR=tmp_path)
+    return peers.bench_of("LRT.py", constants, validation=300)
 
 
 @pytest.mark.parametrize("steps", [7, 1000])
@@ -175,10 +179,10 @@ def test_a_run_takes_its_steps_by_minibatches_of_training_samples(steps, tmp_pat
         taken.append((len(rows), rows.max(), steps))
         return state
 
-    curve = peers.learning_curve(run, bench, bench.held_out, 0, steps)
+    curve = peers.learning_curve(run, bench, 0, steps)
     counts, largest, told = zip(*taken, strict=True)
     assert (sum(counts), set(told)) == (steps, {steps})
-    assert max(largest) < len(bench.held_out.x_train) == 1437 - 300
+    assert max(largest) < len(bench.data.x_train) == 1437 - 300
     assert len(curve) == peers.POINTS
     assert len(set(curve)) == 1  # of the same network
 
@@ -187,30 +191,27 @@ def test_the_setting_is_chosen_on_held_out_samples_and_then_tested(monkeypatch):
     """The best of all on the test set, rate 0.1, is not the best on the held-out samples."""
     reached = {"held out": {0.01: 80, 0.03: 90, 0.1: 70}, "test": {0.03: 91, 0.1: 99}}
 
-    def curve(run, bench, data, seed, steps):
-        return [0, run.keywords["rate"] * steps / 20, reached[data][run.keywords["rate"]] + seed]
+    def curve(run, bench, seed, steps):
+        return [0, run.keywords["rate"] * steps / 20, reached[bench][run.keywords["rate"]] + seed]
 
     monkeypatch.setattr(peers, "learning_curve", curve)
     constants = SimpleNamespace(RATES=(0.01, 0.03, 0.1), SEEDS=2)
-    bench = peers.Bench(None, None, "test", "held out")
-    found = peers.outcome({2: print}, {2: 20}, bench, constants)
-    assert found.grid == {(2, 0.01): 80, (2, 0.03): 90, (2, 0.1): 70}
-    assert found.setting == (2, 0.03)
-    assert found.curves == [[0, 0.03, 91], [0, 0.03, 92]]
-    assert found.accuracies == [91, 92]
+    found = peers.outcome({2: print}, {2: 20}, ("test", "held out"), constants)
+    assert found == (2, 0.03, 20, [[0, 0.03, 91], [0, 0.03, 92]])
+    assert str(found) == "91.50 ± 0.71 (R 2, rate 0.03)"
 
 
 def test_the_variance_is_relative_and_the_cosine_that_of_the_means():
     """Of means (3, 4)·e and (4, 3)·e and noise of deviation 5 in each of 2 entries."""
 
     def estimator(mean, key, layers, batch):
-        noise = estimators.normal(estimators.random_words(key, (1, 2)))
+        noise = estimators.draw_gaussian(estimators.random_words(key, (1, 2)))[0]
         return [Layer(jnp.array([mean]) + 5 * noise, None)]
 
     layers = [Layer(jnp.zeros((1, 2)), None)]
     means, variances = zip(
         *(
-            peers.mean_and_variance(partial(estimator, mean), layers, None)
+            direction_and_variance(peers.draws_of(partial(estimator, mean), layers, None))
             for mean in ((3.0, 4.0), (4.0, 3.0))
         ),
         strict=True,
@@ -221,7 +222,7 @@ def test_the_variance_is_relative_and_the_cosine_that_of_the_means():
 
 
 def test_two_peers_are_measured_by_equal_time_and_evaluations(tmp_path, monkeypatch):
-    monkeypatch.setattr(peers, "DRAWS", peers.AT_ONCE)
+    monkeypatch.setattr(peers, "DRAWS", 64)
     monkeypatch.setattr(peers, "TURNS", 2)
     constants = SimpleNamespace(
         **{"DATASET": "digits", "DATA_DIR": tmp_path, "VALIDATION": 300, "SEEDS": 1},
@@ -232,20 +233,18 @@ def test_two_peers_are_measured_by_equal_time_and_evaluations(tmp_path, monkeypa
         peers.Peer("ST", estimators.straight_through, (1,), peers.BACKWARD, 1, "LRT"),
     )
     own, other = peers.measure("LRT.py", chosen, constants)
-    assert own.by_time.steps == {2: 400} or own.by_time.steps == {2: 399}
-    assert own.by_evaluations.steps == {2: 200}
+    assert own.by_time.steps in (400, 399)
+    assert own.by_evaluations.steps == 200
     assert own.cosine is other.by_evaluations is None
     assert 0.5 < other.cosine < 1.1
-    assert min(own.by_time.accuracies + other.by_time.accuracies) > 85
+    assert min(one.by_time.curves[0][-1] for one in (own, other)) > 85
     assert own.milliseconds == 1000 * own.variance * own.step
     assert own.evaluations == pytest.approx(own.variance * 122)
 
 
 def measured(name, uses, step, variance, accuracy):
-    """Figures of a peer, whose second setting is the better one."""
-    settings = peers.Setting(1, 0.01), peers.Setting(1, 0.03)
-    grid = dict(zip(settings, (accuracy - 1, accuracy), strict=True))
-    outcome = peers.Outcome(grid, {1: 10}, [[accuracy] * peers.POINTS] * 2)
+    """Figures of a peer."""
+    outcome = peers.Outcome(1, 0.03, 10, [[accuracy] * peers.POINTS] * 2)
     peer = peers.Peer(name, None, (1,), uses, 2)
     of_evaluations = None if uses == peers.BACKWARD else outcome
     return peers.Measured(peer, step, variance, None, outcome, of_evaluations)
@@ -267,9 +266,10 @@ def test_the_page_has_all_figures_and_the_pictures_are_drawn(tmp_path, monkeypat
     )
     peers.write_peers({"LRS.py": FOUND}, constants, pages.Page("peers_part"))
     text = (tmp_path / "peers_part.md").read_text()
-    figures = "1 | 4.00 | unbiased | 5 | 10 | 20 | 97.50 ± 0.00 | 97.50 ± 0.00"
+    reached = "97.50 ± 0.00 (R 1, rate 0.03)"
+    figures = f"4.00 | unbiased | 5 | 10 | 20 | {reached} | {reached}"
     assert f"| accurate | loss values | {figures} |" in text
-    assert "| backward | 1 | 97.0 | **98.0** |" in text
-    assert "| forward | 1 | 98.0 / 98.0 | **99.0** / **99.0** |" in text
+    backward = "| backward | derivatives, backward | 1.00 | unbiased | 0.1 | – | 0.1 |"
+    assert f"{backward} 98.00 ± 0.00 (R 1, rate 0.03) | – |" in text
     for name in ("peers_part.png", "peers_part_time.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

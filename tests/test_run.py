@@ -27,15 +27,13 @@ LRS = {  # what LRS.py gives to gradient()
     "sigma": (1.0, 0.5),
     "perturb": "logits",
     "replicates": 2,
-    "output_draws": 1,
     "local_differences": True,
     "control_variate": True,
     "standardised_loss": False,
 }
 ZERO_ONE = {
     "loss": zero_one,
-    "replicates": 4,
-    "output_draws": 4,
+    "replicates": 12,
     "standardised_loss": True,
 }
 
@@ -85,12 +83,10 @@ def first_call(monkeypatch, module, function, script, flags):
         ("LRSZ", "--no-standardised-loss", ZERO_ONE | {"standardised_loss": False}),
         (
             "LRS",
-            "--sigma 0.7 --replicates 3 --output-draws 5 --local-differences output "
-            "--control-variate",
+            "--sigma 0.7 --replicates 3 --local-differences output --control-variate",
             {
                 "sigma": (0.7,),
                 "replicates": 3,
-                "output_draws": 5,
                 "local_differences": "output",
             },
         ),

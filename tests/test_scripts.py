@@ -21,8 +21,7 @@ from processes import ROOT, assert_same_run, command, copy_of_the_scripts, histo
 GLR_SCRIPTS = ("LRS", "LRSZ", "LRT", "LRTZ")
 # What differs between them.
 DIFFERS = (
-    *("NAME", "ACTIVATION", "LOSS", "REPLICATES", "OUTPUT_DRAWS", "STANDARDISED_LOSS"),
-    *("STEPS", "WEIGHT_DECAY"),
+    *("NAME", "ACTIVATION", "LOSS", "REPLICATES", "STANDARDISED_LOSS", "STEPS", "WEIGHT_DECAY"),
 )
 HAS_MNIST = (Path(os.environ.get("GLR_DATA_DIR", ROOT / "data")) / "mnist").is_dir()
 
@@ -177,7 +176,6 @@ def test_own_data_in_an_npz(tmp_path):
         ("--sigma 1 1 1 1", "sigma has 4 numbers for 2 layers; give 1 or 2"),
         ("--replicates 1 --no-local-differences", "replicates = 1: the control variate"),
         ("--replicates 0", "REPLICATES = 0: must be a whole number ≥ 1"),
-        ("--output-draws 0", "OUTPUT_DRAWS = 0: must be a whole number ≥ 1"),
         ("--local-differences hidden", "invalid choice: 'hidden'"),
         ("--hidden 0", "HIDDEN = 0"),
         ("--hidden" + " 2" * 501, "HIDDEN: 501 layers are too many for a model file"),

@@ -60,7 +60,8 @@ def test_only_missing_and_outdated_runs_are_trained(tmp_path, monkeypatch):
 def test_the_study_evaluates_the_samples_that_it_makes_and_no_others(monkeypatch):
     main = runpy.run_path(str(SCRIPTS / "study.py"))["main"]
     ran = []
-    for name in ("train_missing", "results_block", "write_page"):
+    monkeypatch.setattr(study, "train_missing", lambda *_: None)
+    for name in ("results_block", "write_page"):
         monkeypatch.setitem(main.__globals__, name, lambda *_, **__: None)
     monkeypatch.setattr(study, "run_robustness_script", lambda words, *_: ran.append(words))
     monkeypatch.setitem(main.__globals__, "write_results", lambda *asked: ran.append(asked))
@@ -130,10 +131,9 @@ def test_a_run_is_for_docs_only_if_asked_for_with_the_script_s_own_constants():
         ({"WRITE_DOCS": True, "SEEDS": 3}, False),
         ({"WRITE_DOCS": True, "PENALTIES": (1.0,)}, False),
     ):
-        chosen = SimpleNamespace(**(own | changes))
-        assert pages.is_for_docs(chosen, script) is is_for_docs
+        chosen = SimpleNamespace(**(own | changes), FORMAT="pdf")
         part = "_part" if changes.keys() & {"SEEDS", "PENALTIES"} else ""
-        assert pages.page_name("page", chosen, script) == f"page{part}"
+        assert pages.page_of("page", chosen, script) == (f"page{part}", is_for_docs, "pdf")
 
 
 def test_a_study_of_no_data_set_is_one_clear_error(tmp_path):

@@ -84,7 +84,6 @@ def method_of(problem, **settings):
         "sigma": problem.sigma,
         "perturb": problem.perturb,
         "replicates": 2,
-        "output_draws": 1,
         "local_differences": True,
         "control_variate": True,
         "standardised_loss": False,
@@ -128,9 +127,7 @@ def estimate_by_numpy(method, problem, keys, monkeypatch):
 
     def of_layer(draw, shape):
         t, (n, _, B) = next(n_drawn), shape
-        of_layer = keys[:, t:] if t == len(method.sigma) - 1 else keys[:, t : t + 1]
-        in_order = of_layer.swapaxes(0, 1).reshape(-1, 2)  # draw by draw, the passes of each
-        return np.stack([draw(key, (n, B)) for key in in_order], axis=-2)
+        return np.stack([draw(key, (n, B)) for key in keys[:, t]], axis=-2)
 
     def draw(rng, shape):
         return tuple(of_layer(lambda *given: np.array(draw_by_jax(*given)), shape))
@@ -175,13 +172,10 @@ COVERED = {
     ),
     "forward, no control variate": (Problem((7, 9, 5)), FORWARD | {"control_variate": False}),
     "no hidden layer": (Problem((7, 5), sigma=(0.6,)), {}),
-    "output draws": (Problem((7, 9, 5)), {"output_draws": 3}),
-    "output draws, deep, 0-1": (
+    "deep, 0-1, standardised": (
         DEEP._replace(activation="threshold", loss="zero_one", perturb="weights"),
-        {"output_draws": 4, "standardised_loss": True},
+        {"replicates": 8, "standardised_loss": True},
     ),
-    "output draws, forward": (DEEP, FORWARD | {"output_draws": 2}),
-    "output draws, no hidden layer": (Problem((7, 5), sigma=(0.6,)), {"output_draws": 3}),
     "own loss": (Problem((7, 9, 5), "threshold"), {"loss": rank}),
     "own loss, weights": (
         Problem((7, 9, 5), "threshold", perturb="weights"),
@@ -405,7 +399,7 @@ by_jax.set_up()
 rng, sizes = np.random.default_rng(0), [784, 500, 500, 10]
 x, y = rng.random((1000, 784), np.float32), rng.integers(0, 10, 1000).astype(np.int32)
 sigma = 1.0, 1.0, 0.5
-method = Method(sigmoid, cross_entropy, logistic, sigma, "logits", 2, 1, True, True, False)
+method = Method(sigmoid, cross_entropy, logistic, sigma, "logits", 2, True, True, False)
 plan = xla.Plan(adam, cosine, 40, 0.01, 1e-4, True, 0.0)
 parameters = new_network(sizes, sigmoid, rng).parameters
 arrays = State(parameters, rng, by_jax.first_arrays(adam, parameters))
@@ -487,7 +481,6 @@ def test_what_is_not_covered_is_refused_by_name(changes, message):
         "SIGMA": (1.0, 0.5),
         "PERTURB": "logits",
         "REPLICATES": 2,
-        "OUTPUT_DRAWS": 1,
         "LOCAL_DIFFERENCES": True,
         "CONTROL_VARIATE": True,
         "STANDARDISED_LOSS": False,

@@ -236,7 +236,6 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
                 samples.y[batch],
                 **method,
                 replicates=self.replicates,
-                output_draws=4 if is_zero_one else 1,
                 standardised_loss=is_zero_one,
                 rng=self._rng,
             )
@@ -349,7 +348,6 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
         method = Method(
             **choices,
             replicates=1,
-            output_draws=1,
             local_differences=False,
             control_variate=False,
             standardised_loss=False,

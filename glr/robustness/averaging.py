@@ -46,7 +46,7 @@ class Averaged:
     def logits(self, x: Array) -> Array:
         """Mean output logits (N, classes) for samples in rows, x (N, n_in)."""
         options = {"activation": self.activation, "loss": cross_entropy, "replicates": self.passes}
-        options |= {"output_draws": 1, "local_differences": True, "control_variate": True}
+        options |= {"local_differences": True, "control_variate": True}
         method = Method(**options, **self.noise, standardised_loss=False)
         means = [np.empty((0, self.sizes[-1]), np.float32)]
         for group in groups_of(len(x)):

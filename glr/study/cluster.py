@@ -1,7 +1,6 @@
 """Runs on a Dask cluster: what a run reads travels to the workers, and what it writes comes back.
 
-Workers need the client's Python and the packages of requirements.txt and requirements-cluster.txt;
-no file of the project, and no folder that they share with the client.
+Workers need the client's Python and the packages of requirements.txt and requirements-cluster.txt.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -39,17 +37,17 @@ def outcomes_on_cluster(
 ) -> Iterator[tuple[Task, processes.Outcome]]:
     """Each task as soon as it is done, and what came of it, by the workers of the scheduler DASK.
 
-    Raises GLRError if it is not there, if no worker can run the scripts, and if all are gone.
+    Raises GLRError if it is not there, or has no worker. If workers go, others do what they had.
     """
     with connected(constants.DASK) as client:
-        fit = fit_workers(client, wanted[0].script)
-        runs = submitted(client, wanted, constants.DATA_DIR, fit)
-        done = SimpleQueue()
-        for run in runs:
-            run.add_done_callback(done.put)
-        for _ in runs:
-            run = next_done(done, client, fit)
-            yield runs[run], outcome_of(run)
+        from distributed import as_completed  # noqa: PLC0415
+
+        check_workers(client)
+        runs = submitted(client, wanted, constants.DATA_DIR)
+        for run in as_completed(runs, loop=client.loop):
+            # Of a worker that is killed, a run has an error only after others were killed by it.
+            says = one_line(run.exception()) if run.status == "error" else ""
+            yield runs[run], ({}, says) if says else run.result()
 
 
 @contextmanager
@@ -77,10 +75,7 @@ def connected(address: str) -> Iterator[Client]:
 
 
 def check_scheduler(address: str) -> None:
-    """Raise GLRError unless a scheduler answers there within PATIENCE.
-
-    A Client would wait for ever where something else does, and is not rid of where it fails.
-    """
+    """Raise GLRError unless a scheduler answers within PATIENCE; a Client may wait for ever."""
     from distributed import Security, rpc  # noqa: PLC0415
 
     async def kind() -> str:
@@ -88,21 +83,21 @@ def check_scheduler(address: str) -> None:
             return (await there.identity())["type"]
 
     try:
-        found = asyncio.run(asyncio.wait_for(kind(), PATIENCE))
+        found = f"but a {asyncio.run(asyncio.wait_for(kind(), PATIENCE))}"
     except Exception as error:  # of what is no part of Dask, too
-        raise no_scheduler(address, " ".join(str(error).split()) or "no answer") from error
-    if found != "Scheduler":
-        raise no_scheduler(address, f"but a {found}")
+        found = one_line(error)
+    if found != "but a Scheduler":
+        how = "give the address that dask scheduler prints, as tcp://host:8786"
+        raise GLRError(f"DASK = {address}: no scheduler answers there ({found}); {how}")
 
 
-def no_scheduler(address: str, found: str) -> GLRError:
-    """The error for an address without a scheduler, with what was found there."""
-    how = "give the address that dask scheduler prints, as tcp://host:8786"
-    return GLRError(f"DASK = {address}: no scheduler answers there ({found}); {how}")
+def one_line(error: Exception) -> str:
+    """What the error says, or what it is."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
-def await_worker(client: Client) -> None:
-    """Wait until there is a worker; GLRError if there is none within PATIENCE."""
+def check_workers(client: Client) -> None:
+    """Raise GLRError if there is no worker within PATIENCE, or one that our functions crash."""
     from distributed import TimeoutError as LateError  # noqa: PLC0415  (Python 3.10 has two)
 
     address = client.scheduler.address
@@ -111,48 +106,15 @@ def await_worker(client: Client) -> None:
     except LateError as error:
         how = f"start one or more: dask worker {address}"
         raise GLRError(f"DASK = {address}: no worker is there; {how}") from error
+    versions, here = client.get_versions(), "{}.{}".format(*sys.version_info)
+    for place, found in {address: versions["scheduler"], **versions["workers"]}.items():
+        python = found["host"]["python"]
+        if not python.startswith(f"{here}."):
+            how = f"start it with {here}, as here"
+            raise GLRError(f"DASK = {address}: {place} has Python {python}; {how}")
 
 
-def fit_workers(client: Client, script: str) -> list[str] | None:
-    """The workers that can run the script, if others cannot, which it names; None for all.
-
-    Raises GLRError if there is none.
-    """
-    from tqdm import tqdm  # noqa: PLC0415
-
-    await_worker(client)
-    says, given = other_pythons(client), f"DASK = {client.scheduler.address}"
-    if client.scheduler.address in says:
-        raise GLRError(f"{given}: the scheduler {says[client.scheduler.address]}")
-    words = [travelled_script(script), "-h"]
-    tried = [worker for worker in client.nthreads() if worker not in says]
-    code = archive(code_files(script))
-    says |= client.run(processes.trial, [code], words, workers=tried, on_error="return")
-    unfit = [f"{worker}: {why}" for worker, why in says.items() if why]
-    if len(unfit) == len(says):
-        how = "pip install -r requirements.txt there"
-        raise GLRError(f"{given}: no worker can run {script}; {how} ({unfit[0]})")
-    for line in unfit:
-        tqdm.write(f"left out: worker {line}", sys.stderr)  # beside the bar, not in it
-    return [worker for worker, why in says.items() if not why] if unfit else None
-
-
-def other_pythons(client: Client) -> dict[str, str]:
-    """Which of scheduler and workers, by address, have a Python that cannot take our functions."""
-    versions = client.get_versions()
-    places = {client.scheduler.address: versions["scheduler"], **versions["workers"]}
-    pythons = {place: found["host"]["python"] for place, found in places.items()}
-    here = "{}.{}".format(*sys.version_info)
-    return {
-        place: f"has Python {python}; start it with {here}, as here"
-        for place, python in pythons.items()
-        if not python.startswith(f"{here}.")
-    }
-
-
-def submitted(
-    client: Client, wanted: Sequence[Task], data_dir: Path, fit: Sequence[str] | None
-) -> dict[Future, Task]:
+def submitted(client: Client, wanted: Sequence[Task], data_dir: Path) -> dict[Future, Task]:
     """The tasks by their futures; what several of them read goes out once."""
 
     @cache
@@ -164,51 +126,24 @@ def submitted(
 
     runs = {}
     for task in wanted:
-        words = [travelled_script(task.script), *task.flags, "--data-dir", "data"]
+        words = [travelled("Train&Test", task.script), *task.flags, "--data-dir", "data"]
         archives = [sent(code_files, task.script), sent(data_files, task.dataset, data_dir)]
         like = LIKE.parse_known_args(task.flags)[0].like
         if like:
             archives.append(archive({"like.npz": like}))
             words += ["--like", "like.npz"]
         if task.dataset not in SHIPPED:
-            words += ["--own-data", travelled_data(task.dataset)]
-        runs[client.submit(unnamed, archives, words, workers=fit, pure=False)] = task
+            words += ["--own-data", travelled("own", task.dataset)]
+        runs[client.submit(unnamed, archives, words, pure=False)] = task
     return runs
-
-
-def next_done(done: SimpleQueue, client: Client, fit: Sequence[str] | None) -> Future:
-    """The next that is done; GLRError when all workers that may run one are gone."""
-    while True:
-        try:
-            return done.get(timeout=PATIENCE)
-        except Empty:
-            await_worker(client)
-            if fit and not set(fit) & client.nthreads().keys():
-                raise GLRError("DASK: all workers that ran it are gone; start it again") from None
-
-
-def outcome_of(run: Future) -> processes.Outcome:
-    """What came of a run that is done; Dask's own error stands in the place of the run's.
-
-    Of a worker that is killed it is one only after some others were, too: till then it goes on.
-    """
-    if run.status != "error":
-        return run.result()
-    error = run.exception()
-    return {}, " ".join(str(error).split()) or type(error).__name__
 
 
 # ---------------------------------------------------------------- what travels
 
 
-def travelled_script(script: str) -> str:
-    """Where a script is in the folder that a worker unpacks."""
-    return f"Train&Test/{Path(script).name}"
-
-
-def travelled_data(dataset: str) -> str:
-    """Where data of your own are there."""
-    return f"own/{Path(dataset).name}"
+def travelled(folder: str, path: str) -> str:
+    """Where a script (folder Train&Test) or your own data (own) are in what a worker unpacks."""
+    return f"{folder}/{Path(path).name}"
 
 
 def code_files(script: str) -> dict[str, Path]:
@@ -226,7 +161,7 @@ def data_files(dataset: str, data_dir: Path) -> dict[str, Path]:
     if dataset == "digits":  # workers have scikit-learn
         return {}
     if dataset not in SHIPPED:
-        return {travelled_data(dataset): Path(dataset)}
+        return {travelled("own", dataset): Path(dataset)}
     folder = data_dir / dataset
     return {f"data/{dataset}/{name}": idx_path(dataset, name, folder) for name in IDX_BYTES}
 

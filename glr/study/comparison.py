@@ -1,21 +1,24 @@
-"""How much better an estimator is: relative variance, and accuracy against time, as pictures."""
+"""How precise an estimator is, in a network that has begun to learn; the published estimator."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 
 from glr.data.datasets import Dataset
 from glr.estimator import Method, gradient
-from glr.network import Network, new_network
-from glr.optimizers import adam, cosine
-from glr.scripts.run import Gradient, layer_sizes, minibatches
+from glr.losses import Loss, losses_of
+from glr.network import Activation, Array, Layer
+from glr.scripts.run import Run, minibatches, run_generator
 
-BATCH = 128
 HALF_TRAINED_STEPS = 500
+PUBLISHED = (  # the estimator of Peng et al. (2022): equation (1) alone, Laplace noise of scale 1
+    "--noise laplace --sigma 1.41421356 --no-local-differences --no-control-variate"
+)
 
 
 def method_of(constants: dict[str, object]) -> dict[str, object]:
@@ -23,44 +26,62 @@ def method_of(constants: dict[str, object]) -> dict[str, object]:
     return {argument.name: constants[argument.name.upper()] for argument in fields(Method)}
 
 
-def half_trained_network(
-    method: dict[str, object],
-    data: Dataset,
-    rng: np.random.Generator,
-    hidden: Sequence[int] = (50,),
-) -> Network:
-    """A network after a few hundred steps of Adam along the estimate by the method.
-
-    method : keyword arguments of `gradient`, but for rng
-    hidden : neurons in the hidden layers
-    """
-    network = new_network(layer_sizes(data, hidden), method["activation"], rng)
-    batches = minibatches(len(data.x_train), BATCH, rng)
-    state = {}
-    for step, rows in enumerate(islice(batches, HALF_TRAINED_STEPS)):
-        x, y = data.x_train[rows], data.y_train[rows]
-        estimate = gradient(network.layers, x, y, **method, rng=rng)
-        slope = np.concatenate([part.ravel() for layer in estimate.layers for part in layer])
-        adam(network.parameters, slope, 0.005 * cosine(step, HALF_TRAINED_STEPS), state)
-    return network
+def half_trained(constants: SimpleNamespace, data: Dataset) -> Run:
+    """A script's run after a few hundred steps along its own estimate."""
+    run, method = Run(constants, data), method_of(vars(constants))
+    for x, y in islice(batches_of(run), HALF_TRAINED_STEPS):
+        run.descend(gradient(run.layers, x, y, **method, rng=run.rng))
+    return run
 
 
-def relative_variance(estimate: Callable[[], Gradient], draws: int) -> float:
-    """E‖g − E g‖² / ‖E g‖² of the first layer's weights, from so many independent estimates g.
+def batches_of(run: Run) -> Iterator[tuple[Array, np.ndarray]]:
+    """Inputs and labels of minibatch after minibatch, without end."""
+    x, y = run.data.x_train, run.data.y_train
+    for rows in minibatches(len(x), run.constants.BATCH_SIZE, run_generator(0)):
+        yield x[rows], y[rows]
+
+
+def direction_and_variance(gradients: Iterable[Array]) -> tuple[Array, float]:
+    """E g / ‖E g‖, and the relative variance E‖g − E g‖² / ‖E g‖², from independent gradients g.
 
     ‖E g‖² is that of their mean less the variance that the mean has left.
     """
-    total, squares = 0.0, 0.0
-    for _ in range(draws):
-        g = estimate().layers[0].W.astype(np.float64)
-        total += g
-        squares += float(np.sum(g * g))
-    mean_square, variance = moments_of(total, squares, draws)
-    return variance / mean_square
+    total, squares, n = 0.0, 0.0, 0
+    for g in gradients:
+        total = total + g.astype(np.float64)
+        squares += float(np.square(g, dtype=np.float64).sum())
+        n += 1
+    mean = total / n
+    variance = (squares / n - np.square(mean).sum()) * n / (n - 1)
+    mean_square = np.square(mean).sum() - variance / n
+    return mean / np.sqrt(mean_square), float(variance / mean_square)
 
 
-def moments_of(total: np.ndarray, squares: float, draws: int) -> tuple[float, float]:
-    """‖E g‖² and E‖g − E g‖² of gradients g, unbiased: from their sum and the sum of their ‖g‖²."""
-    mean_square = float(np.sum(total * total)) / draws**2
-    variance = (squares / draws - mean_square) * draws / (draws - 1)
-    return mean_square - variance / draws, variance
+def published_gradient(  # noqa: PLR0913  (those of glr.estimator.gradient)
+    layers: Sequence[Layer],
+    x: Array,
+    y: np.ndarray,
+    *,
+    activation: Activation,
+    loss: Loss,
+    replicates: int,
+    rng: np.random.Generator,
+) -> SimpleNamespace:
+    """Equation (1) as Peng et al. (2022) publish it: Laplace noise of scale 1 in every layer.
+
+    Takes what `glr.estimator.gradient` does; returns `layers`, the gradients, and `risk`, the mean
+    loss. Each sample is copied R times. The mean over the R·B outer products of input and loss·sign
+    is one matrix product; the released code forms the products themselves, (R·B, n_in, n_out).
+    """
+    x, y = np.tile(x, (replicates, 1)), np.tile(y, replicates)
+    inputs, signs = [], []
+    for t, (W, b) in enumerate(layers):
+        r = rng.laplace(size=(len(x), b.size)).astype(np.float32)
+        inputs.append(x)
+        signs.append(np.sign(r))
+        v = x @ W + b + r
+        x = activation(v) if t < len(layers) - 1 else v
+    losses = losses_of(loss, x.T, y)
+    weighted = [sign * (losses / len(y))[:, None] for sign in signs]
+    found = [Layer(x.T @ d, d.sum(axis=0)) for x, d in zip(inputs, weighted, strict=True)]
+    return SimpleNamespace(layers=found, risk=float(losses.mean()))

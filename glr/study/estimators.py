@@ -70,8 +70,7 @@ def layer_gradient(delta: Array, x: Array) -> Layer:
 
 def glr(key: Array, layers: Layers, batch: Batch, *, method: Method, repeats: int) -> Layers:
     """The project's own of so many passes, docs/method.md: unbiased with local differences."""
-    n = len(layers) - 1 + method.output_draws
-    keys = keys_from(key, repeats * n).reshape(repeats, n, 2)
+    keys = keys_from(key, repeats * len(layers)).reshape(repeats, len(layers), 2)
     return xla.gradient(method, layers, *batch, keys)[0]
 
 
@@ -91,11 +90,6 @@ def by_differences(size: float, losses: Losses, direction: Layers) -> Array:
     """By a central difference: the bias is O(size²)."""
     up, down = (losses(tree.map(partial(jnp.multiply, by), direction)) for by in (size, -size))
     return (up - down) / (2 * size)
-
-
-def normal(words: Array) -> Array:
-    """N(0, 1)."""
-    return draw_gaussian(words)[0]
 
 
 def sign(words: Array) -> Array:
@@ -164,13 +158,10 @@ node_perturbation = partial(by_logits, partial(by_differences, 0.01))
 def evolution_strategy(
     key: Array, layers: Layers, batch: Batch, *, repeats: int, size: float = 0.02
 ) -> Layers:
-    """OpenAI's: so many antithetic pairs, centred ranks (Salimans et al. 2017, arXiv:1703.03864).
-
-    Ranks in the place of losses: it goes along a gradient, but not by its length.
-    """
+    """Antithetic pairs, and the ranks of their losses (Salimans et al. 2017, arXiv:1703.03864)."""
 
     def pair(key: Array) -> tuple[Layers, Array]:
-        noise = drawn_like(layers, key, normal)
+        noise = drawn_like(layers, key, lambda words: draw_gaussian(words)[0])
         changes = [tree.map(partial(jnp.multiply, by), noise) for by in (size, -size)]
         return noise, jnp.stack([mean_loss(layers, batch, change) for change in changes])
 
@@ -183,27 +174,25 @@ def evolution_strategy(
 # ---------------------------------------------------------------- by derivatives
 
 
-def by_derivatives(draw: Callable, feedback: Callable[[Array], Array]) -> Callable[..., Layers]:
+def by_derivatives(  # noqa: PLR0913, PLR0917  (two that make it an estimator)
+    draw: Callable, feedback: Callable, key: Array, layers: Layers, batch: Batch, repeats: int
+) -> Layers:
     """Backpropagation through the noise.
 
     draw : hidden outputs and slopes, by a key and the logits
     feedback : the weights to go back by, from those of the output layer
     """
+    x, y = batch
+    v, W = logits_of(layers[0], x), feedback(layers[1].W)
 
-    def estimator(key: Array, layers: Layers, batch: Batch, *, repeats: int) -> Layers:
-        x, y = batch
-        v, W = logits_of(layers[0], x), feedback(layers[1].W)
+    def estimate(key: Array) -> tuple[Array, Layer]:
+        first, last = keys_from(key, 2)
+        h, slope = draw(first, v)
+        error = output_error(logits_of(layers[1], h) + output_noise(last, layers, y), y)
+        return slope * (W.T @ error), layer_gradient(error, h)
 
-        def estimate(key: Array) -> tuple[Array, Layer]:
-            first, last = keys_from(key, 2)
-            h, slope = draw(first, v)
-            error = output_error(logits_of(layers[1], h) + output_noise(last, layers, y), y)
-            return slope * (W.T @ error), layer_gradient(error, h)
-
-        delta, output = mean_over(repeats, key, estimate)
-        return [layer_gradient(delta, x), output]
-
-    return estimator
+    delta, output = mean_over(repeats, key, estimate)
+    return [layer_gradient(delta, x), output]
 
 
 def noisy_sigmoids(key: Array, v: Array) -> tuple[Array, Array]:
@@ -219,16 +208,16 @@ def noisy_bits(key: Array, v: Array) -> tuple[Array, Array]:
 
 
 def fixed_weights(W: Array) -> Array:
-    """Uniform on (−1, 1), the same always."""
+    """Uniform on (−1, 1), always the same."""
     return uniform(random_words(jnp.arange(2, dtype=jnp.uint32), W.shape), 1)
 
 
 # Unbiased.
-backpropagation = by_derivatives(noisy_sigmoids, lambda W: W)
+backpropagation = partial(by_derivatives, noisy_sigmoids, lambda W: W)
 # Direct feedback alignment (Nøkland 2016, arXiv:1609.01596). Biased: it descends no function.
-direct_feedback = by_derivatives(noisy_sigmoids, fixed_weights)
+direct_feedback = partial(by_derivatives, noisy_sigmoids, fixed_weights)
 # Bengio et al. 2013, arXiv:1308.3432. Biased: it takes the loss to be linear in the bits.
-straight_through = by_derivatives(noisy_bits, lambda W: W)
+straight_through = partial(by_derivatives, noisy_bits, lambda W: W)
 
 
 # ---------------------------------------------------------------- by losses, of threshold neurons

@@ -1,14 +1,14 @@
 """What the scripts write of their runs: the tables of README.md, docs/results.md and docstrings.
 
-The committed pages hold the figures of the scripts' own constants: WRITE_DOCS writes them. A run
-without it, with other constants, or without one of the data sets, is written to a page of its own
-beside the results.
+WRITE_DOCS writes the committed pages, from the scripts' own constants and all data sets. Any other
+run is written to a page of its own beside the results.
 """
 
 from __future__ import annotations
 
 import re
 import textwrap
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from glr.errors import GLRError
 from glr.robustness.evaluation import part_name, results_dir
 from glr.robustness.tables import (
-    GLR_ROWS,
     TABLE_EPSILON,
     Row,
     cell,
@@ -36,7 +35,6 @@ from glr.study.runs import Task
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DESCRIBED = (*GLR_ROWS, "BP")  # the scripts that say their own accuracies
 README_DATASET = "mnist"
 README_ROWS = {  # what README's table says of each script
     "LRS": "sigmoid, cross-entropy",
@@ -48,28 +46,10 @@ README_ROWS = {  # what README's table says of each script
 NO_BEARING = ("PROCESSES", "DASK", "WRITE_DOCS")  # of the constants, on any figure
 
 
-def are_own(constants: SimpleNamespace, script: Mapping[str, object]) -> bool:
-    """Whether all constants with a bearing are the script's (globals)."""
-    stated = (vars(constants).keys() & script.keys()) - set(NO_BEARING)
-    return all(getattr(constants, name) == script[name] for name in stated)
-
-
-def is_for_docs(constants: SimpleNamespace, script: Mapping[str, object]) -> bool:
-    """Whether docs/ are asked for, and all constants with a bearing are the script's (globals)."""
-    return constants.WRITE_DOCS and are_own(constants, script)
-
-
-def page_name(name: str, constants: SimpleNamespace, script: Mapping[str, object]) -> str:
-    """What a page is called: name, or name_part where the constants are not the script's own."""
-    return part_name(name, not are_own(constants, script))
-
-
 class Page(NamedTuple):
     """Where a table and its picture go.
 
-    name : of the page and its picture
-    whole : whether they are of a whole run, and go to docs/; else to a page beside the results
-    format : of the picture there; those in docs/ are PNG
+    whole : whether both go to docs/, the picture as PNG; else beside the results, in this format
     """
 
     name: str
@@ -78,16 +58,14 @@ class Page(NamedTuple):
 
 
 def page_of(name: str, constants: SimpleNamespace, script: Mapping[str, object]) -> Page:
-    """The page of a run with these constants of a script (globals)."""
-    whole = is_for_docs(constants, script)
-    return Page(page_name(name, constants, script), whole, constants.FORMAT)
+    """The page of a run: name_part unless all constants with a bearing are the script's own."""
+    stated = (vars(constants).keys() & script.keys()) - set(NO_BEARING)
+    are_own = all(getattr(constants, one) == script[one] for one in stated)
+    return Page(part_name(name, not are_own), constants.WRITE_DOCS and are_own, constants.FORMAT)
 
 
 def write_page(page: Page, block: str, draw: Callable[[Path], object] | None = None) -> None:
-    """Put the block in its section of docs/results.md; if not of a whole run, on its own page.
-
-    draw : draws its picture to the path that it is given, beside the page
-    """
+    """Put the block in its section of docs/results.md, or on its own page; draw its picture."""
     folder = ROOT / "docs" if page.whole else results_dir()
     picture = folder / f"{page.name}.{FORMATS[0] if page.whole else page.format}"
     if page.whole:
@@ -105,14 +83,13 @@ def write_page(page: Page, block: str, draw: Callable[[Path], object] | None = N
 def draw_panels(
     path: Path, by_dataset: Mapping[str, object], draw: Callable[[Axes, object], object], title: str
 ) -> None:
-    """A panel for each data set, which `draw` fills by what was measured on it."""
+    """A panel and a legend for each data set, which `draw` fills by what was measured on it."""
     figure = new_figure(5.2 * len(by_dataset), 4.8)
     panels = figure.subplots(1, len(by_dataset), squeeze=False)[0]
     for axes, (dataset, measured) in zip(panels, by_dataset.items(), strict=True):
         draw(axes, measured)
         axes.set_title(dataset, fontsize=10, parse_math=False)
         plain_axes(axes)
-        # Of each panel: own networks may not be of all data sets.
         beneath = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "ncols": 4}
         axes.legend(fontsize=8, frameon=False, **beneath)
     figure.suptitle(title, fontsize=10)
@@ -122,15 +99,11 @@ def draw_panels(
 def write_tables(
     constants: SimpleNamespace, runs: list[Task], rows: Mapping[str, list[Row]]
 ) -> None:
-    """Write README's table, docs/results.md, and what the training scripts say of themselves.
-
-    rows : what the networks reached, by data set
-    """
-    seconds: dict[str, list[float]] = {}
+    """Write README's table, docs/results.md, and the scripts' own lines; rows are by data set."""
+    seconds: dict[str, list[float]] = defaultdict(list)
     for task in runs:
         _, metadata = layers_and_metadata(task.path)
-        taken = seconds.setdefault(f"{task.name}_{task.dataset}", [])
-        taken.append(metadata["metrics"]["seconds"])
+        seconds[f"{task.name}_{task.dataset}"].append(metadata["metrics"]["seconds"])
     note = (
         f"MNIST, 784-50-10: test accuracy in percent, noise-free, mean ± sd of {constants.SEEDS} "
         "seeds, beside that of Peng et al. (2022); FGSM transferred from a ReLU network, "
@@ -139,7 +112,7 @@ def write_tables(
     table = markdown_table(readme_lines(rows, seconds))
     write_readme("results", f"{table}\n\n{note}")
     write_page(Page("results", whole=True), results_block(rows))
-    for name in DESCRIBED:
+    for name in README_ROWS:
         write_measured(SCRIPTS / f"{name}.py", measured(name, rows, seconds, constants.SEEDS))
 
 
@@ -165,9 +138,9 @@ def measured(
 ) -> str:
     """What a script's docstring says of its accuracy and time, in lines as long as code may be."""
     parts = [
-        f"{dataset} {mean_and_spread(cell(measured_rows, name, 'clean'))} % in "
+        f"{dataset} {mean_and_spread(cell(own, name, 'clean'))} % in "
         f"{fmean(seconds[f'{name}_{dataset}']):.0f} s"
-        for dataset, measured_rows in rows.items()
+        for dataset, own in rows.items()
     ]
     return textwrap.fill(f"Measured over {seeds} seeds: {', '.join(parts)}.", 100)
 
@@ -175,15 +148,11 @@ def measured(
 def write_measured(script: Path, paragraph: str) -> None:
     """Replace the paragraph of a script's docstring that begins with "Measured"."""
     earlier = re.compile(r"^Measured.*(?:\n(?!\"\"\").+)*", re.MULTILINE)
-    text = earlier.sub(paragraph, script.read_text(encoding="utf-8"), count=1)
-    write_text(script, text)
+    write_text(script, earlier.sub(paragraph, script.read_text(encoding="utf-8"), count=1))
 
 
 def write_section(path: Path, name: str, block: str) -> None:
-    """Replace what stands in a text file between <!-- name: … --> and <!-- end of name -->.
-
-    Raises GLRError if the file has no such section, or several.
-    """
+    """Replace the section from <!-- name: … --> to <!-- end of name -->; GLRError unless one is."""
     section = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
     text = path.read_text(encoding="utf-8")
     text, found = section.subn(lambda marks: f"{marks[1]}\n{block}\n\n{marks[2]}", text)

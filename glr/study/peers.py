@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -16,23 +16,22 @@ import numpy as np
 from jax import lax
 
 from glr import xla
-from glr.data.datasets import Dataset, hold_out, load_dataset
-from glr.network import Layer, accuracy, logits, new_network
+from glr.data.datasets import Dataset
+from glr.network import Layer, accuracy
 from glr.robustness.tables import markdown_table, mean_and_spread
 from glr.scripts import by_jax
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import constants_of
 from glr.scripts.machine import prepare_for_small_arrays
 from glr.scripts.plots import new_figure, plain_axes, save_figure
-from glr.scripts.run import layer_sizes, minibatches, run_generator
-from glr.storage.checkpoint import State
+from glr.scripts.run import Run, load_data, minibatches, run_generator
 from glr.study import estimators
-from glr.study.comparison import BATCH, half_trained_network, method_of, moments_of
+from glr.study.comparison import direction_and_variance, half_trained
 from glr.study.estimators import Estimator, keys_from
 from glr.study.pages import Page, write_page
 
 TIMED_STEPS, TURNS = 64, 7  # steps of a turn; the fastest turn counts
-DRAWS, AT_ONCE = 2048, 64  # gradients that a variance is estimated from
+DRAWS = 2048  # gradients that a variance is estimated from
 POINTS = 10  # of a learning curve
 GLR, LOSSES = "loss values, by GLR", "loss values"  # what estimators use
 FORWARD, BACKWARD = "derivatives, forward", "derivatives, backward"
@@ -43,7 +42,7 @@ class Peer(NamedTuple):
 
     repeats : of the estimator, to choose from; uses : GLR, LOSSES, FORWARD or BACKWARD
     evaluations : of the loss, for each sample in every repeat
-    against : whose mean is that of this one but for its bias; "" if it has none
+    against : the peer whose mean is that of this one but for its bias; "" if it has none
     """
 
     name: str
@@ -54,32 +53,21 @@ class Peer(NamedTuple):
     against: str = ""
 
 
-class Setting(NamedTuple):
-    """What is chosen on held-out samples."""
+class Outcome(NamedTuple):
+    """Of a budget: the repeats and learning rate that are best on held-out samples, and the steps.
+
+    curves : by seed, of POINTS test accuracies (%) each
+    """
 
     repeats: int
     rate: float
-
-
-class Outcome(NamedTuple):
-    """Of a budget: held-out accuracy (%) at every setting, and test accuracies at the best.
-
-    steps : by repeats; curves : by seed, of POINTS accuracies each
-    """
-
-    grid: dict[Setting, float]
-    steps: dict[int, int]
+    steps: int
     curves: list[list[float]]
 
-    @property
-    def setting(self) -> Setting:
-        """The best on held-out samples."""
-        return max(self.grid, key=self.grid.get)
-
-    @property
-    def accuracies(self) -> list[float]:
-        """At the end, seed by seed."""
-        return [curve[-1] for curve in self.curves]
+    def __str__(self) -> str:
+        """The accuracy at the end, and the setting."""
+        reached = mean_and_spread([curve[-1] for curve in self.curves])
+        return f"{reached} (R {self.repeats}, rate {self.rate:g})"
 
 
 class Measured(NamedTuple):
@@ -104,7 +92,7 @@ class Measured(NamedTuple):
     @property
     def evaluations(self) -> float:
         """For each sample, to a relative variance of 1."""
-        return self.variance * self.peer.evaluations * self.by_time.setting.repeats
+        return self.variance * self.peer.evaluations * self.by_time.repeats
 
 
 def glr_of(script: str, flags: str = "") -> Callable[..., xla.Layers]:
@@ -116,38 +104,35 @@ def glr_of(script: str, flags: str = "") -> Callable[..., xla.Layers]:
 
 
 class Bench(NamedTuple):
-    """What the peers of a network share: its script's constants and plan, and data."""
+    """What the peers of a network share: its script's constants, data, and these on the device."""
 
     own: SimpleNamespace
-    plan: xla.Plan
     data: Dataset
-    held_out: Dataset
+    samples: tuple[jax.Array, jax.Array]
+
+    def new_run(self, seed: int) -> Run:
+        """The script's run of a seed, before its first step."""
+        return Run(SimpleNamespace(**vars(self.own) | {"SEED": seed}), self.data)
+
+    def minibatches(self, seed: int) -> Iterator[np.ndarray]:
+        """Rows (B,) of minibatch after minibatch."""
+        return minibatches(len(self.data.y_train), self.own.BATCH_SIZE, run_generator(seed))
 
 
-def bench_of(script: str, constants: SimpleNamespace) -> Bench:
-    """The bench of a script's network on DATASET; its training samples are on the device."""
-    prepare_for_small_arrays()
-    by_jax.set_up()
-    own, data = constants_of(script, []), load_dataset(constants.DATASET, constants.DATA_DIR)
-    plan = by_jax.plan_of(own)._replace(centralised_gradient=data.are_pixels)
-    both = data, hold_out(data, constants.VALIDATION, run_generator(0))
-    return Bench(own, plan, *map(on_device, both))
-
-
-def on_device(data: Dataset) -> Dataset:
-    """The data set, its training samples on the device."""
-    x, y = jax.device_put((data.x_train, data.y_train.astype(np.int32)))
-    return data._replace(x_train=x, y_train=y)
+def bench_of(script: str, constants: SimpleNamespace, validation: int) -> Bench:
+    """The bench of a script's network on DATASET, with so many training samples held out."""
+    flags = ["--dataset", constants.DATASET, f"--validation={validation}"]
+    own = constants_of(script, [*flags, "--data-dir", str(constants.DATA_DIR)])
+    run = Run(own, load_data(own))
+    own.CENTRALISED_GRADIENT = run.is_centralised
+    return Bench(own, run.data, by_jax.samples_of(run))
 
 
 Program = Callable[..., xla.State]
 
 
 def program(estimator: Estimator, plan: xla.Plan) -> Program:
-    """Steps along an estimator, compiled: the state after those with the minibatches of `rows`.
-
-    Takes rows as glr.xla.steps_of_rows does, and the learning rate and steps of the whole run.
-    """
+    """Steps along an estimator, compiled: rows of minibatches as glr.xla.steps_of_rows has them."""
 
     def take(
         state: xla.State, samples: tuple, rows: jax.Array, rate: float, steps: int
@@ -165,150 +150,114 @@ def program(estimator: Estimator, plan: xla.Plan) -> Program:
     return jax.jit(take, donate_argnums=0, compiler_options=xla.cpu_options())
 
 
-def first_state(bench: Bench, seed: int) -> xla.State:
-    """A new network before its first step."""
-    own, rng, sizes = bench.own, run_generator(seed), layer_sizes(bench.data, bench.own.HIDDEN)
-    arrays = State(new_network(sizes, own.ACTIVATION, rng, own.INITIAL_SCALE).parameters, rng)
-    arrays.optimizer |= by_jax.first_arrays(own.OPTIMIZER, arrays.parameters)
-    return by_jax.new_state(arrays, sizes, by_jax.seed_words(rng))
-
-
 def next_rows(batches: Iterator[np.ndarray], n: int) -> np.ndarray:
     """The rows of the next n minibatches, as glr.xla.steps_of_rows takes them."""
-    rows = np.full((xla.MOST_STEPS, BATCH), -1, np.int32)
-    rows[:n] = list(islice(batches, n))
-    return rows
+    rows = np.array([*islice(batches, n)])
+    return np.pad(rows, ((0, xla.MOST_STEPS - n), (0, 0)), constant_values=-1)
 
 
 def step_seconds(compiled: Program, bench: Bench) -> float:
     """CPU time of a training step, by the fastest turn."""
-    data, found = bench.data, []
-    samples, n = (data.x_train, data.y_train), len(data.y_train)
-    batches = minibatches(n, BATCH, run_generator(0))
+    batches, found = bench.minibatches(0), []
     for _ in range(TURNS):
-        state, rows = first_state(bench, 0), next_rows(batches, TIMED_STEPS)
+        state, rows = by_jax.state_of(bench.new_run(0)), next_rows(batches, TIMED_STEPS)
         begun = time.process_time()
-        jax.block_until_ready(compiled(state, samples, rows, rate=0.01, steps=TIMED_STEPS))
+        jax.block_until_ready(compiled(state, bench.samples, rows, rate=0.01, steps=TIMED_STEPS))
         found.append((time.process_time() - begun) / TIMED_STEPS)
     return min(found)
 
 
-def learning_curve(run: Program, bench: Bench, data: Dataset, seed: int, steps: int) -> list[float]:
-    """Noise-free accuracy in percent after each of POINTS equal parts of a run.
-
-    run : a program, with its learning rate
-    """
-    state, samples, found = first_state(bench, seed), (data.x_train, data.y_train), []
-    batches = minibatches(len(data.y_train), BATCH, run_generator(seed))
+def learning_curve(compiled: Program, bench: Bench, seed: int, steps: int) -> list[float]:
+    """Noise-free accuracy in percent after each of POINTS equal parts of a run by a program."""
+    run, batches, found = bench.new_run(seed), bench.minibatches(seed), []
+    state = by_jax.state_of(run)
     for part in np.diff(np.arange(POINTS + 1) * steps // POINTS):
         for begun in range(0, part, xla.MOST_STEPS):
             rows = next_rows(batches, min(xla.MOST_STEPS, part - begun))
-            state = run(state, samples, rows, steps=steps)
-        layers = [Layer(np.asarray(W).T, np.asarray(b)) for W, b in state.layers]
-        output = logits(layers, bench.own.ACTIVATION, data.x_test)
-        found.append(100 * accuracy(output, data.y_test))
+            state = compiled(state, bench.samples, rows, steps=steps)
+        by_jax.write_back(state, run.state)
+        output = run.network.logits(bench.data.x_test)
+        found.append(100 * accuracy(output, bench.data.y_test))
     return found
 
 
 def outcome(
-    programs: Mapping[int, Program], steps: dict[int, int], bench: Bench, c: SimpleNamespace
+    programs: Mapping[int, Program],
+    steps: dict[int, int],
+    benches: tuple[Bench, Bench],
+    constants: SimpleNamespace,
 ) -> Outcome:
     """Choose repeats and one of RATES on held-out samples; test that setting, SEEDS times.
 
-    programs, steps : by repeats
+    programs, steps : by repeats; benches : of the test set, and of the held-out samples
     """
 
-    def curve(setting: Setting, data: Dataset, seed: int) -> list[float]:
-        R, rate = setting
-        return learning_curve(partial(programs[R], rate=rate), bench, data, seed, steps[R])
+    def curve(R: int, rate: float, bench: Bench, seed: int) -> list[float]:
+        return learning_curve(partial(programs[R], rate=rate), bench, seed, steps[R])
 
-    settings = [Setting(R, rate) for R in programs for rate in c.RATES]
-    found = Outcome({s: curve(s, bench.held_out, 0)[-1] for s in settings}, steps, [])
-    found.curves.extend(curve(found.setting, bench.data, seed) for seed in range(c.SEEDS))
-    return found
-
-
-# ---------------------------------------------------------------- measurement
+    tested, held_out = benches
+    settings = product(programs, constants.RATES)
+    R, rate = max(settings, key=lambda setting: curve(*setting, held_out, 0)[-1])
+    curves = [curve(R, rate, tested, seed) for seed in range(constants.SEEDS)]
+    return Outcome(R, rate, steps[R], curves)
 
 
-def mean_and_variance(
-    estimator: Estimator, layers: xla.Layers, batch: tuple
-) -> tuple[np.ndarray, float]:
-    """The mean of DRAWS gradients of the first layer, over its norm; their relative variance."""
-
-    @jax.jit
-    def sums(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def add(total: tuple, key: jax.Array) -> tuple[tuple, None]:
-            W = estimator(key, layers, batch)[0].W
-            return (total[0] + W, total[1] + jnp.square(W).sum()), None
-
-        return lax.scan(add, (jnp.zeros_like(layers[0].W), jnp.zeros(())), keys)[0]
-
-    total, squares = np.zeros(layers[0].W.shape), 0.0
-    for keys in np.array(keys_from(jnp.zeros(2, jnp.uint32), DRAWS)).reshape(-1, AT_ONCE, 2):
-        gradients, norms = sums(keys)
-        total, squares = total + np.asarray(gradients), squares + float(norms)
-    mean_square, variance = moments_of(total, squares, DRAWS)
-    return total / DRAWS / mean_square**0.5, variance / mean_square
+def draws_of(estimator: Estimator, layers: xla.Layers, batch: tuple) -> Iterator[np.ndarray]:
+    """DRAWS independent gradients of the first layer's weights."""
+    draw = jax.jit(lambda key: estimator(key, layers, batch)[0].W)
+    keys = np.asarray(keys_from(jnp.zeros(2, jnp.uint32), DRAWS))
+    return (np.asarray(draw(key)) for key in keys)
 
 
 def common_problem(bench: Bench) -> tuple[xla.Layers, tuple]:
-    """A network after some hundred steps along its script's estimate, and a batch."""
-    x, y = np.asarray(bench.data.x_train), np.asarray(bench.data.y_train)
-    data, rng = bench.data._replace(x_train=x, y_train=y), run_generator(0)
-    layers = half_trained_network(method_of(vars(bench.own)), data, rng).layers
-    rows = rng.permutation(len(x))[:BATCH]
-    return [Layer(jnp.array(W.T), jnp.array(b)) for W, b in layers], (x[rows].T, y[rows])
+    """A network after some hundred steps along its script's estimate, and a minibatch."""
+    layers, rows = half_trained(bench.own, bench.data).layers, next(bench.minibatches(1))
+    batch = bench.data.x_train[rows].T, bench.data.y_train[rows]
+    return [Layer(jnp.array(W.T), jnp.array(b)) for W, b in layers], batch
 
 
 def measure(script: str, peers: Sequence[Peer], constants: SimpleNamespace) -> list[Measured]:
-    """Measure the peers of a script's network. The first is its own estimate: STEPS of its steps,
-    with its own replicates, say how much time all have.
-    """
-    bench, seconds, found, means = bench_of(script, constants), 0.0, [], {}
-    problem = common_problem(bench)
+    """Measure the peers of a script: all have the time of STEPS of the first, its own estimate."""
+    prepare_for_small_arrays()
+    by_jax.set_up()
+    benches = tuple(bench_of(script, constants, n) for n in (0, constants.VALIDATION))
+    bench, seconds, found, means = benches[0], 0.0, [], {}
+    plan, problem = by_jax.plan_of(bench.own), common_problem(bench)
     for peer in progress_bar(peers, script):
         repeated = {R: partial(peer.estimator, repeats=R) for R in peer.repeats}
-        programs = {R: program(estimator, bench.plan) for R, estimator in repeated.items()}
+        programs = {R: program(estimator, plan) for R, estimator in repeated.items()}
         step = {R: step_seconds(compiled, bench) for R, compiled in programs.items()}
         seconds = seconds or constants.STEPS * step[bench.own.REPLICATES]
         in_time = {R: int(seconds / step[R]) for R in step}
-        by_time, by_evaluations = outcome(programs, in_time, bench, constants), None
+        by_time, by_evaluations = outcome(programs, in_time, benches, constants), None
         if peer.uses != BACKWARD:
             steps = {R: constants.EVALUATIONS // (R * peer.evaluations) for R in step}
-            by_evaluations = outcome(programs, steps, bench, constants)
-        R = by_time.setting.repeats
-        means[peer.name], variance = mean_and_variance(repeated[R], *problem)
+            by_evaluations = outcome(programs, steps, benches, constants)
+        R = by_time.repeats
+        means[peer.name], variance = direction_and_variance(draws_of(repeated[R], *problem))
         cosine = np.vdot(means[peer.name], means[peer.against]) if peer.against else None
         found.append(Measured(peer, step[R], variance, cosine, by_time, by_evaluations))
-        print(*cells(found[-1]), sep=" | ", flush=True)
+        print(*cells(found[-1]).values(), sep=" | ", flush=True)
     return found
 
 
 # ---------------------------------------------------------------- what is written
 
 
-HEAD = (
-    *("estimator", "uses", "R", "ms a step", "its mean", "relative variance", "× evaluations"),
-    *("× ms", "accuracy, equal time", "equal evaluations"),
-)
-
-
-def cells(one: Measured) -> list[str]:
-    """A peer's line of the table."""
-    after = one.by_evaluations.accuracies if one.by_evaluations else []
-    return [
-        one.peer.name,
-        one.peer.uses,
-        str(one.by_time.setting.repeats),
-        f"{1000 * one.step:.2f}",
-        "unbiased" if one.cosine is None else f"cosine {one.cosine:.2f}",
-        figure(one.variance),
-        figure(one.evaluations) if after else "–",
-        figure(one.milliseconds),
-        mean_and_spread(one.by_time.accuracies),
-        mean_and_spread(after),
-    ]
+def cells(one: Measured) -> dict[str, str]:
+    """A peer's line of the table, by column."""
+    after = one.by_evaluations
+    return {
+        "estimator": one.peer.name,
+        "uses": one.peer.uses,
+        "ms a step": f"{1000 * one.step:.2f}",
+        "its mean": "unbiased" if one.cosine is None else f"cosine {one.cosine:.2f}",
+        "relative variance": figure(one.variance),
+        "× evaluations": figure(one.evaluations) if after else "–",
+        "× ms": figure(one.milliseconds),
+        "accuracy, equal time": str(one.by_time),
+        "equal evaluations": str(after or "–"),
+    }
 
 
 def figure(x: float) -> str:
@@ -316,39 +265,23 @@ def figure(x: float) -> str:
     return f"{float(f'{x:.2g}'):,g}"
 
 
-def grid_lines(found: Sequence[Measured], rates: Sequence[float]) -> Iterator[list[str]]:
-    """Held-out accuracies of equal time / equal evaluations, in bold at the chosen setting."""
-
-    def shown(outcome: Outcome, setting: Setting) -> str:
-        mark = "**" if setting == outcome.setting else ""
-        return f"{mark}{outcome.grid[setting]:.1f}{mark}"
-
-    for one in found:
-        outcomes = [o for o in (one.by_time, one.by_evaluations) if o]
-        for R in one.peer.repeats:
-            settings = [Setting(R, rate) for rate in rates]
-            yield [
-                one.peer.name,
-                str(R),
-                *(" / ".join(shown(o, s) for o in outcomes) for s in settings),
-            ]
-
-
 def block(by_script: Mapping[str, Sequence[Measured]], c: SimpleNamespace) -> str:
     """The tables, as Markdown."""
     parts = [
         f"On {c.DATASET}, test accuracy in percent, mean ± sd of {c.SEEDS} seeds; equal time: that "
-        f"of {c.STEPS:,} steps of the script; equal evaluations: {c.EVALUATIONS:,} of a minibatch."
+        f"of {c.STEPS:,} steps of the script; equal evaluations: {c.EVALUATIONS:,} of a minibatch. "
+        "The costs of a gradient are those at the R of equal time."
     ]
-    grids = [["estimator", "R", *(f"rate {rate:g}" for rate in c.RATES)]]
     for script, found in by_script.items():
-        own = found[0].by_time
-        seconds = found[0].step * own.steps[own.setting.repeats]
-        parts += [f"The network of {script}; equal time is {seconds:.1f} s:"]
-        parts += [markdown_table([[*HEAD], *map(cells, found)])]
-        grids += grid_lines(found, c.RATES)
-    parts += ["Held-out accuracies of equal time / evaluations, in bold those that chose:"]
-    return "\n\n".join([*parts, markdown_table(grids)])
+        parts += [f"The network of {script}; equal time is {seconds_of(found[0]):.1f} s:"]
+        lines = [cells(one) for one in found]
+        parts += [markdown_table([[*lines[0]], *([*line.values()] for line in lines)])]
+    return "\n\n".join(parts)
+
+
+def seconds_of(one: Measured) -> float:
+    """How long its training of equal time takes."""
+    return one.step * one.by_time.steps
 
 
 def draw_costs(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> None:
@@ -378,8 +311,7 @@ def draw_accuracies(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> 
     panels = drawn.subplots(1, len(by_script), squeeze=False)[0]
     for axes, (script, found) in zip(panels, by_script.items(), strict=True):
         for one in found:
-            seconds = one.step * one.by_time.steps[one.by_time.setting.repeats]
-            times = seconds * np.arange(1, POINTS + 1) / POINTS
+            times = seconds_of(one) * np.arange(1, POINTS + 1) / POINTS
             errors = 100 - np.mean(one.by_time.curves, axis=0)
             axes.plot(times, errors, styles.get(one.peer.uses, ":"), label=one.peer.name)
         axes.set(yscale="log", xlabel="seconds of one core", ylabel="test error (%)")

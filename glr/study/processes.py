@@ -1,21 +1,24 @@
 """A script as a process that ends when the one that started it does, here or on a cluster's worker.
 
-Workers are sent these functions, so they need Python and Dask alone.
+Workers are sent these functions, so they need Python and Dask alone. The process itself is this
+file: python processes.py script.py flags.
 """
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-POLL_SECONDS = 0.5  # until a run that is no longer wanted is ended
+POLL_SECONDS = 0.1  # until a run that is no longer wanted is ended
 Outcome = tuple[dict[str, bytes], str]  # files by name, and a complaint, "" where all went well
 
 
@@ -24,8 +27,8 @@ def script_process(root: Path, words: Sequence[str], **options: object) -> subpr
 
     root : the folder that glr is in; options : those of Popen
     """
-    runner = str(root / "glr" / "study" / "runner.py")
-    return subprocess.Popen([sys.executable, runner, *words], stdin=subprocess.PIPE, **options)
+    here = str(root / "glr" / "study" / "processes.py")
+    return subprocess.Popen([sys.executable, here, *words], stdin=subprocess.PIPE, **options)
 
 
 def outcome(
@@ -39,7 +42,8 @@ def outcome(
         streams = {"stdout": subprocess.DEVNULL, "stderr": stderr}
         words = [*words, "--models-dir", folder]
         with script_process(root, words, **streams, **options) as process:
-            while is_running(process):
+            while process.poll() is None:
+                time.sleep(POLL_SECONDS)
                 if not is_wanted():
                     process.kill()
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
@@ -49,30 +53,16 @@ def outcome(
     return files, says.removeprefix(f"{Path(words[0]).name}: ") if process.returncode else ""
 
 
-def is_running(process: subprocess.Popen) -> bool:
-    """Whether the process is still there after POLL_SECONDS."""
-    try:
-        process.wait(POLL_SECONDS)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
-
-
 # ---------------------------------------------------------------- on a worker
 
 
-def outcome_away(
-    archives: Sequence[bytes], words: Sequence[str], is_wanted: Callable[[], bool] | None = None
-) -> Outcome:
-    """As `outcome`, of a script in zip archives, which are unpacked into a folder of its own.
-
-    words : the script and its flags, with paths from that folder
-    """
+def outcome_away(archives: Sequence[bytes], words: Sequence[str]) -> Outcome:
+    """As `outcome`, of a script in zip archives; paths in its flags are from where they unpack."""
     with tempfile.TemporaryDirectory() as folder:
         for archive in archives:
             zipfile.ZipFile(io.BytesIO(archive)).extractall(folder)
         home = Path(folder).resolve()
-        files, says = outcome(home, words, is_wanted or is_task_wanted, cwd=home)
+        files, says = outcome(home, words, is_task_wanted, cwd=home)
     return files, says.replace(f"{home}{os.sep}", "")
 
 
@@ -86,7 +76,15 @@ def is_task_wanted() -> bool:
     return is_open and task is not None and task.state != "cancelled"
 
 
-async def trial(archives: Sequence[bytes], words: Sequence[str]) -> str:
-    """Why a worker cannot run a script, "" if it can; its other work goes on meanwhile."""
-    _, says = await asyncio.to_thread(outcome_away, archives, words, lambda: True)
-    return says
+def end_with_parent() -> None:
+    """End this process as soon as the other end of its standard input is closed."""
+    os.read(0, 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    sys.argv = sys.argv[1:]
+    home, script = Path(__file__).resolve().parents[2], Path(sys.argv[0]).resolve()
+    sys.path[:1] = [str(home), str(script.parent)]  # a script without an install finds glr here
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,8 +1,7 @@
 """Many runs of the training scripts: what is to be trained, and training what is missing.
 
-A run is a script started as a process of its own, as a user starts it, in a folder of its own;
-its files come back as bytes. So it makes no difference on which machine it runs
-(glr/study/processes.py, and glr/study/cluster.py for many machines).
+A run is a script in a process and a folder of its own; its files come back as bytes. So it may run
+here (glr/study/processes.py) or on another machine (glr/study/cluster.py).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 from threading import Event
@@ -24,7 +23,6 @@ from glr.data.idx import folders_like
 from glr.errors import GLRError
 from glr.robustness.evaluation import PRETRAINED
 from glr.robustness.perturbation import surrogate_constants
-from glr.robustness.tables import TABLE_EPSILON
 from glr.scripts.console import heeded, progress_bar
 from glr.scripts.constants import ROOT, SCRIPTS, constants_of
 from glr.scripts.plots import FORMATS
@@ -61,21 +59,20 @@ def tasks(
 
     networks : by name, a script and the flags that differ from its constants
 
-    Raises GLRError if there is no network, or if the flags of one change any of these, or how many
-    samples are held out.
+    Raises GLRError if there is no network, or if its flags change what is chosen for all.
     """
     if not networks:
         raise GLRError("there is no network to train; name one or more")
     seeds = range(constants.SEEDS) if hasattr(constants, "SEEDS") else [constants.SEED]
-    chosen = {"VALIDATION": constants.VALIDATION} if hasattr(constants, "VALIDATION") else {}
-    held_out = [f"--validation={chosen['VALIDATION']}"] if chosen.get("VALIDATION") else []
+    n_held_out = getattr(constants, "VALIDATION", 0)  # study.py and demo.py hold out none
+    common = [f"--validation={n_held_out}"] if n_held_out else []
     drawn = [] if FORMATS[0] == constants.FORMAT else ["--format", constants.FORMAT]
     found = []
     for (name, (script, extra)), dataset, seed in product(networks.items(), datasets, seeds):
         flags = ["--name", name, "--dataset", dataset, "--seed", str(seed)]
-        flags += [*held_out, *extra.split(), *drawn]
+        flags += [*common, *extra.split(), *drawn]
         settings = constants_of(script, [*flags, "--models-dir", str(constants.MODELS_DIR)])
-        chosen |= {"NAME": name, "DATASET": dataset, "SEED": seed}
+        chosen = {"NAME": name, "DATASET": dataset, "SEED": seed, "VALIDATION": n_held_out}
         for constant, value in chosen.items():
             if getattr(settings, constant) != value:
                 raise GLRError(f"{script} {extra}: leave out {constant}, which is chosen for all")
@@ -85,7 +82,7 @@ def tasks(
 
 
 def study_networks(names: Iterable[str], dataset: str) -> dict[str, tuple[str, str]]:
-    """The networks of study.py that have these names, on a data set, as `tasks` takes them."""
+    """These of study.py's networks, on a data set, as `tasks` takes them."""
     networks = runpy.run_path(str(SCRIPTS / "study.py"))["networks_on"](dataset)
     unknown = [name for name in names if name not in networks]
     if unknown:
@@ -103,32 +100,17 @@ def are_trained(names: Iterable[str], constants: SimpleNamespace, datasets: Iter
 
 
 def is_finished(task: Task) -> bool:
-    """Whether the run's model is there, of today's constants of its script, and of today's data.
-
-    Data of your own may have changed; others are checked whenever they are loaded.
-    """
+    """Whether the run's model is there, of today's constants of its script, and of today's data."""
     try:
         _, metadata = layers_and_metadata(task.path)
     except GLRError:  # none, or a damaged one: the run is done again
         return False
-    is_own = task.dataset not in SHIPPED
-    if is_own and metadata.get("training data") != fingerprint(
-        load_data(constants_of(task.script, task.flags))
-    ):
+    if metadata.get("constants") != task.recorded:
         return False
-    return metadata.get("constants") == task.recorded
-
-
-@contextmanager
-def ended_as_by_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does: the runs are ended, also on a cluster."""
-    act = signal.default_int_handler
-    usual = {number: signal.signal(number, act) for number in heeded("SIGTERM", "SIGHUP")}
-    try:
-        yield
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+    if task.dataset in SHIPPED:
+        return True
+    data = load_data(constants_of(task.script, task.flags))  # your own may have changed
+    return metadata.get("training data") == fingerprint(data)
 
 
 def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
@@ -137,16 +119,15 @@ def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
 
 
 def train(wanted: list[Task], constants: SimpleNamespace) -> None:
-    """Run the tasks, and keep what they write: each as soon as it is done, its model last.
-
-    Raises GLRError with the complaint of a run that fails.
-    """
+    """Run the tasks, and keep what each writes; GLRError with the complaint of one that fails."""
     if not wanted:
         return
+    for number in heeded("SIGTERM", "SIGHUP"):  # end the runs as Ctrl-C does, also on a cluster
+        signal.signal(number, signal.default_int_handler)
     on_cluster = getattr(constants, "DASK", "")  # demo.py has five runs, and no DASK
     runs = (outcomes_on_cluster if on_cluster else outcomes_here)(wanted, constants)
     counts = {"total": len(wanted), "desc": "training"}
-    with ended_as_by_ctrl_c(), closing(runs), progress_bar(**counts) as bar:
+    with closing(runs), progress_bar(**counts) as bar:
         for n, (task, (files, says)) in enumerate(runs, 1):
             run = " ".join([task.script, *task.flags])
             if says:
@@ -207,11 +188,9 @@ def run_robustness_script(words: list[str], constants: SimpleNamespace, dataset:
         raise GLRError(f"{words[0]} --dataset {dataset}: failed; its message stands above")
 
 
-def make_samples(
-    constants: SimpleNamespace, dataset: str, epsilons: Iterable[float] = (TABLE_EPSILON,)
-) -> None:
-    """Make the samples of the published columns: FGSM at each ε, L-BFGS, the corruptions."""
-    fgsm = ["generate_adv.py", "--epsilon", *map(str, epsilons)]
+def make_samples(constants: SimpleNamespace, dataset: str) -> None:
+    """Make the samples of the published columns: FGSM at each EPSILON, L-BFGS, the corruptions."""
+    fgsm = ["generate_adv.py", "--epsilon", *map(str, constants.EPSILON)]
     lbfgs = ["generate_adv.py", "--attack", "lbfgs"]
     for words in (fgsm, lbfgs, ["noise_generate_adv.py"]):
         run_robustness_script(words, constants, dataset)
@@ -219,8 +198,10 @@ def make_samples(
 
 def write_pretrained(runs: list[Task], constants: SimpleNamespace, datasets: Iterable[str]) -> None:
     """Copy the models of seed 0 and the surrogates to models/pretrained/, which comes with glr."""
-    attacks = [SimpleNamespace(**vars(constants), DATASET=name, SEED=0) for name in datasets]
-    surrogates = [run_path(surrogate_constants(attack)) for attack in attacks]
-    surrogates = [path for path in surrogates if path.exists()]  # else the pretrained one served
-    for path in [*(task.path for task in runs if task.seed == 0), *surrogates]:
-        keep({path.name: path.read_bytes()}, PRETRAINED)
+    paths = [task.path for task in runs if task.seed == 0]
+    for name in datasets:
+        attack = SimpleNamespace(**vars(constants), DATASET=name, SEED=0)
+        paths.append(run_path(surrogate_constants(attack)))
+    for path in paths:
+        if path.exists():  # else the pretrained surrogate served
+            keep({path.name: path.read_bytes()}, PRETRAINED)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import re
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from glr.data.datasets import dataset_label, load_dataset
+from glr.data.datasets import load_dataset
 from glr.errors import GLRError
 from glr.robustness.tables import markdown_table, plain_table, variants_table
 from glr.scripts.plots import error_axis, look_of, new_figure, plain_axes, save_figure
@@ -24,14 +25,9 @@ LONGEST_NAME = 60  # of a variant's files, before a checksum
 MOST_CURVES = 12  # that can be told apart in one picture
 PLAIN = r"--[a-z-]+|[A-Za-z0-9+.]+(e-[0-9]+)?"  # words that a file name may hold as they are
 
-Curves = dict[str, list[np.ndarray]]  # of each variant, by seed: steps and errors in %, (2, n)
-
 
 def networks_of(variants: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Each variant, a script and its flags, by the name of its files: as `tasks` takes them.
-
-    Raises GLRError for one that is given twice.
-    """
+    """Each variant by the name of its files, as `tasks` takes it; GLRError if it is given twice."""
     found: dict[str, tuple[str, str]] = {}
     for script, *flags in map(str.split, variants):
         name = variant_name([script, *flags])
@@ -44,7 +40,7 @@ def networks_of(variants: Iterable[str]) -> dict[str, tuple[str, str]]:
 def variant_name(words: Sequence[str]) -> str:
     """What the files of a variant are called: LRS--sigma-2-0.5 of LRS.py --sigma 2 0.5.
 
-    A checksum follows where that leaves something out: of words with other characters, or many.
+    A checksum follows where words have other characters, or are many.
     """
     script, *flags = words
     stem = script.removesuffix(".py")
@@ -54,58 +50,49 @@ def variant_name(words: Sequence[str]) -> str:
     return name if is_all else f"{name}-{zlib.crc32(' '.join(words).encode()):08x}"
 
 
-def write_comparison(runs: Sequence[Task], constants: SimpleNamespace, page: Page) -> None:
-    """Print and write what the variants reached, with two seeds or more less the first of them.
-
-    Their learning curves are drawn beside it.
-    """
-    where = evaluated_on(constants)
-    accuracies: dict[str, list[float]] = {}
+def write_comparison(runs: Iterable[Task], constants: SimpleNamespace, page: Page) -> None:
+    """Print and write what the variants reached, less the first one; draw their learning curves."""
+    where, tasks = evaluated_on(constants), defaultdict(list)
     for task in runs:
-        _, metadata = layers_and_metadata(task.path)
-        reached = metadata["metrics"][f"{where}_accuracy"]
-        accuracies.setdefault(command_of(task), []).append(100 * reached)
-    lines = variants_table(accuracies, f"{where} accuracy (%)")
+        tasks[f"{task.script} {task.extra}".strip()].append(task)
+    reached = {command: [accuracy(task, where) for task in own] for command, own in tasks.items()}
+    lines = variants_table(reached, f"{where} accuracy (%)")
     print(plain_table(lines))
     lines = [lines[0], *([f"`{command}`", *cells] for command, *cells in lines[1:])]
-    title = f"{dataset_label(constants.DATASET)}, {n_evaluated(constants)} {samples_of(constants)}"
+    data = load_dataset(constants.DATASET, constants.DATA_DIR)
+    n = constants.VALIDATION or len(data.y_test)
+    title = f"{data.name}, {n} {samples_of(constants)}"
     if constants.SEEDS > 1:
         title += f": mean and range over {constants.SEEDS} seeds"
-    write_page(
-        page,
-        markdown_table(lines),
-        lambda path: draw_curves(path, curves_of(runs, where), title),
-    )
+
+    def draw(path: Path) -> None:
+        curves = {command: [curve(task, where) for task in own] for command, own in tasks.items()}
+        draw_curves(path, curves, title)
+
+    write_page(page, markdown_table(lines), draw)
 
 
-def command_of(task: Task) -> str:
-    """A variant as it is typed."""
-    return f"{task.script} {task.extra}".strip()
+def accuracy(task: Task, where: str) -> float:
+    """What a run reached, in percent, on "validation" or "test" samples."""
+    _, metadata = layers_and_metadata(task.path)
+    return 100 * metadata["metrics"][f"{where}_accuracy"]
 
 
-def n_evaluated(constants: SimpleNamespace) -> int:
-    """How many samples the accuracies are of."""
-    data = load_dataset(constants.DATASET, constants.DATA_DIR)
-    return constants.VALIDATION or len(data.y_test)
-
-
-def curves_of(runs: Iterable[Task], where: str) -> Curves:
-    """The learning curves of the runs, from their histories; GLRError if there are too many."""
-    found: Curves = {}
-    for task in runs:
-        with task.path.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        points = [(int(row["step"]), 100 - 100 * float(row[f"{where}_accuracy"])) for row in rows]
-        found.setdefault(command_of(task), []).append(np.transpose(points))
-    if len(found) > MOST_CURVES:
-        raise GLRError(
-            f"{len(found)} curves are too many to tell apart; give {MOST_CURVES} or less"
-        )
-    return found
+def curve(task: Task, where: str) -> np.ndarray:
+    """The learning curve of a run, from its history: steps and errors in percent, (2, n)."""
+    with task.path.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    points = [(int(row["step"]), 100 - 100 * float(row[f"{where}_accuracy"])) for row in rows]
+    return np.transpose(points)
 
 
 def draw_curves(path: Path, curves: Mapping[str, Sequence[np.ndarray]], title: str) -> None:
-    """Each variant's error against the step: the mean over the seeds, in a band of their range."""
+    """Each variant's error against the step: the mean over the seeds, in a band of their range.
+
+    curves : of each seed; GLRError if the variants are too many
+    """
+    if len(curves) > MOST_CURVES:
+        raise GLRError(f"{len(curves)} curves cannot be told apart; give {MOST_CURVES} or less")
     figure = new_figure(7.5, 4 + 0.2 * len(curves))
     axes = figure.subplots()
     looks = look_of(command.removesuffix(".py") for command in curves)
