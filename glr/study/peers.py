@@ -23,7 +23,7 @@ from glr.scripts import by_jax
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import constants_of
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.plots import new_figure, plain_axes, save_figure
+from glr.scripts.plots import COLOURS, legend_above, new_figure, plain_axes, save_figure
 from glr.scripts.run import Run, load_data, minibatches, run_generator
 from glr.study import estimators
 from glr.study.comparison import direction_and_variance, half_trained
@@ -284,7 +284,7 @@ def seconds_of(one: Measured) -> float:
     return one.step * one.by_time.steps
 
 
-def draw_costs(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> None:
+def draw_costs(path: Path, by_script: Mapping[str, Sequence[Measured]], dataset: str) -> None:
     """What a gradient of relative variance 1 costs in evaluations and in time, a dot for each."""
     rows = [(i, one) for i, found in enumerate(by_script.values()) for one in found]
     drawn = new_figure(9, 0.28 * len(rows) + 1.2)
@@ -301,23 +301,28 @@ def draw_costs(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> None:
     panels[0].invert_yaxis()
     for i, script in enumerate(by_script):
         panels[1].plot([], [], "s", color=f"C{i}", label=f"network of {script}")
-    panels[1].legend(fontsize=8, frameon=False)
+    legend_above(panels[1], columns=2)
+    drawn.suptitle(f"{dataset}: the first layer's gradient of a minibatch", fontsize=10)
     save_figure(path, drawn)
 
 
-def draw_accuracies(path: Path, by_script: Mapping[str, Sequence[Measured]]) -> None:
-    """Mean test error against the seconds of training, a panel for each network."""
+def draw_accuracies(path: Path, by_script: Mapping[str, Sequence[Measured]], dataset: str) -> None:
+    """Test error, mean ± sd, against the seconds of training, a panel for each network."""
     drawn, styles = new_figure(10, 4.6), {GLR: "-", BACKWARD: "--"}
     panels = drawn.subplots(1, len(by_script), squeeze=False)[0]
     for axes, (script, found) in zip(panels, by_script.items(), strict=True):
-        for one in found:
-            times = seconds_of(one) * np.arange(1, POINTS + 1) / POINTS
-            errors = 100 - np.mean(one.by_time.curves, axis=0)
-            axes.plot(times, errors, styles.get(one.peer.uses, ":"), label=one.peer.name)
+        n = len(found[0].by_time.curves)
+        for i, one in enumerate(found):
+            times, name = seconds_of(one) * np.arange(1, POINTS + 1) / POINTS, one.peer.name
+            errors = 100 - np.array(one.by_time.curves)
+            mean, sd = errors.mean(axis=0), errors.std(axis=0, ddof=n > 1)
+            look = {"color": COLOURS.get(name, f"C{i}"), "label": name}
+            axes.plot(times, mean, styles.get(one.peer.uses, ":"), **look)
+            axes.fill_between(times, mean - sd, mean + sd, color=look["color"], alpha=0.2, lw=0)
         axes.set(yscale="log", xlabel="seconds of one core", ylabel="test error (%)")
         axes.yaxis.set_ticks(ticks := (2, 3, 4, 6, 10, 20, 40, 80), map(str, ticks))
         axes.yaxis.set_ticks([], minor=True)
-        axes.set_title(f"the network of {script}, mean of {len(found[0].by_time.curves)} seeds")
+        axes.set_title(f"{dataset}, network of {script}: mean ± sd of {n} seeds", fontsize=10)
         plain_axes(axes)
         axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.15), ncols=2)
     save_figure(path, drawn)
@@ -333,7 +338,7 @@ def write_peers(
     text += f"\n\n![test error against time of each estimator]({page.name}_time.png)"
 
     def draw(path: Path) -> None:
-        draw_costs(path, by_script)
-        draw_accuracies(path.with_stem(f"{path.stem}_time"), by_script)
+        draw_costs(path, by_script, constants.DATASET)
+        draw_accuracies(path.with_stem(f"{path.stem}_time"), by_script, constants.DATASET)
 
     write_page(page, text, draw)
