@@ -37,6 +37,7 @@ try:
 
     import glr
     from glr.data.datasets import Dataset, load_dataset
+    from glr.errors import GLRError
     from glr.network import accuracy
     from glr.noise import random_words
     from glr.robustness.tables import GLR_ROWS, PUBLISHED, markdown_table
@@ -257,18 +258,25 @@ def cells(row: Row) -> list[str]:
 
 
 def run_parts(parts: list[int], turns: int, folder: Path | None) -> None:
-    """Run the parts; print what they find and, after each, failed or not, write all of it."""
+    """Run the parts; print what they find and, after each, failed or not, write all of it.
+
+    Raises GLRError at the end if parts failed: the others' rows are not lost by it.
+    """
     data = load_dataset("mnist", user_path(os.environ.get("GLR_DATA_DIR") or ROOT / "data"))
     found: dict[int, list[Row]] = {}
+    failures = []
     for part in parts:
         rows = found[part] = []
         try:
             for row in PARTS[part](data, turns):
                 rows.append(row)
                 print(part, *cells(row), sep="  ", flush=True)
-        finally:
-            if folder is not None:
-                write_results(folder, found, f"{data.name}, {turns} turns")
+        except Exception as error:
+            failures.append(f"part {part} failed: {type(error).__name__}: {error}")
+        if folder is not None:
+            write_results(folder, found, f"{data.name}, {turns} turns")
+    if failures:
+        raise GLRError("; ".join(failures))
 
 
 def write_results(folder: Path, found: dict[int, list[Row]], how: str) -> None:

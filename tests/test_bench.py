@@ -150,7 +150,7 @@ def test_the_parts_compare_every_path_with_every_rival(data, monkeypatch):
             assert np.all(other > 0) and np.all(ours > 0), case
 
 
-def test_a_failing_part_keeps_its_own_and_the_earlier_rows(data, monkeypatch, tmp_path, capsys):
+def test_a_failing_part_keeps_its_own_and_the_others_rows(data, monkeypatch, tmp_path, capsys):
     def good(_data, turns):
         """A title
 
@@ -164,17 +164,17 @@ def test_a_failing_part_keeps_its_own_and_the_earlier_rows(data, monkeypatch, tm
         What it measures.
         """
         yield from good(_data, turns)
-        raise ZeroDivisionError
+        raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(bench, "PARTS", {1: good, 2: fails})
+    monkeypatch.setattr(bench, "PARTS", {1: good, 2: fails, 3: good})
     monkeypatch.setattr(bench, "load_dataset", lambda *_: data)
-    with pytest.raises(ZeroDivisionError):
-        bench.run_parts([1, 2], 2, tmp_path)
+    with pytest.raises(GLRError, match="part 2 failed: ZeroDivisionError: by zero"):
+        bench.run_parts([1, 2, 3], 2, tmp_path)
     line = "a case, NumPy  2 ms  2 (1.75–2.25)"
-    assert capsys.readouterr().out == f"1  {line}\n2  {line}\n"
+    assert capsys.readouterr().out == f"1  {line}\n2  {line}\n3  {line}\n"
     page = (tmp_path / "bench.md").read_text(encoding="utf-8")
     assert "## 2. Another title\n\nWhat it measures.\n\n| case | ours | Keras |\n" in page
-    assert page.count("| a case, NumPy | 2 ms | 2 (1.75–2.25) |") == 2
+    assert page.count("| a case, NumPy | 2 ms | 2 (1.75–2.25) |") == 3
     assert "Python 3." in page and f"numpy {np.__version__}" in page
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     bench.run_parts([1], 2, None)
