@@ -22,27 +22,19 @@ CHECKED_LOGITS = (-30.0, -2.0, -1.0, -0.3, 0.3, 1.0, 2.0, 30.0)
 
 def checked_layers(layers: Sequence[Layer]) -> list[Layer]:
     """The layers as float32, each with as many inputs as the one before has neurons."""
-    if not isinstance(layers, (list, tuple)) or isinstance(layers, Layer):
-        raise GLRError(f"layers is {_said(layers)}; give a list of glr.Layer(W, b)")
-    if not layers:
-        raise GLRError("layers is empty; give a list of glr.Layer(W, b)")
+    if not isinstance(layers, (list, tuple)) or isinstance(layers, Layer) or not layers:
+        raise GLRError(f"layers is {_said(layers)}; give a list of glr.Layer(W, b), at least one")
     found = []
     for t, layer in enumerate(layers):
         if not isinstance(layer, Layer):
             raise GLRError(f"layers[{t}] is {_said(layer)}; give glr.Layer(W, b)")
-        W, b = (
-            _floats(f"layers[{t}].{name}", part) for name, part in zip("Wb", layer, strict=True)
-        )
+        W, b = _floats(f"layers[{t}].W", layer.W), _floats(f"layers[{t}].b", layer.b)
         if W.ndim != 2 or b.shape != W.shape[1:] or 0 in W.shape:
-            raise GLRError(
-                f"layers[{t}] has W of shape {W.shape} and b of shape {b.shape}; give W (n_in, "
-                "n_out) and b (n_out,)"
-            )
-        if found and len(W) != found[-1].b.size:
-            raise GLRError(
-                f"layers[{t}].W has shape {W.shape}; layers[{t - 1}] has {found[-1].b.size} "
-                f"neurons, so give ({found[-1].b.size}, n_out)"
-            )
+            shapes = f"W of shape {W.shape} and b of shape {b.shape}"
+            raise GLRError(f"layers[{t}] has {shapes}; give W (n_in, n_out) and b (n_out,)")
+        if found and len(W) != (n_in := found[-1].b.size):
+            wrong = f"layers[{t}].W has shape {W.shape}; layers[{t - 1}] has {n_in} neurons"
+            raise GLRError(f"{wrong}, so give ({n_in}, n_out)")
         found.append(Layer(W, b))
     return found
 
@@ -58,9 +50,8 @@ def checked_batch(
     try:
         y = np.asarray(y)
     except ValueError:
-        raise GLRError(
-            f"y is {_said(y)} that is no array; give one target for each sample"
-        ) from None
+        wrong = f"y is {_said(y)} that is no array"
+        raise GLRError(f"{wrong}; give one target for each sample") from None
     n_in = len(layers[0].W)
     if x.ndim != 2 or x.shape[1] != n_in or len(x) == 0:
         raise GLRError(f"x has shape {x.shape}; give (B, {n_in}), samples in rows")
@@ -100,34 +91,26 @@ def sigma_by_layer(sigma: Sequence[float], n_layers: int) -> tuple[float, ...]:
 
 def check_method(method: Method, rng: np.random.Generator) -> None:
     """Raise GLRError unless every choice is one there is, and none contradicts another."""
-    for name, example in (("activation", "glr.sigmoid"), ("loss", "glr.cross_entropy")):
-        if not callable(getattr(method, name)):
-            given = _said(getattr(method, name))
-            raise GLRError(f"{name} is {given}; give a function, as {example}")
-    if not isinstance(method.noise, NoiseLaw):
-        raise GLRError(f"noise is {_said(method.noise)}; give a glr.NoiseLaw, as glr.logistic")
-    if (method.noise.cdf is None) != (method.noise.pdf is None):
-        raise GLRError(f"noise {method.noise.name} has one of cdf and pdf; give both, or neither")
-    if method.perturb not in ("logits", "weights"):
-        raise GLRError(f'perturb is {_said(method.perturb)}; give "logits" or "weights"')
-    if not isinstance(method.local_differences, (bool, str)) or (
-        method.local_differences not in (True, False, "output")
-    ):
-        raise GLRError(
-            f'local_differences is {_said(method.local_differences)}; give True, "output" or False'
-        )
-    R = method.replicates
-    if not isinstance(R, (int, np.integer)) or R < 1:
-        raise GLRError(f"replicates is {_said(R)}; give a whole number ≥ 1")
-    has_control_variate = method.control_variate and not method.local_differences
-    if R == 1 and (has_control_variate or method.standardised_loss):
-        raise GLRError(
-            "replicates = 1: the control variate and the standardised loss compare passes; give 2 "
-            "or more, or set both to False"
-        )
+
+    def require(name: str, is_right: bool, wanted: str) -> None:
+        if not is_right:
+            raise GLRError(f"{name} is {_said(getattr(method, name))}; give {wanted}")
+
+    require("activation", callable(method.activation), "a function, as glr.sigmoid")
+    require("loss", callable(method.loss), "a function, as glr.cross_entropy")
+    law, where, R = method.noise, method.local_differences, method.replicates
+    require("noise", isinstance(law, NoiseLaw), "a glr.NoiseLaw, as glr.logistic")
+    if (law.cdf is None) != (law.pdf is None):
+        raise GLRError(f"noise {law.name} has one of cdf and pdf; give both, or neither")
+    require("perturb", method.perturb in ("logits", "weights"), '"logits" or "weights"')
+    is_place = isinstance(where, bool) or (isinstance(where, str) and where == "output")
+    require("local_differences", is_place, 'True, "output" or False')
+    require("replicates", isinstance(R, (int, np.integer)) and R >= 1, "a whole number ≥ 1")
     for name in ("control_variate", "standardised_loss"):
-        if not isinstance(getattr(method, name), bool):
-            raise GLRError(f"{name} is {_said(getattr(method, name))}; give True or False")
+        require(name, isinstance(getattr(method, name), bool), "True or False")
+    if R == 1 and (method.standardised_loss or (method.control_variate and not where)):
+        compared = "the control variate and the standardised loss compare passes"
+        raise GLRError(f"replicates = 1: {compared}; give 2 or more, or set both to False")
     if not isinstance(rng, np.random.Generator):
         raise GLRError(f"rng is {_said(rng)}; give np.random.default_rng(seed)")
 
@@ -156,15 +139,11 @@ def check_law(law: NoiseLaw, rng: np.random.Generator) -> None:
     E[r·s(r)] is 1 for every density without jumps, by parts; E[s; r > −v] is f(v).
     """
     r, s = (np.asarray(part, np.float64) for part in noise_and_score(law, rng, CHECKED_SHAPE))
-    found = {"mean of r·s(r)": (r * s).mean(), "standard deviation of r": r.std()}
-    wrong = [
-        f"the {what} is {value:.2f}" for what, value in found.items() if not _is_near(value, 1)
-    ]
-    if wrong:
-        raise GLRError(
-            f"NOISE = {law.name}: {', '.join(wrong)}, not 1; scale it, or mend its score, which is "
-            "−d log f/dr of a density f without jumps"
-        )
+    for what, value in (("mean of r·s(r)", (r * s).mean()), ("standard deviation of r", r.std())):
+        if not _is_near(value, 1):
+            wrong = f"NOISE = {law.name}: the {what} is {value:.2f}, not 1"
+            score = "its score, which is −d log f/dr of a density f without jumps"
+            raise GLRError(f"{wrong}; scale it, or mend {score}")
     for v in CHECKED_LOGITS if law.cdf is not None else ():
         p, f = (float(of_v(np.float32(v))) for of_v in (law.cdf, law.pdf))
         drawn_p, drawn_f = (r > -v).mean(), (s * (r > -v)).mean()

@@ -1,7 +1,7 @@
 """The baseline's gradient: backpropagation by TensorFlow, in the place of the GLR estimate.
 
-All else (data, minibatches, weight decay, optimizer, evaluation) is the same code, so that what a
-comparison shows is the gradient's doing. TensorFlow is imported here, and only when it is used.
+All else (data, minibatches, weight decay, optimizer, evaluation) is the same code, so that a
+comparison shows the effect of the gradient alone. TensorFlow is imported only when it is used.
 """
 
 from __future__ import annotations
@@ -46,10 +46,7 @@ class TrainingNoise(NamedTuple):
 
 
 def import_tensorflow() -> ModuleType:
-    """TensorFlow without its start-up notices, and bit for bit repeatable.
-
-    It imports Keras, which then has TensorFlow as its backend.
-    """
+    """TensorFlow, Keras' backend, without its start-up notices, and bit for bit repeatable."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with silent_stderr(), without_user_settings():
         import tensorflow  # noqa: PLC0415  (seconds, which the GLR scripts do without)
@@ -135,14 +132,10 @@ def tf_logits(
 
 
 def differentiable(activation: Activation) -> Callable:
-    """The activation in TensorFlow, with its derivative.
-
-    A threshold is flat, so its backward pass is replaced by that of a sigmoid of TRAINING_SLOPE·v:
-    the straight-through estimator.
-    """
+    """The activation in TensorFlow; a threshold's derivative is a sigmoid's (straight-through)."""
     if activation not in GRADIENTS:
-        given = f"ACTIVATION = {activation.__name__}"
-        raise GLRError(f"{given}: TensorFlow has no gradient of it; use sigmoid")
+        name = activation.__name__
+        raise GLRError(f"ACTIVATION = {name}: TensorFlow has no gradient of it; use sigmoid")
     tf = import_tensorflow()
     if activation is not threshold:
         return {sigmoid: tf.sigmoid, tanh: tf.tanh, relu: tf.nn.relu}[activation]

@@ -32,19 +32,14 @@ if TYPE_CHECKING:
 Arrays = dict[str, np.ndarray]
 
 SETTINGS = {  # of JAX, by which glr/xla.py computes, whatever the environment has
-    "jax_enable_x64": False,
-    "jax_disable_jit": False,
+    **dict.fromkeys(("jax_enable_x64", "jax_disable_jit"), False),
+    **dict.fromkeys(("jax_numpy_rank_promotion", "jax_transfer_guard"), "allow"),
     "jax_numpy_dtype_promotion": "standard",
-    "jax_numpy_rank_promotion": "allow",
-    "jax_transfer_guard": "allow",
 }
 
 
 def take_all_steps(run: Run) -> None:
-    """Take the steps that are left to a run; between calls, all that a run needs.
-
-    Raises as the run's `minibatches` and `descend`.
-    """
+    """Take the steps that are left to a run; raises as its `minibatches` and `descend`."""
     arrays, samples = run.state, samples_of(run)
     program = program_of(run)
 
@@ -93,9 +88,6 @@ def is_finite(state: xla.State, risks: np.ndarray) -> bool:
         return bool(np.isfinite(np.sum(squares, dtype=np.float32) + risks.sum()))
 
 
-# ---------------------------------------------------------------- states
-
-
 def seed_words(rng: np.random.Generator) -> np.ndarray:
     """Two words of what a generator was seeded by, whatever it has drawn since: uint32 (2,)."""
     return rng.bit_generator.seed_seq.generate_state(2)
@@ -137,9 +129,6 @@ def write_back(state: xla.State, arrays: State) -> None:
         arrays.perturbation[:] = np.transpose(state.perturbation)
 
 
-# ---------------------------------------------------------------- constants
-
-
 def method_of(constants: SimpleNamespace) -> Method:
     """The estimator that the constants describe."""
     chosen = {field.name: getattr(constants, field.name.upper()) for field in fields(Method)}
@@ -162,10 +151,8 @@ def prepare(constants: SimpleNamespace) -> None:
 def set_up() -> None:
     """Have JAX compute by one thread, and keep what it compiles in the user's cache folder.
 
-    XLA's program, and so its rounding, depends on the number of threads; and two save a fifth of a
-    step's time for half as much again of the processor's. PJRT_NPROC sets another number before JAX
-    computes anything, JAX_COMPILATION_CACHE_DIR another folder. One that cannot be written costs a
-    warning.
+    XLA's rounding depends on the number of threads. PJRT_NPROC sets another number before JAX
+    computes anything, JAX_COMPILATION_CACHE_DIR another folder.
     """
     os.environ.setdefault("PJRT_NPROC", "1")
     for name, value in SETTINGS.items():

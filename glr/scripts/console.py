@@ -85,10 +85,9 @@ def end(complaint: str, status: int = GLRError.status) -> NoReturn:
 
 
 def progress_bar(items: Iterable | None = None, desc: str = "", **counts: int) -> tqdm:
-    """Items with a bar on a terminal, or a bar alone; it fits into 40 columns.
+    """Items with a bar on a terminal, or a bar alone, of 40 columns or more.
 
-    desc : what it is of; of a longer one its beginning is shown
-    counts : tqdm's total, and initial
+    desc : of which the first 14 characters are shown; counts : tqdm's total, and initial
     """
     from tqdm import tqdm  # noqa: PLC0415  (after -h, which it would slow)
 
@@ -100,10 +99,7 @@ def progress_bar(items: Iterable | None = None, desc: str = "", **counts: int) -
 
 
 def heeded(*names: str) -> list[int]:
-    """The signals of these names that there are here, and that the script may not ignore.
-
-    Those that it was started to ignore, under nohup or in the background of a script, it does.
-    """
+    """The signals of these names that there are here, without those that are ignored (nohup)."""
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
@@ -112,8 +108,7 @@ def heeded(*names: str) -> list[int]:
 def stop_signals(note: Callable[[], str]) -> Iterator[list[int]]:
     """A list that gathers SIGINT (Ctrl-C), SIGTERM and SIGHUP, so that a step is finished first.
 
-    A second Ctrl-C acts at once, and says the note; another signal's second acts as ever. One that
-    is ignored stays so.
+    A second Ctrl-C acts at once, and says the note; another second signal acts as usual.
     """
     received, numbers = [], heeded("SIGINT", "SIGTERM", "SIGHUP")
 

@@ -19,9 +19,9 @@ HOMES = ("HOME", "USERPROFILE")  # where ~ is, by the system
 def prepare_for_small_arrays() -> None:
     """Let NumPy reuse the memory of freed arrays, and multiply small matrices on one core.
 
-    By default glibc gives every array of some 100 kB back to the system, which hands it out
-    again a page fault at a time. BLAS splits small products over cores that then wait for each
-    other; and the last bits of a sum would depend on how many cores there are.
+    By default glibc returns every array of some 100 kB to the system, which hands it out again a
+    page fault at a time. BLAS splits small products over cores that wait for each other, and the
+    last bits of a sum depend on their number.
     """
     threadpool_limits(1)
     if sys.platform == "linux":

@@ -33,12 +33,8 @@ def own_errors() -> Iterator[None]:
 
 
 def own_error(error: BaseException) -> str:
-    """The error, where the user's code raised it and what that was given; "" if it did not.
-
-    Arguments are shown as they were then.
-    """
-    called, line = None, 0
-    by_glr = False
+    """The error, where the user's code raised it and with what arguments; "" if it did not."""
+    called, line, by_glr = None, 0, False
     for frame, number in traceback.walk_tb(error.__traceback__):
         path = Path(frame.f_code.co_filename).resolve()
         is_file = not path.name.startswith("<")  # as <frozen runpy> does
@@ -57,10 +53,9 @@ def own_error(error: BaseException) -> str:
 
 def call_of(frame: FrameType) -> str:
     """The call of a frame, in words: bad(v float32 (50, 2, 128))."""
-    code = frame.f_code
-    names = code.co_varnames[: code.co_argcount]
+    names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
     given = (f"{name} {shown(frame.f_locals.get(name))}" for name in names)
-    return f"{code.co_name}({', '.join(given)})"
+    return f"{frame.f_code.co_name}({', '.join(given)})"
 
 
 def shown(value: object) -> str:

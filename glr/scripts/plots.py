@@ -48,10 +48,7 @@ STYLES = ("-", "--", ":", "-.")  # of lines, where names are more than the colou
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A Matplotlib figure (inches) that needs no display and no pyplot, in Matplotlib's own style.
-
-    The user's backend and matplotlibrc play no part; one that cannot be read fails the import.
-    """
+    """A Matplotlib figure (inches) without display or pyplot, whatever the user's settings are."""
     os.environ["MPLBACKEND"] = "agg"  # the user's may be of a module that is not installed here
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of the user's settings
     import matplotlib  # noqa: PLC0415  (0.5 s, and only now needed)
@@ -79,10 +76,7 @@ def save_figure(path: Path, figure: Figure) -> None:
 
 
 def look_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """The colour and line style of each network; those of your own take them in their order.
-
-    An adversarially trained one has its script's colour, in dashes.
-    """
+    """The colour and line style of each network: an adversarially trained one's is dashed."""
     free = ((colour, style) for style in cycle(STYLES) for colour in OWN_COLOURS)
     found: dict[str, tuple[str, str]] = {}
     for name in dict.fromkeys(names):

@@ -27,8 +27,8 @@ from glr.storage.models import layers_and_metadata, save_model
 if TYPE_CHECKING:
     from glr.scripts.run import Run
 
-# Of a script's constants, those that have no bearing on the weights.
-NO_BEARING = (
+# Constants that have no bearing on the weights.
+NO_BEARING = {
     "SCRIPT",
     "DATA_DIR",
     "MODELS_DIR",
@@ -36,7 +36,7 @@ NO_BEARING = (
     "RESUME",
     "OWN_DATA",
     "FORMAT",
-)
+}
 # Packages whose versions may change last bits, and the modules that are there where they are used.
 USED = {"numpy": "numpy", "jax": "glr.xla", "tensorflow": "tensorflow"}
 
@@ -73,16 +73,15 @@ def run_files(constants: SimpleNamespace) -> list[Path]:
 def save_run(run: Run) -> None:
     """Write the model (.npz), its history (.csv) and learning curve; print the summary.
 
-    The checkpoint is deleted last: nothing is lost if model or history cannot be written; that the
-    picture cannot is one line. A model of the same name and other constants is kept beside it.
+    The checkpoint is deleted last, so nothing is lost if model or history cannot be written. A
+    model of the same name and other constants is kept beside it.
     """
     constants, rows = run.constants, run.state.history
-    where = evaluated_on(constants)
+    where, label = evaluated_on(constants), dataset_label(constants.DATASET)
     model, history, picture, checkpoint = run_files(constants)
-    title = (
-        f"{constants.NAME} on {dataset_label(constants.DATASET)}, seed {constants.SEED}: "
-        f"{'-'.join(map(str, run.network.sizes))}, {len(run.data.y_test)} {samples_of(constants)}"
-    )
+    samples = f"{len(run.data.y_test)} {samples_of(constants)}"
+    sizes = "-".join(map(str, run.network.sizes))
+    title = f"{constants.NAME} on {label}, seed {constants.SEED}: {sizes}, {samples}"
     colour, _ = look_of([constants.NAME])[constants.NAME]
     try:
         kept = keep_other_model(model, recorded_constants(constants))
@@ -98,8 +97,8 @@ def save_run(run: Run) -> None:
     if note := chance_note(run):
         print(note)
     print(
-        f"{constants.NAME}  {dataset_label(constants.DATASET)}  seed {constants.SEED}  "
-        f"{reached(constants, rows[-1])} (noise-free)  {rows[-1].seconds:.1f} s  {model}"
+        f"{constants.NAME}  {label}  seed {constants.SEED}  {reached(constants, rows[-1])} "
+        f"(noise-free)  {rows[-1].seconds:.1f} s  {model}"
     )
 
 
@@ -115,10 +114,7 @@ def finished_note(constants: SimpleNamespace) -> str:
 
 
 def chance_note(run: Run) -> str:
-    """That the network is no better than one answer to all, and what to try; else nothing.
-
-    Better is more than by the binomial error of so many samples.
-    """
+    """What to try where the network is no better than one answer to all, to the binomial error."""
     data, row = run.data, run.state.history[-1]
     n, counts = len(data.y_test), np.bincount(data.y_test)
     share = counts.max() / n
@@ -149,10 +145,7 @@ def keep_other_model(path: Path, wanted: dict) -> str:
 
 
 def recorded_constants(constants: SimpleNamespace) -> dict:
-    """The script's constants as JSON can hold them: functions by name, tuples as lists.
-
-    Functions of your own are told from others of their name by `own_code`, their checksums.
-    """
+    """The script's constants as JSON can hold them; `own_code` has checksums of own functions."""
     recorded = {
         name: [name_of(v) for v in value] if isinstance(value, tuple) else name_of(value)
         for name, value in vars(constants).items()
@@ -199,12 +192,7 @@ def run_metadata(run: Run) -> dict:
 
 
 def write_history(path: Path, history: list[Evaluation], where: str) -> None:
-    """The learning curve as CSV: step, epoch, seconds, train_loss, test_loss, test_accuracy.
-
-    It begins at step 0, where no training loss is known yet: nan.
-
-    where : "test"; or "validation", which then stands in the place of "test" in the header
-    """
+    """The learning curve as CSV, a column for each field of Evaluation; `where` replaces "test"."""
     rows = [[str(row.step), *(f"{figure:.6g}" for figure in row[1:])] for row in history]
     header = [field.replace("test", where) for field in Evaluation._fields]
     text = "".join(f"{','.join(row)}\n" for row in (header, *rows))

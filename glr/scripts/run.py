@@ -21,14 +21,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from glr.checks import check_law
-from glr.data.datasets import (
-    Dataset,
-    fingerprint,
-    hold_out,
-    load_dataset,
-    n_classes,
-    scale_note,
-)
+from glr.data import datasets
+from glr.data.datasets import Dataset, hold_out, load_dataset
 from glr.errors import DivergenceError, GLRError, StoppedError
 from glr.losses import losses_of
 from glr.network import Array, Layer, accuracy, layer_views, n_parameters, new_network
@@ -37,13 +31,7 @@ from glr.scripts.adversarial import first_perturbation, moved, perturbed
 from glr.scripts.console import progress_bar, stop_signals
 from glr.scripts.constants import as_typed, script_constants
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.records import (
-    finished_note,
-    reached,
-    recorded_constants,
-    run_files,
-    save_run,
-)
+from glr.scripts.records import finished_note, reached, recorded_constants, run_files, save_run
 from glr.storage.checkpoint import Evaluation, State, restore_checkpoint, save_checkpoint
 from glr.storage.files import check_writable, place_aside, set_aside
 from glr.storage.models import MAX_BYTES
@@ -67,10 +55,10 @@ class Gradient(Protocol):
 
 
 def start(script: dict[str, object]) -> Run:
-    """The run of a script (its `globals()`), ready for its first step, or to go on.
+    """The run of a script (its `globals()`, which take the command line's values), ready to go on.
 
-    The command line's values take the place of the script's constants. Raises GLRError for a bad
-    constant, data that cannot be used, a folder that cannot be written, or a damaged checkpoint.
+    Raises GLRError for a bad constant, data that cannot be used, a folder that cannot be written,
+    or a damaged checkpoint.
     """
     constants = script_constants(script)
     script.update((name, value) for name, value in vars(constants).items() if name in script)
@@ -85,7 +73,7 @@ def new_run(constants: SimpleNamespace) -> Run:
     if getattr(constants, "NOISE", LAWS[0]) not in LAWS:  # a law of one's own
         check_law(constants.NOISE, run_generator(constants.SEED))
     run = Run(constants, load_data(constants))
-    if note := scale_note(run.data):
+    if note := datasets.scale_note(run.data):
         print(note, file=sys.stderr)
     for path in run_files(constants):
         check_writable(path)
@@ -111,7 +99,7 @@ class Run:
         (self.rng,) = self._batch_rng.spawn(1)
         self.state = State(self.network.parameters, self.rng)
         self.state.perturbation = first_perturbation(constants, data)
-        self.origin = {**recorded_constants(constants), "training data": fingerprint(data)}
+        self.origin = {**recorded_constants(constants), "training data": datasets.fingerprint(data)}
         self.is_centralised = constants.CENTRALISED_GRADIENT and data.are_pixels
         *_, self._checkpoint = run_files(constants)
         self._is_kept = False  # whether the checkpoint that is there is this run's
@@ -119,9 +107,7 @@ class Run:
         self._slopes = layer_views(self._slope, self.network.sizes)
 
     def minibatches(self) -> Iterator[tuple[Array, np.ndarray]]:
-        """Inputs x (B, n_in) and labels y (B,) of each step; between them, what a run needs.
-
-        In adversarial training x is perturbed (adversarial.py).
+        """Inputs x (B, n_in), perturbed in adversarial training, and labels y (B,) of each step.
 
         Raises StoppedError, with the state saved, at Ctrl-C, SIGTERM, and when the terminal is
         closed.
@@ -157,8 +143,7 @@ class Run:
                     yield rows
                     if state.step != before + len(rows):
                         raise GLRError("call run.descend(…) once for each minibatch")
-                    seconds = time.perf_counter() - begun
-                    state.seconds += seconds
+                    state.seconds += (seconds := time.perf_counter() - begun)
                     at_once = max(1, min(most, int(len(rows) * LEG_SECONDS / seconds)))
                     if state.step == c.STEPS or state.step % c.EVAL_EVERY == 0:
                         self.evaluate()
@@ -177,9 +162,8 @@ class Run:
         """
         c, state = self.constants, self.state
         state.step += 1
-        if state.perturbation is not None:
-            epsilon = c.ADVERSARIAL_EPSILON
-            state.perturbation = moved(state.perturbation, gradient.inputs, epsilon)
+        if (eta := state.perturbation) is not None:
+            state.perturbation = moved(eta, gradient.inputs, c.ADVERSARIAL_EPSILON)
         with np.errstate(over="ignore", invalid="ignore"):  # check_finite sees to it
             self.write_slope(gradient.layers)
             rate = c.LEARNING_RATE * checked_factor(c, state.step - 1)
@@ -328,7 +312,7 @@ def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
 
     Raises GLRError for a network that no model file may hold.
     """
-    sizes = [data.x_train.shape[1], *hidden, n_classes(data)]
+    sizes = [data.x_train.shape[1], *hidden, datasets.n_classes(data)]
     if 2 * len(sizes) > MAX_ARRAYS:  # W and b of each layer, and the metadata
         raise GLRError(f"HIDDEN: {len(hidden)} layers are too many for a model file; use fewer")
     n, most = n_parameters(sizes), MAX_BYTES // 4  # bytes of a float32
@@ -339,7 +323,7 @@ def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
 
 
 def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Indices of whole minibatches, without end: of a new permutation of n samples every epoch."""
+    """Indices of whole minibatches, without end: a new permutation of n samples every epoch."""
     size = min(size, n)
     while True:
         order = rng.permutation(n)
@@ -362,9 +346,8 @@ def check_optimizer(returned: object, state: dict[str, object]) -> None:
         raise GLRError(f"OPTIMIZER: returned something; {how}")
     for key, value in state.items():
         if not (isinstance(value, np.ndarray) and value.dtype.kind in "fiu"):
-            how = "keep np.zeros(()) for a number, and change it in place"
-            wrong = f"{key} of its state is no array, and could not be stored"
-            raise GLRError(f"OPTIMIZER: {wrong}; {how}")
+            wrong = f"OPTIMIZER: {key} of its state is no array, and could not be stored"
+            raise GLRError(f"{wrong}; keep np.zeros(()) for a number, and change it in place")
 
 
 def show(run: Run, bar: tqdm) -> None:
