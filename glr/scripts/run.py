@@ -229,9 +229,8 @@ class Run:
             note = f"starts anew; --resume would continue the unfinished run in {path}, "
             note += f"which goes to {place_aside(path).name}"
         elif c.RESUME:
-            note = (
-                f"nothing to resume at {path}: {finished_note(c)}starts at step 1{aside_note(path)}"
-            )
+            begins = f"{finished_note(c)}starts at step 1{aside_note(path)}"
+            note = f"nothing to resume at {path}: {begins}"
         else:
             return
         print(note, file=sys.stderr)
@@ -281,10 +280,8 @@ def by_jax() -> ModuleType:
     try:
         from glr.scripts import by_jax  # noqa: PLC0415  (no requirement)
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # of a broken one, too
-        raise GLRError(
-            f'BACKEND = "jax": cannot import JAX ({error}); pip install -r requirements-jax.txt, '
-            'or set it to "numpy"'
-        ) from error
+        advice = 'pip install -r requirements-jax.txt, or set it to "numpy"'
+        raise GLRError(f'BACKEND = "jax": cannot import JAX ({error}); {advice}') from error
     return by_jax
 
 
