@@ -202,10 +202,7 @@ def _globals_of(path: Path, what: str) -> dict[str, object]:
 
 
 def constants_like(script: str, defaults: Mapping[str, object], words: list[str]) -> dict:
-    """The constants of the model that --like names, where the script has them; {} without it.
-
-    Raises GLRError if the file is no model of that script, or of another version of it.
-    """
+    """The constants of the model that --like names, or {}; GLRError if it is of another script."""
     path = LIKE.parse_known_args(words)[0].like
     if path is None:
         return {}
