@@ -7,7 +7,6 @@ Measured over 5 seeds: digits 97.11 ± 0.32 % in 6 s, mnist 97.03 ± 0.14 % in 9
     python BP.py --dataset mnist                    the paper's 784-50-10
     python BP.py --name BP+ --sigma 1 0.5           the paper's BP+: the GLR scripts' noise
     python BP.py --name ST --activation threshold   by the straight-through estimator
-    python BP.py -h                                 every constant below, as a flag
 
 Only the gradient differs from the GLR scripts: data, weight decay, optimizer etc. are the same.
 """

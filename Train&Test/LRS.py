@@ -6,7 +6,6 @@ Measured over 5 seeds: digits 96.67 ± 0.34 % in 5 s, mnist 97.53 ± 0.12 % in 8
     python LRS.py                                   the embedded 8×8 digits, no download
     python LRS.py --dataset mnist                   the paper's 784-50-10
     python LRS.py --dataset mnist --seed 1 --sigma 0.5 --replicates 8
-    python LRS.py -h                                every constant below, as a flag
 
 No derivative of the activation or of the loss is taken: change either into any function.
 """

@@ -6,7 +6,6 @@ Measured over 5 seeds: digits 96.22 ± 0.15 % in 12 s, mnist 97.47 ± 0.07 % in 
     python LRSZ.py                                   the embedded 8×8 digits, no download
     python LRSZ.py --dataset mnist                   the paper's 784-50-10
     python LRSZ.py --dataset mnist --seed 1 --sigma 0.5 --replicates 8
-    python LRSZ.py -h                                every constant below, as a flag
 
 The 0-1 loss is 1 for an error and 0 otherwise: its derivative is zero wherever it exists.
 Each sample's is divided by √(q(1 − q)) + q, q being its probability to be right (docs/method.md,

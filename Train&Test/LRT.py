@@ -6,7 +6,6 @@ Measured over 5 seeds: digits 97.06 ± 0.25 % in 5 s, mnist 96.96 ± 0.14 % in 8
     python LRT.py                                   the embedded 8×8 digits, no download
     python LRT.py --dataset mnist                   the paper's 784-50-10
     python LRT.py --dataset mnist --seed 1 --sigma 0.5 --replicates 8
-    python LRT.py -h                                every constant below, as a flag
 
 A threshold neuron gives 1 or 0: its derivative is zero wherever it exists.
 """

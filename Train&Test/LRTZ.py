@@ -6,7 +6,6 @@ Measured over 5 seeds: digits 96.56 ± 0.25 % in 13 s, mnist 96.89 ± 0.07 % in 
     python LRTZ.py                                   the embedded 8×8 digits, no download
     python LRTZ.py --dataset mnist                   the paper's 784-50-10
     python LRTZ.py --dataset mnist --seed 1 --sigma 0.5 --replicates 8
-    python LRTZ.py -h                                every constant below, as a flag
 
 Threshold neurons give 1 or 0, the 0-1 loss 1 for an error: both derivatives are zero wherever
 they exist. Each sample's loss is divided by √(q(1 − q)) + q, q being its probability to be right

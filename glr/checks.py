@@ -39,6 +39,14 @@ def checked_layers(layers: Sequence[Layer]) -> list[Layer]:
     return found
 
 
+def checked_inputs(x: Array, n_in: int) -> Array:
+    """Samples x (N, n_in) as float32; GLRError for what is not."""
+    x = _floats("x", x)
+    if x.ndim != 2 or x.shape[1] != n_in:
+        raise GLRError(f"x has shape {x.shape}; give (N, {n_in}), samples in rows")
+    return x
+
+
 def checked_batch(
     layers: list[Layer], x: Array, y: np.ndarray, loss: Loss
 ) -> tuple[Array, np.ndarray]:
@@ -46,15 +54,14 @@ def checked_batch(
 
     The losses of glr take class labels; y of any shape (B, …) is left to a loss of one's own.
     """
-    x = _floats("x", x)
+    x = checked_inputs(x, len(layers[0].W))
+    if len(x) == 0:
+        raise GLRError(f"x has shape {x.shape}; give one sample at least")
     try:
         y = np.asarray(y)
     except ValueError:
         wrong = f"y is {_said(y)} that is no array"
         raise GLRError(f"{wrong}; give one target for each sample") from None
-    n_in = len(layers[0].W)
-    if x.ndim != 2 or x.shape[1] != n_in or len(x) == 0:
-        raise GLRError(f"x has shape {x.shape}; give (B, {n_in}), samples in rows")
     if y.ndim == 0 or len(y) != len(x):
         raise GLRError(f"y has shape {y.shape} for {len(x)} samples; give one target for each")
     if loss is cross_entropy or loss is zero_one:
@@ -148,10 +155,8 @@ def check_law(law: NoiseLaw, rng: np.random.Generator) -> None:
         p, f = (float(of_v(np.float32(v))) for of_v in (law.cdf, law.pdf))
         drawn_p, drawn_f = (r > -v).mean(), (s * (r > -v)).mean()
         if not (_is_near(p, drawn_p) and _is_near(f, drawn_f)):
-            raise GLRError(
-                f"NOISE = {law.name}: at v = {v:g} cdf is {p:.2f} and pdf {f:.2f}, and by its "
-                f"draws {drawn_p:.2f} and {drawn_f:.2f}; mend them, or leave both out"
-            )
+            found = f"cdf is {p:.2f} and pdf {f:.2f}, by its draws {drawn_p:.2f} and {drawn_f:.2f}"
+            raise GLRError(f"NOISE = {law.name}: at v = {v:g} {found}; mend both or leave both out")
 
 
 def _is_near(value: float, goal: float) -> bool:

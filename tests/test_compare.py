@@ -84,7 +84,7 @@ def test_variants_are_compared_over_seeds_and_docs_stay_as_they_are(tmp_path):
         assert words in picture
     ran = run("compare.py", "none.py", *words, env=env)
     assert ran.stderr == (
-        f"compare.py: {SCRIPTS / 'none.py'}: no such script; name one of that folder\n"
+        f"compare.py: {SCRIPTS / 'none.py'}: no such file; give a .py file that is there\n"
     )
 
 

@@ -337,9 +337,9 @@ FIRST, LAST = network_layers()
 X = np.random.default_rng(0).random((5, 4), dtype=np.float32)
 Y = np.array([0, 1, 1, 0, 1])
 WRONG = {  # arguments, what was given, what is wanted
-    "columns": ({"x": X.T}, "x has shape (4, 5)", "(B, 4)"),
-    "one sample without its axis": ({"x": X[0], "y": Y[:1]}, "x has shape (4,)", "(B, 4)"),
-    "no sample": ({"x": X[:0], "y": Y[:0]}, "x has shape (0, 4)", "(B, 4)"),
+    "columns": ({"x": X.T}, "x has shape (4, 5)", "(N, 4)"),
+    "one sample without its axis": ({"x": X[0], "y": Y[:1]}, "x has shape (4,)", "(N, 4)"),
+    "no sample": ({"x": X[:0], "y": Y[:0]}, "x has shape (0, 4)", "one sample at least"),
     "words": ({"x": [["a"] * 4] * 5}, "x is a list", "an array of numbers"),
     "ragged x": ({"x": [[1], [1, 2]]}, "x is a list", "an array of numbers"),
     "too few labels": ({"y": Y[:3]}, "y has shape (3,) for 5 samples", "one target for each"),

@@ -96,9 +96,9 @@ def test_no_samples_have_no_classes(tmp_path):
         (X.T, "x has shape (4, 5); give (N, 4)"),
         (X[None], "x has shape (1, 5, 4); give (N, 4)"),
         (1.0, "x has shape (); give (N, 4)"),
-        ([[1, 2, 3, 4], [1, 2]], "rows of unequal length; give (N, 4)"),
-        ([["a", "b", "c", "d"]], "x holds what is no number"),
-        (None, "give (N, 4)"),
+        ([[1, 2, 3, 4], [1, 2]], "x is a list; give an array of numbers"),
+        ([["a", "b", "c", "d"]], "x is a list; give an array of numbers"),
+        (None, "x is None; give an array of numbers"),
     ],
 )
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "logits"])

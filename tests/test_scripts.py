@@ -169,7 +169,7 @@ def test_own_data_in_an_npz(tmp_path):
     ("words", "complaint"),
     [
         ("--sigm 3", "unrecognized arguments"),
-        ("--sigma x", "'x' is not a number"),
+        ("--sigma x", "invalid float value: 'x'"),
         ("--sigma 0", "every layer needs noise; give finite numbers > 0"),
         ("--sigma 1e39", "SIGMA = 1e+39: must be a number ≥ 0, below 1e38"),
         ("--learning-rate 1e39", "LEARNING_RATE = 1e+39: must be a number > 0, below 1e38"),

@@ -63,10 +63,7 @@ def fingerprint(data: Dataset) -> int:
 
 
 def dataset_label(source: str) -> str:
-    """Name of the data set in file names: one of SHIPPED, or the stem of your own file.
-
-    Raises GLRError for any other source, and for a file called like one of the three.
-    """
+    """Name of the data set in file names; GLRError for an unknown or a misleading source."""
     if source in SHIPPED:
         return source
     if not source.lower().endswith(OWN):
@@ -169,10 +166,7 @@ def own_dataset(source: str) -> Dataset:
 
 
 def own_split(arrays: dict[str, np.ndarray]) -> tuple[Split, tuple[str, ...]]:
-    """The split that x, y and perhaps x_test, y_test make; and the classes' names, () for none.
-
-    Raises GLRError, without the path, for what is no data set.
-    """
+    """The split, and the classes' names or (); GLRError, without the path, for no data set."""
     for name in ("x", "y"):
         if name not in arrays:
             raise GLRError(f"no array named {name}; save it with np.savez(path, x=..., y=...)")

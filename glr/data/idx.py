@@ -148,10 +148,7 @@ def scaled_pixels(pixels: np.ndarray) -> np.ndarray:
 
 
 def downloaded(source: str, name: str, folder: Path) -> bytes:
-    """The gzip file `name`.gz of `source`, from the first mirror that gives it as published.
-
-    If none does, raises a GLRError that says what to put in `folder`.
-    """
+    """`name`.gz of `source`, from the first mirror that has it as published; GLRError if none."""
     # Imported here because few runs download: together they take a tenth of a second.
     from http.client import HTTPException  # noqa: PLC0415
     from urllib.request import urlopen  # noqa: PLC0415

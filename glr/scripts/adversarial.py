@@ -17,10 +17,7 @@ from glr.network import Array
 
 
 def first_perturbation(constants: SimpleNamespace, data: Dataset) -> Array | None:
-    """Zeros (B, n_in); None if the constants ask for no adversarial training.
-
-    Raises GLRError for data that are no pixels between 0 and 1.
-    """
+    """Zeros (B, n_in), None without adversarial training; GLRError if x is not in [0, 1]."""
     if not getattr(constants, "ADVERSARIAL_EPSILON", 0):
         return None
     x = data.x_train

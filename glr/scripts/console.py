@@ -38,10 +38,8 @@ def one_line_errors() -> Iterator[None]:
         try:
             with own_errors():
                 yield
-        except SystemExit:  # after -h
+        finally:  # after -h, too
             sys.stdout.flush()
-            raise
-        sys.stdout.flush()
     except GLRError as error:
         end(str(error), error.status)
     except MemoryError as error:

@@ -31,19 +31,12 @@ PATHS = ("DATASET", "DATASETS", "MODELS", "TARGET", "FUNCTIONS")  # constants th
 
 
 class Kind(NamedTuple):
-    """What values a constant takes: how a word is read, which values are right, in words."""
+    """What values a constant takes: its type, which of them are right, that in words."""
 
-    read: Callable[[str], object]
+    read: type
     is_right: Callable[[object], bool]
     words: str
     many: bool = False
-
-    def of_word(self, word: str) -> object:
-        """The value that a word of the command line is read as."""
-        try:
-            return self.read(word)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{word!r} is not {self.words}") from None
 
 
 def _whole(lowest: int) -> Kind:
@@ -59,13 +52,15 @@ def _many(kind: Kind) -> Kind:
     return kind._replace(many=True)
 
 
-POSITIVE = Kind(  # and no infinity as float32
-    float, lambda v: isinstance(v, (int, float)) and 0 < v < 1e38, "a number > 0, below 1e38"
-)
-NOT_NEGATIVE = Kind(float, lambda v: v == 0 or POSITIVE.is_right(v), "a number ≥ 0, below 1e38")
+def _number(words: str, is_right: Callable[[float], bool]) -> Kind:
+    is_number = (int, float)
+    return Kind(float, lambda v: isinstance(v, is_number) and is_right(v), f"a number {words}")
+
+
+BELOW = "below 1e38"  # so that it is finite as float32
 OF_A_PIXEL = "≤ 1, as pixels are in [0, 1]: 8 of 255 is 0.0314"
-SHARE = Kind(float, lambda v: POSITIVE.is_right(v) and v <= 1, f"a number > 0 and {OF_A_PIXEL}")
-SHARE_OR_NONE = Kind(float, lambda v: v == 0 or SHARE.is_right(v), f"a number ≥ 0 and {OF_A_PIXEL}")
+POSITIVE = _number(f"> 0, {BELOW}", lambda v: 0 < v < 1e38)
+NOT_NEGATIVE = _number(f"≥ 0, {BELOW}", lambda v: 0 <= v < 1e38)
 FLAG = _choice(True, False)
 FUNCTION = Kind(str, callable, "a function")
 FILE_NAME = Kind(  # begins a file name, and is told from the data set and seed that follow
@@ -84,16 +79,15 @@ KINDS: dict[str, Kind] = {
         "DATASETS NAMES MODELS SAMPLES VARIANTS": _many(WORD),
         "FUNCTIONS DASK": WORD_OR_NOTHING,
         "SEED VALIDATION IMAGES STARTS PREDICTION_PASSES": _whole(0),
-        "BATCH_SIZE STEPS EVAL_EVERY CHECKPOINT_EVERY": _whole(1),
-        "REPLICATES REPLAYS": _whole(1),
+        "BATCH_SIZE STEPS EVAL_EVERY CHECKPOINT_EVERY REPLICATES REPLAYS": _whole(1),
         "PGD_STEPS QUERIES SEEDS PROCESSES PASSES EVALUATIONS": _whole(1),
         "HIDDEN": _many(_whole(1)),
         "INITIAL_SCALE LEARNING_RATE PENALTY": POSITIVE,
-        "EPSILON": _many(SHARE),
+        "EPSILON": _many(_number(f"> 0 and {OF_A_PIXEL}", lambda v: 0 < v <= 1)),
         "SIGMAS RADII RATES": _many(POSITIVE),
-        "ALPHA": Kind(float, lambda v: POSITIVE.is_right(v) and v < 1, "a number > 0 and < 1"),
+        "ALPHA": _number("> 0 and < 1", lambda v: 0 < v < 1),
         "WEIGHT_DECAY": NOT_NEGATIVE,
-        "ADVERSARIAL_EPSILON": SHARE_OR_NONE,
+        "ADVERSARIAL_EPSILON": _number(f"≥ 0 and {OF_A_PIXEL}", lambda v: 0 <= v <= 1),
         "SIGMA": _many(NOT_NEGATIVE),
         "CONTROL_VARIATE STANDARDISED_LOSS CENTRALISED_GRADIENT WRITE_DOCS": FLAG,
         "LOCAL_DIFFERENCES": _choice(True, "output", False),
@@ -136,12 +130,8 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 LIKE = OneLineParser(add_help=False, allow_abbrev=False)  # of the scripts that train
-LIKE.add_argument(
-    "--like",
-    type=user_path,
-    metavar="MODEL",
-    help="train again what this file of models/ holds: its constants become the defaults",
-)
+LIKE_SAYS = "train again what this file of models/ holds: its constants become the defaults"
+LIKE.add_argument("--like", type=user_path, metavar="MODEL", help=LIKE_SAYS)
 
 
 def comments(source: str) -> dict[str, str]:
@@ -186,26 +176,22 @@ def script_constants(
 def constants_of(script: str, flags: Sequence[str]) -> SimpleNamespace:
     """The constants of a script of Train&Test after the flags; GLRError if it is not there."""
     path = SCRIPTS / script
-    if not path.is_file():
-        raise GLRError(f"{path}: no such script; name one of that folder")
     return script_constants(_globals_of(path, str(path)), list(flags))
 
 
 def functions_of(path: str) -> dict[str, Callable]:
     """What may be called in a .py file, by the names that models record; {} for no path ("")."""
-    if not path:
-        return {}
-    if not Path(path).is_file():
-        raise GLRError(f"FUNCTIONS = {path}: no such file; give the .py file that defines them")
-    items = _globals_of(path, f"FUNCTIONS = {path}").values()
+    items = _globals_of(Path(path), f"FUNCTIONS = {path}").values() if path else ()
     found = {str(name_of(item)): item for item in items if callable(item)}
     return {name: item for name, item in found.items() if name not in NAMED["ACTIVATION"]}
 
 
-def _globals_of(path: Path | str, what: str) -> dict[str, object]:
+def _globals_of(path: Path, what: str) -> dict[str, object]:
     """What a .py file defines; GLRError, of `what`, if it cannot be run."""
+    if not path.is_file():
+        raise GLRError(f"{what}: no such file; give a .py file that is there")
     before = sys.path[:]
-    sys.path.insert(0, str(Path(path).resolve().parent))  # of modules beside it, as Python does
+    sys.path.insert(0, str(path.resolve().parent))  # of modules beside it, as Python does
     try:
         return runpy.run_path(str(path))
     except (Exception, SystemExit) as error:  # of someone's code: anything
@@ -216,10 +202,7 @@ def _globals_of(path: Path | str, what: str) -> dict[str, object]:
 
 
 def constants_like(script: str, defaults: Mapping[str, object], words: list[str]) -> dict:
-    """The constants of the model that --like names, where the script has them; {} without it.
-
-    Raises GLRError if the file is no model of that script, or of another version of it.
-    """
+    """The constants of the model that --like names, or {}; GLRError if it is of another script."""
     path = LIKE.parse_known_args(words)[0].like
     if path is None:
         return {}
@@ -230,9 +213,8 @@ def constants_like(script: str, defaults: Mapping[str, object], words: list[str]
         raise GLRError(f"{path}: was trained by {trainer}.py, not by {script}.py; run that one")
     unsaid = sorted(defaults.keys() - recorded.keys() - {"CHECKPOINT_EVERY", "BACKEND"})
     if unsaid:
-        raise GLRError(
-            f"{path}: does not say {', '.join(unsaid)}: another version of {script}.py trained it"
-        )
+        other = f"another version of {script}.py trained it"
+        raise GLRError(f"{path}: does not say {', '.join(unsaid)}: {other}")
     if "retuned" in metadata:
         raise GLRError(f"{path}: its constants were changed half-way; no one command trains it")
     return {name: value for name, value in recorded.items() if name in defaults}
@@ -250,20 +232,16 @@ def _script_parser(
         allow_abbrev=False,
         parents=[LIKE] if trains else [],
     )
-    says = comments(path.read_text(encoding="utf-8"))
+    said = comments(path.read_text(encoding="utf-8"))
     for name, default in defaults.items():
-        comment, listed = says.get(name, ""), _listed(name, script) if name in NAMED else []
+        comment, listed = said.get(name, ""), _listed(name, script) if name in NAMED else []
         is_said = all(f'"{one}"' in comment for one in listed)
         _add_flag(parser, name, default, comment if is_said else f"{comment}; {', '.join(listed)}")
     for place in ("data", "models"):
-        parser.add_argument(
-            f"--{place}-dir",
-            dest=f"{place.upper()}_DIR",
-            type=user_path,
-            default=os.environ.get(f"GLR_{place.upper()}_DIR") or HOME / place,
-            metavar="DIR",
-            help=f"the {place} folder (default: GLR_{place.upper()}_DIR, else {place}/)",
-        )
+        dest = f"{place.upper()}_DIR"
+        says = f"the {place} folder (default: GLR_{dest}, else {place}/)"
+        parser.add_argument(f"--{place}-dir", dest=dest, type=user_path, metavar="DIR", help=says)
+        parser.set_defaults(**{dest: os.environ.get(f"GLR_{dest}") or HOME / place})
     says = f"of the pictures: {', '.join(FORMATS)} (default: {FORMATS[0]})"
     parser.add_argument("--format", dest="FORMAT", choices=FORMATS, default=FORMATS[0], help=says)
     if trains:
@@ -282,7 +260,7 @@ def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -
     options = {"dest": name, "default": default, "help": says}
     if name == "VARIANTS":  # words of their own, in quotes
         options.pop("dest")
-        parser.add_argument(name, type=kind.of_word, nargs="*", metavar="VARIANT", **options)
+        parser.add_argument(name, type=kind.read, nargs="*", metavar="VARIANT", **options)
     elif kind is FLAG:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
     elif name == "LOCAL_DIFFERENCES":
@@ -291,7 +269,7 @@ def _add_flag(parser: OneLineParser, name: str, default: object, comment: str) -
     else:
         nargs = ("*" if kind.read is str else "+") if kind.many else None
         metavar = {float: "X", int: "N", str: "NAME"}[kind.read]
-        parser.add_argument(flag, type=kind.of_word, nargs=nargs, metavar=metavar, **options)
+        parser.add_argument(flag, type=kind.read, nargs=nargs, metavar=metavar, **options)
 
 
 def _own(name: str, script: Mapping[str, object]) -> dict[str, object]:

@@ -1,7 +1,4 @@
-"""Pictures, drawn without a screen. Matplotlib is imported only when one is drawn.
-
-A picture is a PNG, or by `--format` a PDF or an SVG; each network has one colour in all of them.
-"""
+"""Pictures, drawn without a screen; each network has one colour in all of them."""
 
 from __future__ import annotations
 
@@ -93,10 +90,7 @@ def plain_axes(axes: Axes, lines_of: str = "both") -> None:
 
 
 def error_axis(axes: Axes, errors: np.ndarray) -> None:
-    """A logarithmic axis of errors in percent, where one sample of few that are wrong can be seen.
-
-    Where some errors are 0, it is linear up to the smallest other.
-    """
+    """A logarithmic axis of errors in percent; linear up to the smallest where some are 0."""
     least = errors[errors > 0].min(initial=100)
     scale = {"value": "symlog", "linthresh": least, "linscale": 0.3} if errors.min() == 0 else {}
     axes.set_yscale(**scale or {"value": "log"})

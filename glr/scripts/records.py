@@ -102,15 +102,21 @@ def save_run(run: Run) -> None:
     )
 
 
+def constants_in(path: Path) -> dict:
+    """The constants that a model file records; {} if there is no such file."""
+    try:
+        _, metadata = layers_and_metadata(path)
+    except GLRError:  # none, or damaged
+        return {}
+    recorded = metadata.get("constants")
+    return recorded if isinstance(recorded, dict) else {}
+
+
 def finished_note(constants: SimpleNamespace) -> str:
     """That the run of this name is finished, and so cannot go on; nothing if it is not."""
-    try:
-        _, metadata = layers_and_metadata(run_path(constants))
-    except GLRError:
-        return ""
-    recorded = metadata.get("constants")
-    steps = recorded.get("STEPS") if isinstance(recorded, dict) else None
-    return f"the run of {steps} steps there is finished, and this is another, which "
+    steps = constants_in(run_path(constants)).get("STEPS")
+    note = f"the run of {steps} steps there is finished, and this is another, which "
+    return note if steps else ""
 
 
 def chance_note(run: Run) -> str:
@@ -129,12 +135,8 @@ def chance_note(run: Run) -> str:
 
 def keep_other_model(path: Path, wanted: dict) -> str:
     """Put a model that is not of the wanted constants, as recorded, aside; a note that it was."""
-    try:
-        _, metadata = layers_and_metadata(path)
-    except GLRError:  # none, or damaged: there is nothing to keep
-        return ""
-    earlier = metadata.get("constants")
-    if earlier == wanted or not isinstance(earlier, dict):
+    earlier = constants_in(path)
+    if not earlier or earlier == wanted:
         return ""
     changed = [name for name in wanted if earlier.get(name) != wanted[name]]
     place = set_aside(path)

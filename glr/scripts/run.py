@@ -44,10 +44,7 @@ LEG_SECONDS = 0.2  # of steps that are taken in one call: a signal waits no long
 
 
 class Gradient(Protocol):
-    """What a run descends: the gradient of every layer, and the minibatch's mean loss.
-
-    Adversarial training asks for that in the inputs too, (B, n_in).
-    """
+    """Gradients of the layers and, if adversarial, in x (B, n_in); the minibatch's mean loss."""
 
     layers: list[Layer]
     risk: float
@@ -107,11 +104,7 @@ class Run:
         self._slopes = layer_views(self._slope, self.network.sizes)
 
     def minibatches(self) -> Iterator[tuple[Array, np.ndarray]]:
-        """Inputs x (B, n_in), perturbed in adversarial training, and labels y (B,) of each step.
-
-        Raises StoppedError, with the state saved, at Ctrl-C, SIGTERM, and when the terminal is
-        closed.
-        """
+        """Inputs x (B, n_in) and labels y (B,) of each step; StoppedError after a signal."""
         x, y = self.data.x_train, self.data.y_train
         for (rows,) in self.legs(most=1):
             eta = self.state.perturbation
@@ -156,10 +149,7 @@ class Run:
             raise
 
     def descend(self, gradient: Gradient) -> None:
-        """Take the optimizer's step along the gradient and the weight decay.
-
-        Raises DivergenceError if the loss or the weights are not finite.
-        """
+        """Take the optimizer's step with weight decay; DivergenceError for what is not finite."""
         c, state = self.constants, self.state
         state.step += 1
         if (eta := state.perturbation) is not None:
@@ -229,9 +219,8 @@ class Run:
             note = f"starts anew; --resume would continue the unfinished run in {path}, "
             note += f"which goes to {place_aside(path).name}"
         elif c.RESUME:
-            note = (
-                f"nothing to resume at {path}: {finished_note(c)}starts at step 1{aside_note(path)}"
-            )
+            begins = f"{finished_note(c)}starts at step 1{aside_note(path)}"
+            note = f"nothing to resume at {path}: {begins}"
         else:
             return
         print(note, file=sys.stderr)
@@ -281,10 +270,8 @@ def by_jax() -> ModuleType:
     try:
         from glr.scripts import by_jax  # noqa: PLC0415  (no requirement)
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # of a broken one, too
-        raise GLRError(
-            f'BACKEND = "jax": cannot import JAX ({error}); pip install -r requirements-jax.txt, '
-            'or set it to "numpy"'
-        ) from error
+        advice = 'pip install -r requirements-jax.txt, or set it to "numpy"'
+        raise GLRError(f'BACKEND = "jax": cannot import JAX ({error}); {advice}') from error
     return by_jax
 
 
@@ -308,10 +295,7 @@ def load_data(constants: SimpleNamespace) -> Dataset:
 
 
 def layer_sizes(data: Dataset, hidden: tuple[int, ...]) -> list[int]:
-    """The neurons of every layer, from the data's features to its classes.
-
-    Raises GLRError for a network that no model file may hold.
-    """
+    """Sizes of all layers, input to classes; GLRError for more than a model file may hold."""
     sizes = [data.x_train.shape[1], *hidden, datasets.n_classes(data)]
     if 2 * len(sizes) > MAX_ARRAYS:  # W and b of each layer, and the metadata
         raise GLRError(f"HIDDEN: {len(hidden)} layers are too many for a model file; use fewer")

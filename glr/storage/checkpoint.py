@@ -27,10 +27,7 @@ KIND, ADVICE = "checkpoint", "leave out --resume to start anew"
 
 
 class Evaluation(NamedTuple):
-    """One row of the learning curve. Test figures are noise-free, of the data's test set.
-
-    train_loss is the mean over the minibatches since the row before: NaN at step 0.
-    """
+    """A row of the learning curve: test figures are noise-free; train_loss is NaN at step 0."""
 
     step: int
     epoch: float

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from glr.checks import checked_inputs
 from glr.errors import GLRError, UnknownActivationError
 from glr.network import ACTIVATIONS, Activation, Array, Layer, Network, outputs_of
 from glr.storage.npz import load_arrays, refusals, save_arrays
@@ -51,21 +52,10 @@ class Model(NamedTuple):
 
     def logits(self, x: Array) -> Array:
         """The output logits of each sample, (N, classes)."""
-        return self.network.logits(checked_rows(x, self.network.sizes[0]))
-
-
-def checked_rows(x: Array, n_in: int) -> Array:
-    """Samples x (N, n_in) as float32; GLRError for what is not."""
-    try:
-        rows = np.asarray(x, np.float32)
-    except (TypeError, ValueError):
-        why = "x holds what is no number, or rows of unequal length"
-        raise GLRError(f"{why}; give (N, {n_in})") from None
-    if rows.ndim != 2 or rows.shape[1] != n_in:
-        raise GLRError(f"x has shape {rows.shape}; give (N, {n_in}), samples in rows")
-    if np.isnan(rows).any():
-        raise GLRError("x holds NaN; clean it")
-    return rows
+        x = checked_inputs(x, self.network.sizes[0])
+        if np.isnan(x).any():
+            raise GLRError("x holds NaN; clean it")
+        return self.network.logits(x)
 
 
 def save_model(path: Path, network: Network, metadata: dict) -> None:
