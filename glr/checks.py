@@ -52,7 +52,7 @@ def checked_batch(
 ) -> tuple[Array, np.ndarray]:
     """Inputs x (B, n_in) as columns (n_in, B) of float32, and the B targets y.
 
-    The losses of glr take class labels; y of any shape (B, …) is left to a loss of one's own.
+    The losses of glr take class labels; y of any shape (B, …) is left to a loss of your own.
     """
     x = checked_inputs(x, len(layers[0].W))
     if len(x) == 0:

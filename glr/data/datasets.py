@@ -232,10 +232,7 @@ def flat_inputs(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def scale_note(dataset: Dataset) -> str:
-    """What to do where features differ much in scale, in a line; nothing where they do not.
-
-    The twentieth part of them that varies least may do so by chance, as the pixels at the edge do.
-    """
+    """Advice to standardise, where the ranges of features (without the least 5 %) differ much."""
     ends = (of(dataset.x_train, axis=0) for of in (np.max, np.min))
     ranges = np.subtract(*ends, dtype=float)
     ranges = ranges[ranges > 0]

@@ -2,7 +2,7 @@
 
 Every minibatch is taken REPLAYS times. A step is on x + η, and moves the perturbation η along the
 sign of the loss's gradient in x: that is W⁰·δ⁰ of the step's own passes (docs/method.md, section
-14), so no pass and no loss value is added. η goes on from one minibatch to the next.
+14), so no pass and no loss value is added. The next minibatch starts from the η of this one.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def new_run(constants: SimpleNamespace) -> Run:
     prepare_for_small_arrays()
     if getattr(constants, "BACKEND", "numpy") == "jax":
         by_jax().prepare(constants)
-    if getattr(constants, "NOISE", LAWS[0]) not in LAWS:  # a law of one's own
+    if getattr(constants, "NOISE", LAWS[0]) not in LAWS:  # a law of your own
         check_law(constants.NOISE, run_generator(constants.SEED))
     run = Run(constants, load_data(constants))
     if note := datasets.scale_note(run.data):

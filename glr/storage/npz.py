@@ -73,7 +73,7 @@ def npz_arrays(
 
 @contextmanager
 def refusals(path: Path, kind: str, advice: str) -> Iterator[None]:
-    """Raise GLRError, which names the file, for whatever reading or checking it raises within."""
+    """Make a GLRError, which names the file, of what reading or checking it raises within."""
     try:
         yield
     except FileNotFoundError as error:
