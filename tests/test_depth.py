@@ -1,13 +1,32 @@
 """Equation (8), the differences carried back: a bias of the second order in the weights.
 
-No Monte Carlo: `expected_estimate` is the exact mean of `gradient`, from one pass for every state
-of the noise. Its reference here is its own (1) without differences, which is exact: first test.
+No Monte Carlo, but in the last test: `expected_estimate` is the exact mean of `gradient`, from one
+pass for every state of the noise. Its reference here is its own (1) without differences, which is
+exact: first test.
 """
 
 import numpy as np
 import pytest
 from exact_means import exact_mean, expected_estimate
-from problems import PACKAGE_LAWS, Problem, parameter_slices, relative_difference
+from problems import (
+    ACTIVATIONS,
+    LAWS,
+    LOSSES,
+    PACKAGE_LAWS,
+    Problem,
+    assert_equal_means,
+    exactly,
+    layers_of,
+    mean_of,
+    parameter_slices,
+    relative_difference,
+    samples_of,
+)
+
+from glr.estimator import Batch, Method
+from glr.scripts.constants import constants_of
+from glr.study.bias import first_gradients
+from glr.study.comparison import method_of
 
 BITS = Problem((3, 3, 3, 2), "threshold", sigma=(0.8, 0.8, 0.6))
 SMOOTH = Problem((3, 2, 2), law="gaussian")  # nodes of Gaussian noise are right to 10⁻⁴
@@ -114,3 +133,18 @@ def test_bias_where_the_noise_of_the_weights_grows(sizes, activation, local, lar
     problem = Problem(sizes, activation, law="gaussian", perturb="weights", sigma=(0.6, 0.6, 0.3))
     problem = problem._replace(later_weights=1 / np.sqrt(np.mean(sizes[1:-1])))
     assert relative_bias(problem, local, nodes=3) < largest
+
+
+@pytest.mark.parametrize(("problem", "nodes"), [(BITS, 12), (DEEP_SMOOTH, 5)])
+def test_gradients_that_the_study_measures_the_bias_by_have_their_means(problem, nodes):
+    """By (8), and without bias: every element by Welch's t-test, at FAMILY_WISE_ERROR together."""
+    settings = {"activation": ACTIVATIONS[problem.activation], "loss": LOSSES[problem.loss]}
+    settings |= {"noise": LAWS[problem.law], "sigma": problem.sigma, "replicates": 500}
+    method = Method(**method_of(vars(constants_of("LRS.py", []))) | settings)
+    (x, y), rng = samples_of(problem), np.random.default_rng(3)
+    draws = [first_gradients(method, layers_of(problem), Batch(x.T, y), rng) for _ in range(200)]
+    weights = parameter_slices(problem.sizes)["W0"]
+    for found, local in zip(zip(*draws, strict=True), (True, False), strict=True):
+        expected = expected_estimate(problem, nodes, local_differences=local)[weights]
+        measured = mean_of(np.reshape(found, (len(draws), -1)))
+        assert_equal_means(measured, exactly(expected))

@@ -42,19 +42,24 @@ def batches_of(run: Run) -> Iterator[tuple[Array, np.ndarray]]:
 
 
 def direction_and_variance(gradients: Iterable[Array]) -> tuple[Array, float]:
-    """E g / ‖E g‖, and the relative variance E‖g − E g‖² / ‖E g‖², from independent gradients g.
-
-    ‖E g‖² is that of their mean less the variance that the mean has left.
-    """
+    """E g / ‖E g‖, and the relative variance E‖g − E g‖² / ‖E g‖², from independent gradients g."""
     total, squares, n = 0.0, 0.0, 0
     for g in gradients:
         total = total + g.astype(np.float64)
         squares += float(np.square(g, dtype=np.float64).sum())
         n += 1
-    mean = total / n
-    variance = (squares / n - np.square(mean).sum()) * n / (n - 1)
-    mean_square = np.square(mean).sum() - variance / n
-    return mean / np.sqrt(mean_square), float(variance / mean_square)
+    mean_square, variance = moments_of(total, squares, n)
+    return total / (n * np.sqrt(mean_square)), variance / mean_square
+
+
+def moments_of(total: Array, squares: float, n: int) -> tuple[float, float]:
+    """‖E g‖² and E‖g − E g‖², from the sum and the sum of squared norms of n independent g.
+
+    ‖E g‖² is that of their mean less the variance that the mean has left.
+    """
+    mean_square = float(np.square(total / n).sum())
+    variance = (squares / n - mean_square) * n / (n - 1)
+    return mean_square - variance / n, variance
 
 
 def published_gradient(  # noqa: PLR0913  (those of glr.estimator.gradient)

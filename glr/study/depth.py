@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from statistics import fmean
 from types import SimpleNamespace
 from typing import NamedTuple
 
 from glr.errors import GLRError
+from glr.network import accuracy, threshold
+from glr.robustness.averaging import Averaged, training_noise
 from glr.robustness.tables import MATCHED, difference, mean_and_spread
-from glr.storage.models import layers_and_metadata
+from glr.scripts.console import progress_bar
+from glr.scripts.constants import constants_of
+from glr.scripts.records import evaluated_on
+from glr.scripts.run import load_data, run_generator
+from glr.storage.models import load_model
 from glr.study.runs import Task, study_networks, tasks
 
 
@@ -23,18 +29,23 @@ class Network(NamedTuple):
 
 
 def networks_of(variants: Iterable[str]) -> list[Network]:
-    """The networks that variants describe, as "mnist 200-200 LRT --sigma 0.5".
+    """The networks that variants describe, as "mnist 200-200 LRT,ST+L2C --sigma 0.5".
 
-    Raises GLRError for a variant of fewer than three words, or a network that is there twice.
+    A control is without the flags that are the estimator's alone. Raises GLRError for a
+    variant of fewer than three words, or a network that is there twice.
     """
     found = {}
     for variant in variants:
-        place, flags = tuple(variant.split()[:3]), variant.split()[3:]
-        if len(place) < 3:
+        if len(variant.split()) < 3:
             raise GLRError(f"VARIANTS: {variant!r} is none; give data, hidden neurons, name, flags")
-        if place in found:
-            raise GLRError(f"VARIANTS: {' '.join(place)} is there twice; leave one out")
-        found[place] = Network(*place, " ".join(flags))
+        dataset, hidden, names, *words = variant.split()
+        for name in names.split(","):
+            place, flags = (dataset, hidden, name), " ".join(words)
+            if place in found:
+                raise GLRError(f"VARIANTS: {' '.join(place)} is there twice; leave one out")
+            if name in MATCHED.values():
+                flags = re.sub(r" ?--(local-differences|replicates) \S+", "", flags).strip()
+            found[place] = Network(*place, flags)
     return list(found.values())
 
 
@@ -48,24 +59,33 @@ def runs_of(network: Network, constants: SimpleNamespace) -> list[Task]:
     return tasks(constants, named, [network.dataset])
 
 
-def depth_lines(runs: dict[Network, list[Task]], where: str) -> list[list[str]]:
-    """What each network reached, and what it did less its matched control there; a header first.
-
-    where : "validation" or "test", which samples the accuracies are of
-    """
-    reached = {network: metrics_of(own) for network, own in runs.items()}
-    accuracies = {n[:3]: [100 * m[f"{where}_accuracy"] for m in reached[n]] for n in reached}
-    lines = [["data", "hidden", "script", "flags", f"{where} accuracy (%)", "less", "p", "s"]]
-    for network, metrics in reached.items():
-        ours = accuracies[network[:3]]
-        theirs = accuracies.get((*network[:2], MATCHED.get(network.name)), [])
+def depth_lines(runs: dict[Network, list[Task]], constants: SimpleNamespace) -> list[list[str]]:
+    """What each network reached, and what it did less its matched control there; a header first."""
+    where = evaluated_on(constants)
+    metrics = {n: [load_model(task.path).metadata["metrics"] for task in runs[n]] for n in runs}
+    reached = {n[:3]: [100 * m[f"{where}_accuracy"] for m in metrics[n]] for n in runs}
+    header = ["network", "script", "flags", f"{where} accuracy (%)", "less", "p"]
+    lines = [[*header, "mean of passes", "ms a step"]]
+    for network, own in progress_bar(runs.items(), "noisy passes"):
+        ours = reached[network[:3]]
+        theirs = reached.get((*network[:2], MATCHED.get(network.name)), [])
         compared = difference(ours, theirs) if len(theirs) > 1 else ("", "")
+        by_mean = mean_and_spread(averaged_accuracies(own, constants))
+        step = 1000 * min(m["seconds"] for m in metrics[network]) / own[0].recorded["STEPS"]
         flags = f"`{network.flags}`" if network.flags else ""
-        seconds = f"{fmean(m['seconds'] for m in metrics):.0f}"
-        lines.append([*network[:3], flags, mean_and_spread(ours), *compared, seconds])
+        what = [f"{network.dataset} {network.hidden}", network.name, flags]
+        lines.append([*what, mean_and_spread(ours), *compared, by_mean, f"{step:.1f}"])
     return lines
 
 
-def metrics_of(runs: Iterable[Task]) -> list[dict]:
-    """What each finished run's model says that it reached."""
-    return [layers_and_metadata(task.path)[1]["metrics"] for task in runs]
+def averaged_accuracies(runs: Iterable[Task], constants: SimpleNamespace) -> list[float]:
+    """In percent, of threshold networks that predict by the mean logits of noisy passes; or []."""
+    found, passes = [], constants.PREDICTION_PASSES
+    for task in runs if passes else []:
+        model = load_model(task.path)
+        if model.network.activation is threshold:
+            own = constants_of(task.script, [*task.flags, "--data-dir", str(constants.DATA_DIR)])
+            data, rng = load_data(own), run_generator(task.seed)
+            mean = Averaged(model.network, training_noise(model), passes, rng)
+            found.append(100 * accuracy(mean.logits(data.x_test), data.y_test))
+    return found
