@@ -51,14 +51,14 @@ VARIANTS = (  # data set, hidden neurons, networks of study.py, flags that diffe
     f"mnist 200-200-200 LRT,ST+L2C {BITS}",
     f"mnist 200-200-200 LRSZ --sigma 0.5 2 --initial-scale 2 {LOST} {OUTPUT}",
     f"mnist 200-200-200 LRTZ --sigma 0.5 --steps 10000 {LOST} {OUTPUT}",
-    "mnist 200-200-200-200 LRS,BP+L2C --weight-decay 1e-5",
-    f"mnist 200-200-200-200 LRT,ST+L2C --weight-decay 5e-5 --replicates 4 {BITS}",
     "mnist 1024 LRS,BP+L2C --weight-decay 1e-5",
     "mnist 1024 LRT,ST+L2C --weight-decay 1e-5",
-    "mnist 256-256 LRS,BP+L2C --weight-decay 1e-5",
-    f"mnist 256-256 LRT,ST+L2C --weight-decay 3e-5 {BITS}",
     f"fashion_mnist 300-100-50 LRS,BP+L2C {SMOOTH}",
     f"fashion_mnist 300-100-50 LRT,ST+L2C --weight-decay 2e-5 --replicates 4 {BITS}",
+    "mnist 256-256 LRS,BP+L2C --weight-decay 1e-5",
+    f"mnist 256-256 LRT,ST+L2C --weight-decay 3e-5 {BITS}",
+    "mnist 200-200-200-200 LRS,BP+L2C --weight-decay 1e-5",
+    f"mnist 200-200-200-200 LRT,ST+L2C --weight-decay 5e-5 --replicates 4 {BITS}",
 )
 # --------------------------------------------------------------------------------------------
 
