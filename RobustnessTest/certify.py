@@ -5,17 +5,14 @@
     python certify.py --dataset mnist --models ../models/LRS_mnist_seed0.npz --sigmas 1 2 4
     python certify.py --dataset mnist --write-docs  NETWORKS, trained first if they are not there
 
-No attack is run. A network predicts here by vote, over passes with Gaussian noise on its first
-layer's logits alone, whatever noise it was trained with. How sure the vote is bounds how far an
-image must move to turn it: randomised smoothing (Cohen et al. 2019); docs/method.md has the
-derivation. An image counts within a radius if the vote is right, and is sure to stay so there. More
-noise certifies larger radii, of fewer images; compare noise at held-out samples, or show all of it.
-The certificate is the vote's: the network without noise, which the other scripts test, has none.
+A network predicts here by vote, over passes with Gaussian noise on its first layer's logits alone.
+How sure the vote is bounds how far an image must move to turn it: randomised smoothing (Cohen et
+al. 2019; docs/method.md has the derivation). An image counts within a radius if the vote is right,
+and is sure to stay so there. More noise certifies larger radii, of fewer images.
 
 Written: <dataset>_certified.csv and its picture in results/, or in the folder GLR_RESULTS_DIR of
 the environment; a minute at most for 500 images, a network of up to 1,024 neurons, and a σ. With
---write-docs, of NETWORKS, in models/certified/, SEEDS of each: the table in docs/results.md too,
-from the constants below and MNIST; else in certified_part.md.
+--write-docs, of NETWORKS, in models/certified/, SEEDS of each: docs/results.md too.
 """
 
 import sys

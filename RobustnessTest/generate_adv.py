@@ -1,4 +1,4 @@
-"""Attack the test set: fast gradient sign method, and others, by TensorFlow.
+"""Attack the test set: fast gradient sign method, and others.
 
     python generate_adv.py                          FGSM on the embedded digits
     python generate_adv.py --dataset mnist --epsilon 0.05 0.1 0.13
@@ -8,9 +8,8 @@
     python generate_adv.py --dataset mnist --attack square --images 500    needs no gradient
 
 The target is whose gradient is followed. The default, the paper's, is a surrogate: a ReLU network
-of 100 and 50 neurons trained by backpropagation, whose attack is transferred to the others. One
-ships; of other seeds and data it is trained, and kept in models/. A threshold network has no
-gradient: that of a sigmoid network of its weights is followed instead.
+trained by backpropagation, whose attack is transferred to the others. Of a threshold network the
+gradient of a sigmoid network of its weights is followed.
 Samples go to data/<dataset>/adversarial/, with a picture of the first ten.
 """
 

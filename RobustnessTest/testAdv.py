@@ -4,11 +4,10 @@
     python testAdv.py --dataset mnist
     python testAdv.py --dataset mnist --models ../models/LRS_mnist_seed0.npz
 
-Run generate_adv.py and noise_generate_adv.py before it. Prediction is noise-free. Several seeds of
-a network are shown as mean ± standard deviation. Every sample file is checked before it counts.
-Networks that came with the code and were not trained here are marked (pretrained). The tables are
-written to results/, or to the folder GLR_RESULTS_DIR of the environment; those of chosen models or
-samples to digits_part.csv, in place of digits.csv.
+Run generate_adv.py and noise_generate_adv.py before it. Several seeds of a network are shown as
+mean ± standard deviation. Networks that came with the code and were not trained here are marked
+(pretrained). The tables are written to results/, or to the folder GLR_RESULTS_DIR of the
+environment; those of chosen models, samples or noisy passes to digits_part.csv.
 """
 
 import sys
@@ -32,6 +31,8 @@ DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or the file that was t
 MODELS = ()  # paths of models; none for every model of the data set in models/
 SAMPLES = ()  # names of sample files, as fgsm_eps0.13; none for all of data/<dataset>/adversarial
 FUNCTIONS = ""  # a .py file that defines the activations that models have and glr has not
+PREDICTION_PASSES = 0  # predict by the mean over so many passes with training's noise; 0: without
+# Transferred samples are no attack on that prediction itself: whitebox.py's figure is one.
 # --------------------------------------------------------------------------------------------
 
 

@@ -1,20 +1,18 @@
 """Attack every network itself, not by way of another: what of its robustness is left.
 
-    python whitebox.py                              study.py's networks, in half an hour; those
-                                                    not trained here are the pretrained ones
+    python whitebox.py                              study.py's networks, or the pretrained ones
     python whitebox.py --datasets digits --seeds 1 --names LRS LRT BP+L2C
-    python whitebox.py --datasets mnist --validation 10000    networks trained so; to choose by
+    python whitebox.py --datasets mnist --models ../models/depth/LRS-adv-1024_mnist_seed?.npz
 
 The attacks of the table have ε 0.1: FGSM transferred from the surrogate, as in testAdv.py; FGSM and
-PGD along the network's own gradient, or, of a threshold network, which has none, along that of a
-sigmoid network of its weights, which nears it; glr along that which noise and losses tell. Then, on
-what all these leave, AutoAttack's gradient attacks, and Square, which follows none: what that one
-leaves is the figure. An image is lost at any wrong step, of two losses, from the image and from
-random starts. A picture shows PGD at other ε.
+PGD along the network's own gradient (of a threshold network, that of a sigmoid network of its
+weights); glr along that which noise and losses tell; then, on what all these leave, AutoAttack's
+gradient attacks and Square. What that one leaves is the figure. Activations of your own are
+attacked by glr and Square, which take no derivative. Models that were trained with --validation
+are attacked on the samples that they left out.
 
-Written: whitebox.md and its picture in RobustnessTest/results/ (whitebox_part if the constants are
-not those below); with --write-docs, from the constants below and all of study.py's networks,
-README.md, docs/results.md and docs/whitebox.png.
+Written: whitebox.md and a picture of PGD at other ε in results/ (whitebox_part if the constants are
+not those below); with --write-docs README.md, docs/results.md and docs/whitebox.png.
 """
 
 import sys
@@ -36,20 +34,22 @@ except KeyboardInterrupt:
     sys.exit(130)
 
 # --------------------------------------------------------------------------------------------
-DATASETS = ("mnist",)  # the ones of these that are found are used
+DATASETS = ("mnist", "fashion_mnist")  # the ones of these that are found are used
 NAMES = (  # of the networks, as in study.py
     *("LRS", "LRT", "LRSZ", "LRTZ", "BP", "BP+L2C", "ST+L2C"),
     *("LRS-adv", "LRT-adv", "LRSZ-adv", "LRTZ-adv", "BP+L2C-adv", "ST+L2C-adv"),
 )
 SEEDS = 5  # those of seeds 0 … SEEDS − 1
+MODELS = ()  # paths of models of a data set, in the place of NAMES and SEEDS
+FUNCTIONS = ""  # a .py file that defines the activations that models have and glr has not
 SEED = 0  # of glr's and square's random choices, and of the surrogate
 IMAGES = 1000  # the first so many test images; 0 for all
-VALIDATION = 0  # of networks trained with --validation N: the N samples held out, for the test set
 EPSILON = (0.05, 0.2)  # of PGD in the picture, beside the table's 0.1
 PGD_STEPS = 40  # of pgd and glr
 STARTS = 4  # random ones of pgd and glr, beside the image itself
 QUERIES = 5000  # squares that square tries on each image
 PREDICTION_PASSES = 0  # predict by the mean over so many passes with training's noise; 0: without
+PROCESSES = 2  # networks that are attacked at the same time
 WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
 # --------------------------------------------------------------------------------------------
 

@@ -5,13 +5,14 @@ import runpy
 import numpy as np
 import pytest
 from processes import run
+from scipy.stats import chisquare
 
 from glr.data.datasets import Dataset, has_square_images, hold_out, load_dataset
 from glr.errors import GLRError
 from glr.network import new_network, relu, sigmoid
 from glr.robustness import perturbation
 from glr.robustness.evaluation import PRETRAINED
-from glr.robustness.perturbation import attack_labels, perturbed, surrogate_constants
+from glr.robustness.perturbation import attack_labels, attack_of, surrogate_constants
 from glr.robustness.samples import ATTACKS
 from glr.robustness.tables import TABLE_EPSILON
 from glr.scripts.constants import ROOT, SCRIPTS, comments, script_constants
@@ -39,7 +40,10 @@ def asked(monkeypatch):
     """What the attacks are asked for, in the place of what they find."""
     for name in ("input_gradient", "loss_and_gradient"):
         monkeypatch.setattr(perturbation, name, lambda network: network)
-    for name in ("fgsm", "pgd", "lbfgs", "glr_attack", "square_attack"):
+    monkeypatch.setattr(perturbation, "grouped", lambda attack, shown: attack)
+    monkeypatch.setattr(perturbation, "until_wrong", lambda network, gradient: gradient)
+    monkeypatch.setattr(perturbation, "glr_input_gradient", lambda network, rng: rng)
+    for name in ("fgsm", "pgd", "lbfgs", "square_attack"):
 
         def attack(*values, name=name, **named):
             return name, values, named
@@ -49,14 +53,16 @@ def asked(monkeypatch):
     def ask(*words):
         constants = constants_of_attack(*words)
         labels = attack_labels(constants, NETWORK, Y)
-        return perturbed(constants, NETWORK, (X, labels), 0.25)
+        return attack_of(constants, NETWORK, 0.25)((X, labels))
 
     return ask
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_every_attack_of_the_table_is_run_and_told_of(attack, asked):
-    assert asked("--attack", attack)[0].removesuffix("_attack") == attack
+    assert asked("--attack", attack)[0].removesuffix("_attack") == {"glr": "pgd"}.get(
+        attack, attack
+    )
     script = ROOT / "RobustnessTest" / "generate_adv.py"
     assert f'"{attack}"' in comments(script.read_text(encoding="utf-8"))["ATTACK"]
 
@@ -69,25 +75,26 @@ def test_the_tables_epsilon_is_that_of_the_attack_the_study_and_what_whitebox_sa
 
 
 def test_gradient_attacks_are_of_the_given_size_and_length(asked):
-    assert asked() == ("fgsm", ((X, Y), NETWORK, 0.25), {})
+    options = {"gradient": NETWORK, "epsilon": 0.25}
+    assert asked() == ("fgsm", ((X, Y),), options)
     by_pgd = asked("--attack", "pgd", "--pgd-steps", "7")
-    assert by_pgd == ("pgd", ((X, Y), NETWORK, 0.25, 7), {})
+    assert by_pgd == ("pgd", ((X, Y),), options | {"steps": 7})
 
 
 def test_square_attack_has_its_queries_and_the_seed_s_generator(asked):
-    (name, (network, batch, epsilon, queries, rng), _) = asked(
-        "--attack", "square", "--queries", "9", "--seed", "3"
-    )
-    assert (name, network, epsilon, queries) == ("square_attack", NETWORK, 0.25, 9)
-    assert batch == (X, Y)
-    assert rng.random() == perturbation.perturbation_generator(3).random()
+    words = "--attack", "square", "--queries", "9", "--seed", "3"
+    name, (network, batch), options = asked(*words)
+    assert (name, network, batch) == ("square_attack", NETWORK, (X, Y))
+    assert (options["epsilon"], options["queries"]) == (0.25, 9)
+    assert options["rng"].random() == perturbation.perturbation_generator(3).random()
 
 
 def test_glr_attack_has_pgd_s_steps_and_the_seed_s_generator(asked):
     words = "--attack", "glr", "--pgd-steps", "9", "--seed", "3"
-    (name, (network, batch, epsilon, steps, rng), _) = asked(*words)
-    assert (name, network, batch, epsilon, steps) == ("glr_attack", NETWORK, (X, Y), 0.25, 9)
-    assert rng.random() == perturbation.perturbation_generator(3).random()
+    name, (batch,), options = asked(*words)
+    assert (name, batch) == ("pgd", (X, Y))
+    assert (options["epsilon"], options["steps"]) == (0.25, 9)
+    assert options["gradient"].random() == perturbation.perturbation_generator(3).random()
 
 
 @pytest.mark.parametrize("seed", [0, 1, 1000])
@@ -103,10 +110,16 @@ def test_perturbations_share_no_random_number_with_the_training_of_their_seed(se
 
 def test_lbfgs_has_its_penalty_and_wrong_targets(asked):
     words = ("--attack", "lbfgs", "--penalty", "0.7")
-    (name, (x, targets, network, penalty), _) = asked(*words)
-    assert (name, network, penalty) == ("lbfgs", NETWORK, 0.7)
+    name, ((x, targets),), options = asked(*words)
+    assert (name, options) == ("lbfgs", {"model": NETWORK, "penalty": 0.7})
     assert x is X
     assert np.all(targets != Y)
+    many = attack_labels(
+        constants_of_attack(*words), NETWORK._replace(sizes=[4, 10]), np.full(30_000, 2)
+    )
+    counts = np.bincount(many, minlength=10)
+    assert counts[2] == 0
+    assert chisquare(np.delete(counts, 2)).pvalue > 1e-6
     np.testing.assert_array_equal(targets, attack_labels(constants_of_attack(*words), NETWORK, Y))
     for attack in ATTACKS.keys() - {"lbfgs"}:
         assert attack_labels(constants_of_attack("--attack", attack), NETWORK, Y) is Y
@@ -125,7 +138,7 @@ def test_pretrained_surrogates_have_the_constants_of_today_s_attack(dataset, mon
     """So they serve, and none is trained."""
     trained = []
     monkeypatch.setattr(perturbation, "train_by_backpropagation", trained.append)
-    monkeypatch.setattr(perturbation, "load_model_for", lambda path, data: path)
+    monkeypatch.setattr(perturbation, "load_model_for", lambda path, *of: path)
     words = ("--dataset", dataset, "--models-dir", "nowhere", "--data-dir", "nowhere")
     path = perturbation.surrogate(constants_of_attack(*words), None)
     assert (path, trained) == (PRETRAINED / f"surrogate_{dataset}_seed1000.npz", [])
@@ -171,7 +184,7 @@ def test_a_surrogate_of_other_constants_is_put_aside_and_trained_anew(tmp_path, 
     monkeypatch.setattr(perturbation, "PRETRAINED", shipped)
     trained = []
     monkeypatch.setattr(perturbation, "train_by_backpropagation", trained.append)
-    monkeypatch.setattr(perturbation, "load_model_for", lambda path, data: path)
+    monkeypatch.setattr(perturbation, "load_model_for", lambda path, *of: path)
     perturbation.surrogate(constants_of_attack("--models-dir", str(tmp_path)), None)
     assert [settings.STEPS for settings in trained] == [4680]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["shipped", f"{path.name}.old"]

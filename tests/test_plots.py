@@ -1,7 +1,6 @@
 """Pictures: their formats, their colours, their axes, what stands in them."""
 
 from itertools import combinations
-from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
@@ -129,7 +128,7 @@ def test_an_attack_s_picture_has_labels_predictions_and_a_title_in_words(tmp_pat
 
 
 def test_the_words_of_an_attack_that_is_transferred():
-    words = perturbation.attack_in_words(SimpleNamespace(ATTACK="lbfgs"), "surrogate", None)
+    words = perturbation.attack_in_words("lbfgs", "surrogate", None)
     assert words == "L-BFGS, transferred from a ReLU network, whose predictions these are"
 
 

@@ -15,7 +15,7 @@ from processes import ROOT, attack, command, copy_of_the_scripts, run, saved
 from glr.data.datasets import load_dataset
 from glr.errors import GLRError
 from glr.network import new_network, sigmoid, threshold
-from glr.robustness.evaluation import PRETRAINED, blind_spot, known_models, models_found
+from glr.robustness.evaluation import PRETRAINED, blind_spot, chosen_models, models_found
 from glr.robustness.samples import ATTACKS, has_epsilon
 from glr.storage.models import load_model, save_model
 
@@ -279,12 +279,12 @@ def test_pretrained_networks_stand_beside_others_but_not_beside_themselves(tmp_p
         constants = {**shipped.metadata["constants"], "NAME": name, "SEED": seed, **changes}
         metadata = {**shipped.metadata, "constants": constants}
         save_model(tmp_path / f"{name}_digits_seed{seed}.npz", shipped.network, metadata)
-    asked = SimpleNamespace(MODELS_DIR=tmp_path, DATASET="digits")
-    names = [model.name for model in known_models(asked, DIGITS).values()]
+    asked = SimpleNamespace(MODELS_DIR=tmp_path, DATASET="digits", MODELS=(), FUNCTIONS="")
+    names = [model.name for model in chosen_models(asked, DIGITS).values()]
     assert {"LRS", "LRT", "LRT (pretrained)", "mine", "BP+L2C (pretrained)"} < {*names}
     assert "LRS (pretrained)" not in names
     asked.MODELS_DIR = PRETRAINED
-    names = [model.name for model in known_models(asked, DIGITS).values()]
+    names = [model.name for model in chosen_models(asked, DIGITS).values()]
     assert len({*names}) == len(names) == 16
 
 

@@ -1,20 +1,22 @@
 """Attacks on the networks themselves: what is measured, what the page says, how it is written."""
 
+import os
 import re
-from pathlib import Path
+import runpy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from processes import attack, run
+from processes import ROOT, attack, run
 
-from glr.data.datasets import Dataset, load_dataset
+from glr.data.datasets import load_dataset
 from glr.errors import GLRError
 from glr.network import Network, new_network, sigmoid, threshold
 from glr.noise import logistic
-from glr.robustness.evaluation import PRETRAINED
+from glr.robustness.averaging import predictor, training_noise
+from glr.robustness.evaluation import PRETRAINED, chosen_models
 from glr.robustness.tables import Row
-from glr.scripts.constants import constants_of
+from glr.scripts.constants import constants_of, script_constants
 from glr.scripts.run import load_data
 from glr.storage.models import Model, save_model
 from glr.study import pages, whitebox
@@ -46,58 +48,83 @@ def test_each_attack_meets_what_is_left_and_the_last_what_all_before_leave(monke
 
     def attack(name, *images):
         def attacked(batch):
-            met.setdefault(name, []).append(len(batch[0]))
+            rows = (batch[0][:, 2] * 4).round().astype(int)  # which images they are
+            met.setdefault(name, []).append([*rows])
             moved = batch[0].copy()
-            moved[[i for i in images if i < len(moved)]] = X[0, ::-1]
+            is_fooled = np.isin(rows, images)
+            moved[is_fooled, :2] = moved[is_fooled, 1::-1]
             return moved
 
         return attacked
 
-    own = {
-        ("fgsm", whitebox.OWN_EPSILON): [attack("fgsm")],
-        ("pgd", whitebox.OWN_EPSILON): [attack("pgd", 0), attack("pgd", 0)],
-        ("pgd", 0.3): [attack("far", 0, 1, 2, 3)],
-    }
-    last = {whitebox.AUTO_PGD: [attack("auto"), attack("auto", 0)], whitebox.WORST: []}
-    flat = np.array([[0, 0], [0, 1], [1, 1], [0, -1]])
+    e = whitebox.OWN_EPSILON
+    own = [
+        (("fgsm", e), [attack("fgsm")]),
+        (("pgd", 0.05), [attack("near", 3)]),
+        (("pgd", e), [attack("pgd", 0), attack("pgd", 0)]),
+        (("pgd", 0.3), [attack("far", 0, 1, 2, 3)]),
+        (("glr", e), [attack("glr", 3)]),
+        ((whitebox.AUTO_PGD, e), [attack("auto"), attack("auto", 1)]),
+        ((whitebox.WORST, e), [attack("square")]),
+    ]
+    flat = np.array([[0, 0, 0], [0, 1, 0], [1, 1, 0], [0, -1, 0]])
     monkeypatch.setattr(whitebox, "input_gradient", lambda network: lambda x, y: flat)
     monkeypatch.setattr(whitebox, "attacks_on", lambda *of: own)
-    monkeypatch.setattr(whitebox, "last_attacks", lambda *of: last)
+    network = Network(np.array([1, 0, 0, 1, 0, 0, 0, 0], np.float32), [3, 2], sigmoid)
+    x = np.float32([[0.9, 0.1, i / 4] for i in range(4)])
+    transferred = x.copy()
+    transferred[0, :2] = 0.1, 0.9
     constants = SimpleNamespace(SEED=0, PREDICTION_PASSES=0)
-    rows = whitebox.model_rows(constants, MODEL, (X, Y), fooled(0))
+    rows = whitebox.model_rows(constants, MODEL._replace(network=network), (x, Y), transferred)
     assert {row[:2] for row in rows} == {("LRS", 3)}
     assert {row.n for row in rows} == {4}
     assert {row[2:4]: row.accuracy for row in rows} == {
         ("clean", 0): 1,
-        (whitebox.TRANSFERRED, whitebox.OWN_EPSILON): 0.75,
-        ("fgsm", whitebox.OWN_EPSILON): 1,
-        ("pgd", whitebox.OWN_EPSILON): 0.5,
+        (whitebox.TRANSFERRED, e): 0.75,
+        ("fgsm", e): 1,
+        ("pgd", 0.05): 0.75,
+        ("pgd", e): 0.5,
         ("pgd", 0.3): 0,
-        (whitebox.AUTO_PGD, whitebox.OWN_EPSILON): 0.25,
-        (whitebox.WORST, whitebox.OWN_EPSILON): 0.25,
+        ("glr", e): 0.75,
+        (whitebox.AUTO_PGD, e): 0.25,
+        (whitebox.WORST, e): 0.25,
         (whitebox.ZERO_GRADIENT, 0): 0.25,
     }
-    assert met == {"fgsm": [4], "pgd": [4, 3], "far": [4], "auto": [2, 2]}
+    assert met == {
+        "fgsm": [[0, 1, 2, 3]],
+        "near": [[0, 1, 2, 3]],
+        "pgd": [[0, 1, 2], [1, 2]],
+        "far": [[1, 2]],
+        "glr": [[0, 1, 2, 3]],
+        "auto": [[1, 2], [1, 2]],
+        "square": [[2]],
+    }
+
+
+def wave(v):
+    """An activation of one's own."""
+    return np.sin(v)
 
 
 def test_the_attacks_are_of_both_losses_from_the_image_and_from_every_start():
-    constants = SimpleNamespace(SEED=0, QUERIES=1, EPSILON=(0.2,), PGD_STEPS=2, STARTS=3)
+    """Those that a network's activation allows."""
+    constants = SimpleNamespace(SEED=0, QUERIES=9, EPSILON=(0.2,), PGD_STEPS=2, STARTS=3)
     x = np.random.default_rng(0).random((20, 64), dtype=np.float32)
-    for activation, n_last in ((threshold, 0), (sigmoid, 3)):
+    e = whitebox.OWN_EPSILON
+    by_slope = {("fgsm", e): 1, ("pgd", e): 8, ("pgd", 0.2): 8}
+    without, auto = {("glr", e): 8, (whitebox.WORST, e): 1}, {(whitebox.AUTO_PGD, e): 3}
+    for activation, wanted in (
+        (threshold, by_slope | without),
+        (sigmoid, by_slope | without | auto),
+        (wave, without),
+    ):
         network = new_network([64, 6, 3], activation, np.random.default_rng(1))
         y = network.logits(x).argmax(axis=1)
-        own = whitebox.attacks_on(constants, network, np.random.default_rng(0))
-        assert {kind: len(attacks) for kind, attacks in own.items()} == {
-            ("fgsm", whitebox.OWN_EPSILON): 1,
-            ("pgd", whitebox.OWN_EPSILON): 8,
-            ("pgd", 0.2): 8,
-            ("glr", whitebox.OWN_EPSILON): 8,
-        }
+        own = dict(whitebox.attacks_on(constants, network, np.random.default_rng(0)))
+        assert {kind: len(attacks) for kind, attacks in own.items()} == wanted
         for (_, epsilon), attacks in own.items():
             for one in attacks:
                 assert 0 < np.abs(one((x, y)) - x).max() <= epsilon + 1e-6
-        last = whitebox.last_attacks(constants, network, np.random.default_rng(0))
-        assert [len(attacks) for attacks in last.values()] == [n_last, 1]
 
 
 def test_prediction_by_noisy_passes_is_their_mean_and_is_attacked_through_them(monkeypatch):
@@ -105,8 +132,8 @@ def test_prediction_by_noisy_passes_is_their_mean_and_is_attacked_through_them(m
     network = new_network([64, 6, 3], threshold, np.random.default_rng(1), scale=4)
     noise = {"NOISE": "logistic", "SIGMA": [1.5, 0.5], "PERTURB": "logits"}
     model = Model(network, {"constants": {"NAME": "LRT", "SEED": 0, **noise}})
-    constants = SimpleNamespace(PREDICTION_PASSES=20_000, EPSILON=(), PGD_STEPS=1, STARTS=0)
-    averaged = whitebox.predictor(constants, model, np.random.default_rng(0))
+    constants = SimpleNamespace(EPSILON=(), PGD_STEPS=1, STARTS=0, QUERIES=1)
+    averaged = predictor(model, 20_000, np.random.default_rng(0))
     x = np.random.default_rng(0).random((3, 64), dtype=np.float32)
     (W, b), (V, c) = network.layers
     expected = logistic.cdf((x @ W + b) / 1.5) @ V + c
@@ -115,19 +142,17 @@ def test_prediction_by_noisy_passes_is_their_mean_and_is_attacked_through_them(m
     assert np.any(averaged.logits(x) != averaged.logits(x)), "noise is drawn anew"
     asked = []
     monkeypatch.setattr(whitebox, "glr_input_gradient", lambda *of: asked.append(of))
-    whitebox.attacks_on(constants, averaged, np.random.default_rng(0))
+    dict(whitebox.attacks_on(constants, averaged, np.random.default_rng(0)))
     assert [of[3] for of in asked] == [averaged.noise] * 2
     assert averaged.noise == {"noise": logistic, "sigma": (1.5, 0.5), "perturb": "logits"}
-    asked = SimpleNamespace(PREDICTION_PASSES=10)
-    assert whitebox.own_refusal(asked, model) == ""
     model.metadata["constants"]["SIGMA"] = [0.0]
-    assert whitebox.own_refusal(asked, model).startswith("trained without noise")
+    assert training_noise(model) == {}
 
 
 def test_the_table_is_of_the_means_over_seeds():
     rows = [*rows_of("LRT", 0, pgd=0.5), *rows_of("LRT", 1, pgd=0.6), *rows_of("BP", 0)]
-    header, first, second = whitebox.whitebox_lines(rows)
-    assert header == ["model", *whitebox.COLUMNS]
+    first, second = whitebox.table_lines(rows, whitebox.COLUMNS)
+    header = ["model", *whitebox.COLUMNS]
     assert first[0] == "LRT"
     assert first[header.index("pgd")] == "55.00 ± 7.07"
     assert second == ["BP", *["100.00"] * 7, "0.00"]
@@ -201,31 +226,31 @@ def test_the_script_attacks_pretrained_networks_as_generate_adv_does(tmp_path, m
     assert "\n| BP | " in page
     row = re.search(r"^\| LRTZ \(pretrained\) \| (.*) \|$", page, re.MULTILINE)
     cells = row.group(1).split(" | ")
-    shown = dict(zip(whitebox.COLUMNS, map(float, cells), strict=True))
-    assert shown[whitebox.WORST] <= min(shown[name] for name in whitebox.COLUMNS[:-1])
+    shown = dict(zip(whitebox.COLUMNS, cells, strict=True))
+    assert shown.pop(whitebox.AUTO_PGD) == "–"
+    shown = {name: float(said) for name, said in shown.items()}
+    assert shown[whitebox.WORST] <= min(shown[name] for name in ("clean", "fgsm", "pgd", "glr"))
     target = PRETRAINED / "LRTZ_digits_seed0.npz"
     attack("--target", target, "--images", 30, "--epsilon", whitebox.OWN_EPSILON)
     before, after = re.search(r"accuracy (\S+) → (\S+) % of 30;", capsys.readouterr().out).groups()
     assert (shown["clean"], shown["fgsm"]) == (float(before), float(after))
 
 
-def test_held_out_samples_are_those_that_the_model_did_not_train_on(tmp_path):
+def test_a_network_that_left_samples_out_is_attacked_on_those(tmp_path, monkeypatch):
     words = ("--dataset", "digits", "--validation", "50", "--models-dir", str(tmp_path))
     trained = load_data(constants_of("LRS.py", [*words, "--seed", "1"]))
     network = new_network([64, 2, 10], sigmoid, np.random.default_rng(0))
-    for seed, n in ((1, 50), (2, 60)):
-        constants = {"NAME": "LRS", "SEED": seed, "VALIDATION": n}
-        metadata = {"activation": "sigmoid", "dataset": "digits", "constants": constants}
-        save_model(tmp_path / f"LRS_digits_seed{seed}_validation.npz", network, metadata)
-    asked = SimpleNamespace(VALIDATION=50, MODELS_DIR=tmp_path, IMAGES=20)
-    data = load_dataset("digits", tmp_path)
-    (model,) = whitebox.held_out_models(asked, data)
-    x, y = whitebox.first_samples(asked, data, model.seed)
-    np.testing.assert_array_equal(x, trained.x_test[:20])
-    np.testing.assert_array_equal(y, trained.y_test[:20])
-    asked.VALIDATION = 70
-    with pytest.raises(GLRError, match="no model of digits that was trained with --validation 70;"):
-        whitebox.held_out_models(asked, data)
+    constants = {"NAME": "LRS", "SEED": 1, "VALIDATION": 50}
+    metadata = {"activation": "sigmoid", "dataset": "digits", "constants": constants}
+    path = tmp_path / "LRS_digits_seed1_validation.npz"
+    save_model(path, network, metadata)
+    met = []
+    monkeypatch.setattr(whitebox, "model_rows", lambda _, model, batch, moved: met.append(batch))
+    asked = script_constants(runpy.run_path(str(ROOT / "RobustnessTest/whitebox.py")), [])
+    asked.DATASET, asked.IMAGES = "digits", 20
+    whitebox.rows_of_file(asked, path)
+    np.testing.assert_array_equal(met[0][0], trained.x_test[:20])
+    np.testing.assert_array_equal(met[0][1], trained.y_test[:20])
 
 
 @pytest.mark.parametrize("words", ["--names LRX", "--names --datasets digits"])
@@ -240,21 +265,42 @@ def test_a_network_that_is_not_there_is_one_line(words):
     assert line.endswith('and python "Train&Test/study.py" trains the default ones')
 
 
-def test_a_network_without_a_gradient_is_left_out_with_a_note(monkeypatch, capsys):
-    def wave(v):
-        return np.sin(v)
+def test_networks_of_an_own_activation_are_attacked_by_what_needs_no_derivative(tmp_path):
+    network = new_network([64, 8, 10], sigmoid, np.random.default_rng(0))
+    metadata = {"activation": "wave", "dataset": "digits"}
+    for seed in (0, 1):
+        metadata["constants"] = {"NAME": "OWN", "SEED": seed}
+        save_model(tmp_path / f"OWN_digits_seed{seed}.npz", network, metadata)
+    functions = tmp_path / "mine.py"
+    functions.write_text("import numpy as np\n\n\ndef wave(v):\n    return np.sin(v)\n")
+    few = ("--images", 30, "--queries", 5, "--starts", 1, "--pgd-steps", 5)
+    words = ("--models", *sorted(tmp_path.glob("*.npz")), "--functions", functions)
+    env = {**os.environ, "GLR_RESULTS_DIR": str(tmp_path)}
+    ran = run("whitebox.py", "--datasets", "digits", *words, *few, env=env)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    row = re.search(r"^\| OWN \| (.*) \|$", (tmp_path / "whitebox_part.md").read_text(), re.M)
+    shown = dict(zip(whitebox.COLUMNS, row.group(1).split(" | "), strict=True))
+    assert row.group(0) in ran.stdout
+    is_run = {name for name, said in shown.items() if said != "–"}
+    assert is_run == {"clean", whitebox.TRANSFERRED, "glr", whitebox.WORST}
 
-    own = MODEL._replace(
-        network=MODEL.network._replace(activation=wave),
-        metadata={"constants": {"NAME": "wave", "SEED": 0}},
-    )
-    models = {Path("LRS.npz"): MODEL, Path("wave.npz"): own}
-    monkeypatch.setattr(whitebox, "known_models", lambda constants, data: models)
-    asked = SimpleNamespace(NAMES=("wave", "LRS"), SEEDS=5, VALIDATION=0, PREDICTION_PASSES=0)
-    data = Dataset("digits", *[None] * 4)
-    assert whitebox.chosen_models(asked, data) == [MODEL]
-    says = "Left out on digits: wave, whose activation has no known gradient\n"
-    assert capsys.readouterr().err == says
-    asked.NAMES = ("wave",)
-    with pytest.raises(GLRError, match="NAMES = wave: none can be attacked; there are LRS, wave"):
-        whitebox.chosen_models(asked, data)
+
+def test_models_without_noise_are_left_out_of_prediction_by_noisy_passes(capsys):
+    asked = SimpleNamespace(FUNCTIONS="", PREDICTION_PASSES=10)
+    asked.MODELS = [PRETRAINED / f"{name}_digits_seed0.npz" for name in ("BP", "LRT")]
+    data = load_dataset("digits", ROOT / "data")
+    (model,) = chosen_models(asked, data).values()
+    assert model.name == "LRT (pretrained)"
+    assert "Left out on digits: BP (pretrained), trained without noise" in capsys.readouterr().err
+    asked.MODELS = asked.MODELS[:1]
+    with pytest.raises(GLRError, match="PREDICTION_PASSES: no model has noise to predict with"):
+        chosen_models(asked, data)
+
+
+def test_evaluation_by_noisy_passes_is_a_part_and_says_so(tmp_path):
+    env = {**os.environ, "GLR_RESULTS_DIR": str(tmp_path), "GLR_DATA_DIR": str(tmp_path)}
+    words = ("--models", PRETRAINED / "LRT_digits_seed0.npz", "--prediction-passes", 5)
+    ran = run("testAdv.py", *words, env=env)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "in percent, mean of 5 noisy passes" in ran.stdout
+    assert (tmp_path / "digits_part.csv").exists()

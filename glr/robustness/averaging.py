@@ -23,25 +23,12 @@ class Averaged:
     noise : the options noise, sigma and perturb of `glr.gradient`
     """
 
-    network: Network
+    layers: list[Layer]
+    sizes: list[int]
+    activation: Activation
     noise: Mapping[str, object]
     passes: int
     rng: np.random.Generator
-
-    @property
-    def layers(self) -> list[Layer]:
-        """Those of the network."""
-        return self.network.layers
-
-    @property
-    def sizes(self) -> list[int]:
-        """Those of the network."""
-        return self.network.sizes
-
-    @property
-    def activation(self) -> Activation:
-        """That of the network."""
-        return self.network.activation
 
     def logits(self, x: Array) -> Array:
         """Mean output logits (N, classes) for samples in rows, x (N, n_in)."""
@@ -53,6 +40,16 @@ class Averaged:
             passes = noisy_passes(method, self.layers, x[group].T, self.rng)
             means.append(passes.neurons[-1].outputs.mean(axis=1).T)
         return np.concatenate(means)
+
+
+def predictor(model: Model, passes: int, rng: np.random.Generator) -> Network | Averaged:
+    """The model's network; or, with passes, its mean over so many with the noise of training."""
+    if not passes:
+        return model.network
+    network = model.network
+    return Averaged(
+        network.layers, network.sizes, network.activation, training_noise(model), passes, rng
+    )
 
 
 def training_noise(model: Model) -> dict[str, object]:

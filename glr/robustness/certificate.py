@@ -18,19 +18,10 @@ from tqdm import tqdm
 from glr.data.datasets import Dataset, load_dataset
 from glr.errors import GLRError
 from glr.network import Array, Network, accuracy, outputs_of
-from glr.robustness.evaluation import chosen_models, optional_picture, results_dir
-from glr.robustness.perturbation import perturbation_generator
-from glr.robustness.tables import (
-    Row,
-    cell,
-    csv_text,
-    mean_and_spread,
-    network_name,
-    plain_table,
-    present,
-)
+from glr.robustness import tables
+from glr.robustness.evaluation import chosen_models, perturbation_generator, results_dir
 from glr.scripts.machine import prepare_for_small_arrays
-from glr.scripts.plots import look_of, new_figure, plain_axes, save_figure
+from glr.scripts.plots import look_of, new_figure, optional_picture, plain_axes, save_figure
 from glr.storage.files import check_writable, write_whole
 from glr.storage.models import Model
 
@@ -130,14 +121,15 @@ def write_certificates(constants: SimpleNamespace) -> list[list[str]]:
     models = chosen_models(constants, data).values()
     found = [certified(constants, one, sigma, data) for one in models for sigma in constants.SIGMAS]
     radii = [0.0, *constants.RADII]
-    rows = [*(clean_row(model, data) for model in models)]
+    own = ((m.name, m.seed, accuracy(m.logits(data.x_test), data.y_test)) for m in models)
+    rows = [tables.Row(*model, NOISE_FREE, 0, share, len(data.y_test)) for *model, share in own]
     rows += [row for one in found for row in certified_rows(one, radii)]
-    write_whole(path, lambda file: file.write(csv_text(rows).encode()))
+    write_whole(path, lambda file: file.write(tables.csv_text(rows).encode()))
     with optional_picture():
         draw_certified(path.with_suffix(f".{constants.FORMAT}"), found, data.name)
     print(f"\nAccuracy on the first {len(data.y_test)} test samples of {data.name} in percent\n")
     lines = certified_lines(rows, constants.SIGMAS, radii)
-    print(f"{plain_table(lines)}\n\nWritten: {path}")
+    print(f"{tables.plain_table(lines)}\n\nWritten: {path}")
     return lines
 
 
@@ -151,17 +143,11 @@ def certified(constants: SimpleNamespace, model: Model, sigma: float, data: Data
     return Certified(model, sigma, np.array([r if voted == y else 0 for (voted, r), y in bar]))
 
 
-def clean_row(model: Model, data: Dataset) -> Row:
-    """The model's accuracy without noise, which nothing certifies."""
-    share = accuracy(model.network.logits(data.x_test), data.y_test)
-    return Row(model.name, model.seed, NOISE_FREE, 0, share, len(data.y_test))
-
-
-def certified_rows(found: Certified, radii: Sequence[float]) -> Iterator[Row]:
+def certified_rows(found: Certified, radii: Sequence[float]) -> Iterator[tables.Row]:
     """The model's certified accuracy at each radius, which stands as the severity."""
     own, n = (found.model.name, found.model.seed, condition_at(found.sigma)), len(found.radii)
     for at, share in zip(radii, found.accuracies(radii), strict=True):
-        yield Row(*own, at, float(share), n)
+        yield tables.Row(*own, at, float(share), n)
 
 
 def condition_at(sigma: float) -> str:
@@ -170,14 +156,17 @@ def condition_at(sigma: float) -> str:
 
 
 def certified_lines(
-    rows: list[Row], sigmas: Sequence[float], radii: Sequence[float]
+    rows: list[tables.Row], sigmas: Sequence[float], radii: Sequence[float]
 ) -> list[list[str]]:
     """The table's cells, a header first: of each model a line for each σ."""
     lines = [["model", NOISE_FREE, "σ", *(f"within {at:g}" for at in radii)]]
-    for name in chain(*present(rows)):
-        clean = mean_and_spread(cell(rows, name, NOISE_FREE))
+    for name in chain(*tables.present(rows)):
+        clean = tables.mean_and_spread(tables.cell(rows, name, NOISE_FREE))
         for sigma in sigmas:
-            cells = (mean_and_spread(cell(rows, name, condition_at(sigma), at)) for at in radii)
+            cells = (
+                tables.mean_and_spread(tables.cell(rows, name, condition_at(sigma), at))
+                for at in radii
+            )
             lines.append([name, clean, f"{sigma:g}", *cells])
     return lines
 
@@ -189,12 +178,12 @@ def draw_certified(path: Path, found: Sequence[Certified], dataset: str) -> None
     at = np.linspace(0, largest if 0 < largest < np.inf else 1, 201)
     figure = new_figure(2.6 + 4.2 * len(sigmas), 4.4)
     panels = figure.subplots(1, len(sigmas), sharey=True, squeeze=False)[0]
-    looks = look_of(network_name(one.model.name) for one in found)
+    looks = look_of(tables.network_name(one.model.name) for one in found)
     for axes, sigma in zip(panels, sigmas, strict=True):
         for name in dict.fromkeys(one.model.name for one in found):
             own = [o for o in found if (o.model.name, o.sigma) == (name, sigma)]
             shares = 100 * np.array([one.accuracies(at) for one in own])
-            colour, style = looks[network_name(name)]
+            colour, style = looks[tables.network_name(name)]
             axes.plot(at, shares.mean(axis=0), style, color=colour, label=name)
             ends = shares.min(axis=0), shares.max(axis=0)
             axes.fill_between(at, *ends, color=colour, alpha=0.15, lw=0)

@@ -1,11 +1,7 @@
 """Image corruptions of five severities, as the robustness table measures them.
 
-Every corruption takes `(images, severity, rng)` and returns a new batch:
-
-    images    (N, side, side) float32, any side, intensities in [0, 1]: its caller has checked them
-    severity  1, 2, 3, 4 or 5
-    rng       a numpy.random.Generator; the same state gives the same result
-    returns   (N, side, side) float32, clipped to [0, 1]; `images` stays as it was
+Each takes images (N, side, side) float32 with intensities in [0, 1], a severity from 1 to 5 and a
+generator, and returns new images, clipped to [0, 1].
 
 Source: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations", ICLR 2019 (arXiv 1903.12261), with the constants of its set for small images
@@ -43,12 +39,7 @@ def gaussian_noise(images: np.ndarray, severity: int, rng: np.random.Generator) 
 
 
 def impulse_noise(images: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """The images with salt and pepper.
-
-    Every pixel, independently, becomes 0 with probability amount/2 and 1 with probability
-    amount/2, where amount is IMPULSE_NOISE_AMOUNT: the law of
-    `skimage.util.random_noise(image, "s&p", amount=amount)`.
-    """
+    """The images with IMPULSE_NOISE_AMOUNT of the pixels 0 or 1, as likely: salt and pepper."""
     amount = IMPULSE_NOISE_AMOUNT[severity - 1]
     u = rng.random(images.shape, dtype=np.float32)
     salted = np.where(u < amount, np.float32(1), images)
@@ -72,10 +63,7 @@ def glass_blur(images: np.ndarray, severity: int, rng: np.random.Generator) -> n
 
 
 def contrast(images: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """The images with every deviation from the image's own mean scaled by CONTRAST_FACTOR.
-
-    Nothing is drawn from `rng`; it is there so that all corruptions are called alike.
-    """
+    """The images with every deviation from the image's own mean scaled by CONTRAST_FACTOR."""
     mean = images.mean(axis=(1, 2), keepdims=True)
     return np.clip((images - mean) * CONTRAST_FACTOR[severity - 1] + mean, 0, 1)
 
@@ -87,11 +75,7 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarr
 
 
 def _blurred(images: np.ndarray, std: float) -> np.ndarray:
-    """Each image (N, side, side) convolved with a Gaussian of `std` pixels.
-
-    Edges repeat and the kernel ends at four standard deviations: the defaults of
-    `skimage.filters.gaussian`, which the published corruptions call, and which calls this filter.
-    """
+    """Each image convolved with a Gaussian of `std` pixels, as skimage.filters.gaussian does."""
     return gaussian_filter(images, sigma=(0, std, std), mode="nearest", truncate=4.0)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain, combinations
 from pathlib import Path
 from statistics import fmean
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -17,22 +17,9 @@ from glr.data.datasets import SHIPPED, Dataset, fingerprint, load_dataset, n_cla
 from glr.data.labels import class_name
 from glr.errors import GLRError, UnknownActivationError
 from glr.network import Activation, accuracy, is_right
+from glr.robustness import tables
+from glr.robustness.averaging import predictor, training_noise
 from glr.robustness.samples import Samples, how_to_make, load_samples, samples_path, severities_of
-from glr.robustness.tables import (
-    PRETRAINED_LABEL,
-    PUBLISHED,
-    TABLE_EPSILON,
-    Row,
-    cell,
-    csv_text,
-    network_name,
-    plain_table,
-    present,
-    published_cell,
-    result_tables,
-    results_page,
-    spread,
-)
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import HOME, ROOT, functions_of
 from glr.scripts.machine import prepare_for_small_arrays
@@ -45,7 +32,15 @@ from glr.storage.models import Model, layers_and_metadata, load_model
 OF_ONE_NETWORK = ("SEED", "DATASET", "EVAL_EVERY")
 PRETRAINED = ROOT / "models" / "pretrained"  # weights of seed 0, written by study.py
 
-Functions = Mapping[str, Activation]
+PERTURBATIONS = 1  # beside the seed, what tells their generator from that of the seed's training
+
+
+def perturbation_generator(seed: int) -> np.random.Generator:
+    """The generator of attacks, corruptions and certificates.
+
+    It shares no number with the training of that seed, whose noise would else be met again.
+    """
+    return np.random.Generator(np.random.SFC64([seed, PERTURBATIONS]))
 
 
 def models_found(models_dir: Path, dataset: str) -> list[Path]:
@@ -54,7 +49,7 @@ def models_found(models_dir: Path, dataset: str) -> list[Path]:
     return sorted(path for path in models_dir.glob("*.npz") if name.fullmatch(path.name))
 
 
-def load_model_for(path: Path, data: Dataset, functions: Functions = MappingProxyType({})) -> Model:
+def load_model_for(path: Path, data: Dataset, functions: Mapping[str, Activation]) -> Model:
     """The model, if it was trained on this data set, as it is today; else GLRError.
 
     functions : those that may be its activation, by name, beside glr's own
@@ -94,12 +89,11 @@ def misfit(model: Model, data: Dataset) -> str:
 
 
 def known_models(
-    constants: SimpleNamespace, data: Dataset, functions: Functions = MappingProxyType({})
+    constants: SimpleNamespace, data: Dataset, functions: Mapping[str, Activation]
 ) -> dict[Path, Model]:
-    """The models of DATASET by path: those trained here, beside those that came with the code.
+    """The models of DATASET by path: those trained here, and others that came with the code.
 
-    Of these, networks that were trained here too are left out; with a note, models of an
-    activation not known. Raises GLRError if none is left.
+    With a note, models of an activation not known are left out. Raises GLRError if none is left.
     """
     folder, known = constants.MODELS_DIR, {}
     own, shipped = (models_found(place, data.name) for place in (folder, PRETRAINED))
@@ -112,36 +106,40 @@ def known_models(
             print(f"Left out: {error}", file=sys.stderr)
     trained_here = [model.metadata["constants"] for model in known.values()]
     for path in shipped:
-        model = load_model_for(path, data)
-        if not any(is_of_one_network(model.metadata["constants"], one) for one in trained_here):
+        model = load_model_for(path, data, {})
+        constants_of_it = model.metadata["constants"]
+        compared = constants_of_it.keys() - set(OF_ONE_NETWORK)  # it may lack later ones
+        if not any(
+            all(one.get(name) == constants_of_it[name] for name in compared) for one in trained_here
+        ):
             known[path] = model
     if not known:
         raise GLRError(
             f"{folder}: no model of {data.name} to evaluate; train one first, "
             f'python "Train&Test/LRS.py" --dataset {constants.DATASET}'
         )
-    return labelled(known)
-
-
-def is_of_one_network(shipped: dict, own: dict) -> bool:
-    """Whether own constants are a shipped network's, but for the seed; it may lack later ones."""
-    return all(own.get(name) == shipped[name] for name in shipped.keys() - set(OF_ONE_NETWORK))
-
-
-def labelled(models: Mapping[Path, Model]) -> dict[Path, Model]:
-    """The models, with names that tell those that came with the code from those trained here."""
-    shipped = PRETRAINED.resolve()
-    for path, model in models.items():
-        if path.parent.resolve() == shipped:
-            model.metadata["constants"]["NAME"] += PRETRAINED_LABEL
-    return dict(models)
+    return known
 
 
 def chosen_models(constants: SimpleNamespace, data: Dataset) -> dict[Path, Model]:
-    """The MODELS by path, or all of the data set; GLRError if those of a name have no mean."""
+    """The MODELS by path, or all of the data set, which can predict as the constants say.
+
+    Those that came with the code are called so. Raises GLRError if those of a name have no mean.
+    """
     functions = functions_of(constants.FUNCTIONS)
     models = {path: load_model_for(path, data, functions) for path in map(Path, constants.MODELS)}
-    models = labelled(models) or known_models(constants, data, functions)
+    models = models or known_models(constants, data, functions)
+    for path, model in models.items():
+        if path.parent.resolve() == PRETRAINED.resolve():
+            model.metadata["constants"]["NAME"] += tables.PRETRAINED_LABEL
+    if getattr(constants, "PREDICTION_PASSES", 0):
+        noiseless = {path: one for path, one in models.items() if not training_noise(one)}
+        for name in dict.fromkeys(one.name for one in noiseless.values()):
+            why = "trained without noise of glr's laws in every layer, as PREDICTION_PASSES needs"
+            print(f"Left out on {data.name}: {name}, {why}", file=sys.stderr)
+        models = {path: one for path, one in models.items() if path not in noiseless}
+        if not models:
+            raise GLRError("PREDICTION_PASSES: no model has noise to predict with; set it to 0")
     check_seeds(models)
     return models
 
@@ -149,22 +147,15 @@ def chosen_models(constants: SimpleNamespace, data: Dataset) -> dict[Path, Model
 def check_seeds(models: Mapping[Path, Model]) -> None:
     """Raise GLRError unless models of one name, whose mean a table has, differ in seeds alone."""
     for (one, mine), (other, theirs) in combinations(models.items(), 2):
-        clash = mine.name == theirs.name and clash_of(mine, theirs)
-        if clash:
+        a, b = mine.metadata["constants"], theirs.metadata["constants"]
+        names = sorted((a.keys() | b.keys()) - set(OF_ONE_NETWORK))
+        changed = ", ".join(name for name in names if a.get(name) != b.get(name))
+        clash = f" of seed {mine.seed}" if mine.seed == theirs.seed else f", of other {changed}"
+        if mine.name == theirs.name and (changed or mine.seed == theirs.seed):
             raise GLRError(
                 f"{one} and {other}: both are {mine.name}{clash}; "
                 "evaluate one of them, with --models, or train it with another --name"
             )
-
-
-def clash_of(one: Model, other: Model) -> str:
-    """What two models share or differ in that have no mean, in words; nothing if they have one."""
-    if one.seed == other.seed:
-        return f" of seed {one.seed}"
-    a, b = one.metadata["constants"], other.metadata["constants"]
-    names = sorted((a.keys() | b.keys()) - set(OF_ONE_NETWORK))
-    changed = ", ".join(name for name in names if a.get(name) != b.get(name))
-    return f", of other {changed}" if changed else ""
 
 
 def samples_of(constants: SimpleNamespace, data: Dataset) -> list[Samples]:
@@ -198,24 +189,26 @@ def blind_spot(metadata: dict) -> str:
     )
 
 
-def write_results(constants: SimpleNamespace, name: str = "") -> list[Row]:
+def write_results(constants: SimpleNamespace, name: str = "") -> list[tables.Row]:
     """Evaluate what the constants name; print the tables, and write them: .csv, .md and a picture.
 
-    name : of these files; without one, it is the data set's. Those of chosen models or samples have
-        a name of their own: they do not replace those of all
+    name : of these files; without one, it is the data set's. Those of chosen models, samples or
+        passes have a name of their own: they do not replace those of all
     """
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     rows = measured_rows(constants, data)
-    name = name or part_name(data.name, bool(constants.MODELS or constants.SAMPLES))
-    path = results_dir() / f"{name}.csv"
-    page = results_page(rows, data.name)
-    write_whole(path, lambda file: file.write(csv_text(rows).encode()))
+    passes = getattr(constants, "PREDICTION_PASSES", 0)
+    how = f"mean of {passes} noisy passes" if passes else "noise-free"
+    is_part = bool(constants.MODELS or constants.SAMPLES or passes)
+    path = results_dir() / f"{name or part_name(data.name, is_part)}.csv"
+    page = tables.results_page(rows, data.name, how)
+    write_whole(path, lambda file: file.write(tables.csv_text(rows).encode()))
     write_whole(path.with_suffix(".md"), lambda file: file.write(f"{page}\n".encode()))
     with optional_picture():
-        draw_results(path.with_suffix(f".{constants.FORMAT}"), rows, data.name)
-    for title, lines in result_tables(rows, data.name).items():
-        print(f"\n{title}\n\n{plain_table(lines)}")
+        draw_results(path.with_suffix(f".{constants.FORMAT}"), rows, data.name, how)
+    for title, lines in tables.result_tables(rows, data.name, how).items():
+        print(f"\n{title}\n\n{tables.plain_table(lines)}")
     print(f"\nWritten: {path} and .md")
     return rows
 
@@ -230,76 +223,71 @@ def results_dir() -> Path:
     return user_path(os.environ.get("GLR_RESULTS_DIR") or HOME / "RobustnessTest" / "results")
 
 
-def measured_rows(constants: SimpleNamespace, data: Dataset) -> list[Row]:
+def measured_rows(constants: SimpleNamespace, data: Dataset) -> list[tables.Row]:
     """The accuracy of every model on every sample file, and on the clean test set."""
     models = chosen_models(constants, data)
     samples = samples_of(constants, data)
     lost = (lost_classes(model, data) for model in models.values())
     for note in filter(None, (*(blind_spot(one.metadata) for one in samples), *lost)):
         print(note)
+    passes = getattr(constants, "PREDICTION_PASSES", 0)
     bar = progress_bar(models.values(), "evaluating")
-    return [row for model in bar for row in rows_of(model, data, samples)]
+    return [row for model in bar for row in rows_of(model, data, samples, passes)]
 
 
-def rows_of(model: Model, data: Dataset, samples: Iterable[Samples]) -> list[Row]:
-    """The model's accuracy on the clean test set and on every severity of all samples."""
+def rows_of(
+    model: Model, data: Dataset, samples: Iterable[Samples], passes: int
+) -> list[tables.Row]:
+    """The model's accuracy on the clean test set and on every severity of all samples.
+
+    passes : noisy ones, by whose mean it predicts, drawn by its seed; 0: noise-free
+    """
+    network = predictor(model, passes, perturbation_generator(model.seed))
     clean = Samples(data.x_test, data.x_test[None], data.y_test, {"attack": "clean"})
     rows = []
     for _, x_adv, y, metadata in (clean, *samples):
+        condition = condition_of(metadata)
+        condition += f", first {len(y)}" if len(y) < len(data.y_test) else ""
         for severity, x in zip(severities_of(metadata), x_adv, strict=True):
-            share = accuracy(model.network.logits(x.astype(np.float32, copy=False)), y)
-            condition = condition_of(metadata) + fewer(len(y), data)
-            rows.append(Row(model.name, model.seed, condition, severity, share, len(y)))
+            share = accuracy(network.logits(x.astype(np.float32, copy=False)), y)
+            rows.append(tables.Row(model.name, model.seed, condition, severity, share, len(y)))
     return rows
-
-
-def fewer(n: int, data: Dataset) -> str:
-    """What sets samples of a part of the test set apart: ", first 20"; nothing for all of it."""
-    return f", first {n}" if n < len(data.y_test) else ""
-
-
-def accuracy_by_class(model: Model, data: Dataset) -> dict[int, float]:
-    """The share in [0, 1] of each class's clean test samples that are right, by class."""
-    right = is_right(model.network.logits(data.x_test), data.y_test)
-    return {int(k): float(right[data.y_test == k].mean()) for k in np.unique(data.y_test)}
 
 
 def lost_classes(model: Model, data: Dataset) -> str:
     """A note on the classes of which the model gets no clean test sample right, else nothing."""
-    shares = accuracy_by_class(model, data).items()
-    lost = [class_name(data.classes, k) for k, share in shares if share == 0]
-    if not lost:
+    right = is_right(model.network.logits(data.x_test), data.y_test)
+    lost = np.setdiff1d(data.y_test, data.y_test[right])
+    if not lost.size:
         return ""
-    return f"Note: {model.name} of seed {model.seed} is never right on class {', '.join(lost)}."
+    names = ", ".join(class_name(data.classes, int(k)) for k in lost)
+    return f"Note: {model.name} of seed {model.seed} is never right on class {names}."
 
 
-def draw_results(path: Path, rows: list[Row], dataset: str) -> None:
+def draw_results(path: Path, rows: list[tables.Row], dataset: str, how: str = "noise-free") -> None:
     """Mean accuracies by condition, a bar for each model; a black line where one is published."""
-    models = [*chain(*present(rows))]
-    columns_of_legend = 1 + len(models) // 24  # as many lines as fit beside the bars
-    figure = new_figure(11 + 2 * columns_of_legend, 4.4)
+    models = [*chain(*tables.present(rows))]
+    figure = new_figure(13, 4.4)
     axes = figure.subplots()
-    looks = look_of(map(network_name, models))
-    columns = [c for c in PUBLISHED["columns"] if any(row.condition == c for row in rows)]
+    looks = look_of(map(tables.network_name, models))
+    columns = [c for c in tables.PUBLISHED["columns"] if any(row.condition == c for row in rows)]
     width = 0.8 / len(models)
     for i, model in enumerate(models):
         left = np.arange(len(columns)) + i * width - 0.4
-        cells = [cell(rows, model, column) or [0] for column in columns]
-        look = {"color": looks[network_name(model)][0], "ecolor": "grey", "align": "edge"}
-        is_twice = network_name(model) != model and network_name(model) in models
-        look["hatch"] = "//" if is_twice else ""  # pretrained, beside that of one's own
-        spreads = [*map(spread, cells)]
+        cells = [tables.cell(rows, model, column) or [0] for column in columns]
+        look = {"color": looks[tables.network_name(model)][0], "ecolor": "grey", "align": "edge"}
+        look["hatch"] = "//" if tables.network_name(model) != model else ""  # pretrained
+        spreads = [*map(tables.spread, cells)]
         axes.bar(left, [*map(fmean, cells)], width * 0.92, yerr=spreads, label=model, **look)
-        published = [float(published_cell(dataset, model, c) or "nan") for c in columns]
+        published = [float(tables.published_cell(dataset, model, c) or "nan") for c in columns]
         axes.hlines(published, left, left + width, color="black")
-    names = {"fgsm": f"FGSM\nε {TABLE_EPSILON:g}", "lbfgs": "L-BFGS"}
+    names = {"fgsm": f"FGSM\nε {tables.TABLE_EPSILON:g}", "lbfgs": "L-BFGS"}
     axes.set_xticks(range(len(columns)), [names.get(c, c.replace("_", "\n")) for c in columns])
-    axes.set(ylabel="accuracy (%), noise-free", ylim=(0, 100))
-    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": columns_of_legend}
+    axes.set(ylabel=f"accuracy (%), {how}", ylim=(0, 100))
+    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": 1 + len(models) // 24}
     axes.legend(fontsize=8, frameon=False, **beside)
     plain_axes(axes, lines_of="y")
-    is_any_published = any(published_cell(dataset, model, "clean") for model in models)
-    note = "; black: published" if is_any_published else ""
+    note = "; black: published" if dataset in tables.PUBLISHED else ""
     seeds = "; mean ± sd over seeds" if len({row.seed for row in rows}) > 1 else ""
     title = f"{dataset}, {rows[0].n} test samples; attacks transferred from a ReLU network"
     figure.suptitle(f"{title}{seeds}{note}", fontsize=10, parse_math=False)  # $ is no formula

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,18 +16,26 @@ from glr.data.labels import class_name
 from glr.errors import GLRError
 from glr.network import Network, accuracy, threshold
 from glr.robustness.attacks import (
+    DERIVATIVES,
+    Attack,
     fgsm,
-    glr_attack,
+    glr_input_gradient,
+    grouped,
     input_gradient,
     lbfgs,
     loss_and_gradient,
     pgd,
-    random_targets,
     square_attack,
+    until_wrong,
     zero_gradient_share,
 )
 from glr.robustness.corruptions import CORRUPTIONS, SEVERITIES, as_images
-from glr.robustness.evaluation import PRETRAINED, blind_spot, load_model_for
+from glr.robustness.evaluation import (
+    PRETRAINED,
+    blind_spot,
+    load_model_for,
+    perturbation_generator,
+)
 from glr.robustness.samples import (
     ATTACKS,
     WITHOUT_DERIVATIVE,
@@ -37,7 +45,7 @@ from glr.robustness.samples import (
     samples_path,
     save_samples,
 )
-from glr.scripts.backpropagation import GRADIENTS, TrainingNoise, backpropagation
+from glr.scripts.backpropagation import TrainingNoise, backpropagation
 from glr.scripts.constants import constants_of, functions_of
 from glr.scripts.machine import prepare_for_small_arrays
 from glr.scripts.plots import new_figure, optional_picture, save_figure
@@ -46,21 +54,20 @@ from glr.scripts.run import new_run
 from glr.storage.files import check_writable
 from glr.storage.models import Model, layers_and_metadata
 
-PERTURBATIONS = 1  # beside the seed, what tells their generator from that of the seed's training
 SHOWN = 10  # images of an attack's picture
 IN_WORDS = {"fgsm": "FGSM", "pgd": "PGD", "lbfgs": "L-BFGS", "glr": "GLR", "square": "Square"}
 GREY = ("gray", 0, 1)  # colour map of images, and the values at its two ends
+# A row of a picture: its name, its images, their colours, and a caption above each, or none.
+Strip = tuple[str, np.ndarray, tuple[str, float, float], Sequence[str]]
 THRESHOLD_NOTE = (
     "Note: a threshold network's true input gradient is zero everywhere; the attack follows that "
     "of a sigmoid network of the same weights. --attack glr follows that of the thresholds' noise."
 )
 # The surrogate: what it has other than BP.py. The second public release of the published figures
 # trains it so for ten epochs of MNIST, but by SGD of 0.01 with momentum 0.9, which BP.py has not:
-# SGD of 0.01/(1 − 0.9) takes the same steps in the long run. Chosen on the surrogate alone, seeds
-# 0 and 1, without 10,000 samples: its mean training loss is 0.196 on MNIST and 0.431 on
-# Fashion-MNIST, with momentum 0.208 and 0.427, by Adam of 0.001 0.127 and 0.367. The initial
-# weights have the deviation of PyTorch's, 1/√(3 n_in), but are normal; biases begin at 0, and have
-# no penalty.
+# SGD of 0.01/(1 − 0.9) takes the same steps in the long run, and reaches the same training loss
+# within 0.012. The initial weights have the deviation of PyTorch's, 1/√(3 n_in), but are normal;
+# biases begin at 0, and have no penalty.
 SURROGATE = (
     "--hidden 100 50 --activation relu --initial-scale 0.577 --optimizer sgd --learning-rate 0.1 "
     "--schedule constant --steps 4680 --weight-decay 1e-4"
@@ -68,15 +75,6 @@ SURROGATE = (
 # What is added to its seed. Of the seed of a network it would begin with that one's weights, and
 # meet the same minibatches: too near a relative.
 SURROGATE_SEED = 1000
-
-
-def perturbation_generator(seed: int) -> np.random.Generator:
-    """The generator of corruptions, random targets, the square attack and certificates.
-
-    It shares no number with the training of that seed: the noise that a network has met in its
-    neurons would else be that of the corruptions, word for word.
-    """
-    return np.random.Generator(np.random.SFC64([seed, PERTURBATIONS]))
 
 
 def surrogate_constants(constants: SimpleNamespace) -> SimpleNamespace:
@@ -93,30 +91,22 @@ def surrogate_constants(constants: SimpleNamespace) -> SimpleNamespace:
 def surrogate(constants: SimpleNamespace, data: Dataset) -> Model:
     """The surrogate of the data set and seed; trained, and kept in models/, when none is there.
 
-    One that other constants than today's trained is put aside.
-
-    Raises GLRError if the file in its place is damaged, or of other data.
+    One of other constants is put aside. Raises GLRError for a damaged file, or one of other data.
     """
     settings = surrogate_constants(constants)
-    own, wanted = run_path(settings), recorded_constants(settings)
-    print(keep_other_model(own, wanted), end="", file=sys.stderr)
-    path = surrogate_path(own, wanted)
+    path, wanted = run_path(settings), recorded_constants(settings)
+    print(keep_other_model(path, wanted), end="", file=sys.stderr)
+    shipped = PRETRAINED / path.name
+    if not path.exists() and shipped.exists():
+        _, metadata = layers_and_metadata(shipped)
+        path = shipped if metadata["constants"] == wanted else path
     if not path.exists():
         print(f"No surrogate at {path}: training one", file=sys.stderr)
         train_by_backpropagation(settings)
     try:
-        return load_model_for(path, data)
+        return load_model_for(path, data, {})
     except GLRError as error:
         raise GLRError(f"{error}. If deleted, a surrogate of these data is trained") from error
-
-
-def surrogate_path(own: Path, wanted: dict) -> Path:
-    """Where the surrogate of the wanted constants is: in models/, or else among the pretrained."""
-    shipped = PRETRAINED / own.name
-    if own.exists() or not shipped.exists():
-        return own
-    _, metadata = layers_and_metadata(shipped)
-    return shipped if metadata["constants"] == wanted else own
 
 
 def train_by_backpropagation(settings: SimpleNamespace) -> None:
@@ -138,7 +128,7 @@ def attacked_model(constants: SimpleNamespace, data: Dataset) -> tuple[Network, 
         return surrogate(constants, data).network, "surrogate"
     model = load_model_for(Path(constants.TARGET), data, functions_of(constants.FUNCTIONS))
     activation = model.network.activation
-    if constants.ATTACK not in WITHOUT_DERIVATIVE and activation not in GRADIENTS:
+    if constants.ATTACK not in WITHOUT_DERIVATIVE and activation not in DERIVATIVES:
         raise GLRError(
             f"{constants.TARGET}: no gradient of its activation {activation.__name__} is known; "
             "use --attack glr or square, or the surrogate"
@@ -182,43 +172,34 @@ def write_attacks(constants: SimpleNamespace) -> None:
     labels = attack_labels(constants, network, y)
     has_derivative = attack not in WITHOUT_DERIVATIVE
     share = zero_gradient_share(input_gradient(network)(x, labels)) if has_derivative else 0
-    metadata = attack_metadata(constants, target, share)
+    metadata = {
+        **{"attack": attack, "dataset": dataset_label(constants.DATASET), "target": target},
+        **{"seed": constants.SEED, "zero_gradient_share": share},
+        **{name.lower(): getattr(constants, name) for name in [ATTACKS[attack]] if name},
+    }
     for epsilon, path in zip(epsilons, paths, strict=True):
-        x_adv = perturbed(constants, network, (x, labels), epsilon)
+        x_adv = attack_of(constants, network, epsilon)((x, labels))
         save_samples(path, Samples(x, x_adv, y, metadata | {"epsilon": epsilon}))
         before, after = (100 * accuracy(network.logits(inputs), y) for inputs in (x, x_adv))
         print(f"{path.stem}: {target}'s accuracy {before:.2f} → {after:.2f} % of {len(y)}; {path}")
         if has_square_images(data):
             with optional_picture():
-                picture, shown = path.with_suffix(f".{constants.FORMAT}"), data.x_test[:n][:SHOWN]
-                title = f"{attack_in_words(constants, target, epsilon)}; {data.name}, the first "
-                title += f"{len(shown)} of {len(y)} test images"
-                captions = captions_of(network, data, (shown, x_adv[:SHOWN]))
-                draw_attack(picture, (shown, x_adv[:SHOWN]), captions, title)
+                title = f"{attack_in_words(attack, target, epsilon)}; {data.name}, the first "
+                title += f"{len(x[:SHOWN])} of {len(y)} test images"
+                picture = path.with_suffix(f".{constants.FORMAT}")
+                draw_images(picture, attack_strips(network, data, (x, x_adv)), title)
     if has_derivative and network.activation is threshold:
         print(THRESHOLD_NOTE, file=sys.stderr)
     if share:
         print(blind_spot(metadata), file=sys.stderr)
 
 
-def attack_in_words(constants: SimpleNamespace, target: str, epsilon: float | None) -> str:
+def attack_in_words(attack: str, target: str, epsilon: float | None) -> str:
     """The attack, its ε, and whose predictions are shown: FGSM, ε 0.13, transferred from …"""
     size = "" if epsilon is None else f", ε {epsilon:g}"
     own = f"on {target.replace('-seed', ', seed ')} itself"
     where = "transferred from a ReLU network" if target == "surrogate" else own
-    return f"{IN_WORDS[constants.ATTACK]}{size}, {where}, whose predictions these are"
-
-
-def captions_of(
-    network: Network, data: Dataset, inputs: Sequence[np.ndarray]
-) -> tuple[list[str], list[str]]:
-    """What stands above the first test images and their attacked ones: labels, and predictions."""
-    before, after = (
-        [class_name(data.classes, k) for k in network.logits(x).argmax(axis=1)] for x in inputs
-    )
-    labels = [class_name(data.classes, k) for k in data.y_test[: len(before)]]
-    clean = [f"label {y}\npredicted {k}" for y, k in zip(labels, before, strict=True)]
-    return clean, [f"predicted {k}" for k in after]
+    return f"{IN_WORDS[attack]}{size}, {where}, whose predictions these are"
 
 
 def table_samples(epsilons: Sequence[float]) -> list[str]:
@@ -226,51 +207,34 @@ def table_samples(epsilons: Sequence[float]) -> list[str]:
     return [*(sample_name("fgsm", "surrogate", e) for e in epsilons), "lbfgs", *CORRUPTIONS]
 
 
-def attack_metadata(constants: SimpleNamespace, target: str, zero_share: float) -> dict:
-    """What is written beside the samples of an attack, and their ε."""
-    metadata = {
-        "attack": constants.ATTACK,
-        "dataset": dataset_label(constants.DATASET),
-        "target": target,
-        "seed": constants.SEED,
-        "zero_gradient_share": zero_share,
-    }
-    own = ATTACKS[constants.ATTACK]
-    return metadata | ({own.lower(): getattr(constants, own)} if own else {})
-
-
-def perturbed(
-    constants: SimpleNamespace,
-    network: Network,
-    batch: tuple[np.ndarray, np.ndarray],
-    epsilon: float | None,
-) -> np.ndarray:
-    """The inputs of a batch (x, attack_labels) after the attack that the constants name."""
-    x, labels = batch
-    rng = perturbation_generator(constants.SEED)
+def attack_of(constants: SimpleNamespace, network: Network, epsilon: float | None) -> Attack:
+    """The attack that the constants name, on a batch (x, attack_labels)."""
+    rng, steps = perturbation_generator(constants.SEED), constants.PGD_STEPS
     if constants.ATTACK == "square":
-        return square_attack(network, batch, epsilon, constants.QUERIES, rng)
+        options = {"epsilon": epsilon, "queries": constants.QUERIES, "rng": rng}
+        return partial(square_attack, network, **options)
     if constants.ATTACK == "glr":
-        return glr_attack(network, batch, epsilon, constants.PGD_STEPS, rng)
-    if constants.ATTACK == "fgsm":
-        return fgsm(batch, input_gradient(network), epsilon)
-    if constants.ATTACK == "pgd":
-        return pgd(batch, input_gradient(network), epsilon, constants.PGD_STEPS)
-    return lbfgs(x, labels, loss_and_gradient(network), constants.PENALTY)
+        gradient = until_wrong(network, glr_input_gradient(network, rng))
+        attack = partial(pgd, gradient=gradient, epsilon=epsilon, steps=steps)
+    elif constants.ATTACK == "fgsm":
+        attack = partial(fgsm, gradient=input_gradient(network), epsilon=epsilon)
+    elif constants.ATTACK == "pgd":
+        attack = partial(pgd, gradient=input_gradient(network), epsilon=epsilon, steps=steps)
+    else:
+        attack = partial(lbfgs, model=loss_and_gradient(network), penalty=constants.PENALTY)
+    return grouped(attack, constants.ATTACK)
 
 
 def attack_labels(constants: SimpleNamespace, network: Network, y: np.ndarray) -> np.ndarray:
-    """The labels that the attack leads away from, the true ones; or to, L-BFGS's random targets."""
+    """The labels that the attack leads away from, the true ones; or to, other ones at random."""
     if constants.ATTACK != "lbfgs":
         return y
-    return random_targets(y, network.sizes[-1], perturbation_generator(constants.SEED))
+    n_classes, rng = network.sizes[-1], perturbation_generator(constants.SEED)
+    return (y + rng.integers(1, n_classes, size=y.shape)) % n_classes
 
 
 def write_corruptions(constants: SimpleNamespace) -> None:
-    """Corrupt the test set at five severities by every corruption; write samples and a picture.
-
-    In half precision: 2⁻¹² of intensity at most, a sixteenth of an 8-bit step, for half the bytes.
-    """
+    """Corrupt the test set by every corruption; write samples, in half precision, and a picture."""
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
     check_square_images(data)
     x, rows = data.x_test, []
@@ -284,55 +248,44 @@ def write_corruptions(constants: SimpleNamespace) -> None:
         print(f"{name}: {len(x)} images × severities 1–5; {path}")
         captions = ["clean", *(f"severity {s}" for s in SEVERITIES)] if not rows else []
         images = as_images(np.stack([x[0], *x_adv[:, 0]]))
-        rows.append(Strip(name.replace("_", " "), images, GREY, captions))
+        rows.append((name.replace("_", " "), images, GREY, captions))
     picture = path.with_name(f"corruptions.{constants.FORMAT}")
     with optional_picture():
         draw_images(picture, rows, f"{data.name}: the first test image, corrupted")
         print(f"picture: {picture}")
 
 
-class Strip(NamedTuple):
-    """A row of images of a picture: its name, and above each image a caption, or none at all.
+def attack_strips(
+    network: Network, data: Dataset, inputs: tuple[np.ndarray, np.ndarray]
+) -> list[Strip]:
+    """The first clean images, what the attack added, and the results, with the predictions.
 
-    colours : their colour map, and the values at its two ends
+    inputs : the clean ones, and the attacked ones
     """
-
-    name: str
-    images: np.ndarray
-    colours: tuple[str, float, float]
-    captions: Sequence[str] = ()
-
-
-def draw_attack(
-    path: Path,
-    inputs: tuple[np.ndarray, np.ndarray],
-    captions: tuple[Sequence[str], Sequence[str]],
-    title: str,
-) -> None:
-    """The clean images, what the attack added, and the results, one below the other.
-
-    inputs, captions : of the clean images, and of the attacked ones
-    """
+    inputs = [x[:SHOWN] for x in inputs]
     clean, attacked = map(as_images, inputs)
+    before, after = (
+        [f"predicted {class_name(data.classes, k)}" for k in network.logits(x).argmax(axis=1)]
+        for x in inputs
+    )
+    labels = [f"label {class_name(data.classes, k)}\n" for k in data.y_test[: len(before)]]
     change = attacked - clean
     largest = max(float(np.abs(change).max()), 1e-6)
-    rows = [
-        Strip("clean", clean, GREY, captions[0]),
-        Strip(f"change (±{largest:.2g})", change, ("RdBu_r", -largest, largest)),
-        Strip("attacked", attacked, GREY, captions[1]),
+    return [
+        ("clean", clean, GREY, [*map(str.__add__, labels, before)]),
+        (f"change (±{largest:.2g})", change, ("RdBu_r", -largest, largest), ()),
+        ("attacked", attacked, GREY, after),
     ]
-    draw_images(path, rows, title)
 
 
 def draw_images(path: Path, rows: Sequence[Strip], title: str) -> None:
     """A grid of images, a row for each strip."""
-    columns = len(rows[0].images)
+    columns = len(rows[0][1])
     figure = new_figure(1.2 * columns + 1, 1.4 * len(rows) + 0.5)
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    for line, strip in zip(grid, rows, strict=True):
-        colours, low, high = strip.colours
-        line[0].set_ylabel(strip.name, fontsize=9)
-        for axes, image, caption in zip_longest(line, strip.images, strip.captions, fillvalue=""):
+    for line, (name, images, (colours, low, high), captions) in zip(grid, rows, strict=True):
+        line[0].set_ylabel(name, fontsize=9)
+        for axes, image, caption in zip_longest(line, images, captions, fillvalue=""):
             axes.imshow(image, colours, vmin=low, vmax=high, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.set_title(caption, fontsize=9, parse_math=False)

@@ -21,15 +21,8 @@ MAX_BYTES = 8 * 2**30  # of a file's arrays together
 LARGEST = 1e6  # number that the metadata may hold
 ROUNDING = 1e-6  # of float32 sums in [0, 1]: how far a perturbation may exceed its ε
 
-
-# The attacks (see glr.robustness.perturbation.perturbed), with the constant that each alone takes.
-ATTACKS = {
-    "fgsm": "",
-    "pgd": "PGD_STEPS",
-    "lbfgs": "PENALTY",
-    "glr": "PGD_STEPS",
-    "square": "QUERIES",
-}
+# The attacks, with the constant that each alone takes.
+ATTACKS = dict(fgsm="", pgd="PGD_STEPS", lbfgs="PENALTY", glr="PGD_STEPS", square="QUERIES")
 WITHOUT_DERIVATIVE = ("glr", "square")  # attacks of any network, whatever its activation
 
 
@@ -72,11 +65,7 @@ def save_samples(path: Path, samples: Samples) -> None:
 
 
 def load_samples(path: Path, data: Dataset) -> Samples:
-    """Read a file of samples and check that it holds what it claims, for this data set.
-
-    Raises GLRError, in one line, for a file that is missing, damaged, of other data, outside
-    [0, 1], or whose perturbations exceed the ε in its metadata.
-    """
+    """Read a file of samples; GLRError unless it holds what it claims, for this data set."""
     advice = f"run python {how_to_make(path.stem, data.source or f'{data.name}.npz')} again"
     arrays, metadata = load_arrays(path, KIND, "x|x_adv|y", MAX_BYTES, advice)
     with refusals(path, KIND, advice):
@@ -98,12 +87,11 @@ def how_to_make(name: str, source: str) -> str:
 def check_samples(samples: Samples, data: Dataset) -> None:
     """Raise GLRError, which does not name the file, unless samples are what they say, of `data`."""
     x, x_adv, y, metadata = samples
-    if not all(isinstance(metadata.get(name), str) for name in ("attack", "dataset")):
-        raise GLRError("the metadata do not name attack and dataset")
+    words = (metadata.get("attack"), metadata.get("dataset"), metadata.get("target", ""))
+    if not all(isinstance(word, str) for word in words):
+        raise GLRError("the metadata do not name attack and dataset, or name no target")
     if metadata["dataset"] != data.name:
         raise GLRError(f"the metadata say that it is of {metadata['dataset']}, not of {data.name}")
-    if not isinstance(metadata.get("target", ""), str):
-        raise GLRError("the metadata name no target")
     severities, epsilon = severities_of(metadata), metadata.get("epsilon")
     others = (epsilon, metadata.get("zero_gradient_share"))
     numbers = [*severities, *(number for number in others if number is not None)]

@@ -33,8 +33,7 @@ TABLE_EPSILON = 0.13  # of the tables: the second public release's, of the same 
 class Row(NamedTuple):
     """One measurement: the share in [0, 1] of n samples that a model classifies as labelled.
 
-    severity is 1…5 of a corruption, ε of an attack that has one, the radius of a certificate, and 0
-    for `clean` and others.
+    severity : 1…5 of a corruption, an attack's ε, a certificate's radius; 0 of others
     """
 
     model: str
@@ -66,7 +65,7 @@ def cell_by_seed(
 ) -> dict[int, float]:
     """A table's cell in percent, by seed in their order: of one severity, else the mean over all.
 
-    The mean over ε has no sense: of an attack that has an ε, the samples of TABLE_EPSILON count.
+    Of an attack that has an ε, the samples of TABLE_EPSILON count.
     """
     by_seed: dict[int, list[float]] = {}
     for row in rows:
@@ -120,14 +119,19 @@ def present(rows: Iterable[Row]) -> tuple[list[str], list[str], list[str]]:
     return main, controls, adversarial
 
 
-def result_tables(rows: list[Row], dataset: str) -> dict[str, list[list[str]]]:
-    """The tables of testAdv.py by title, those that have rows: cells, a header first."""
+def result_tables(
+    rows: list[Row], dataset: str, how: str = "noise-free"
+) -> dict[str, list[list[str]]]:
+    """The tables of testAdv.py by title, those that have rows: cells, a header first.
+
+    how : the networks predict
+    """
     main, controls, adversarial = present(rows)
     columns = [(condition, None) for condition in PUBLISHED["columns"]]
-    others = [r for r in rows if r.condition not in PUBLISHED["columns"] or has_other_epsilon(r)]
+    others = (r for r in rows if r.condition not in PUBLISHED["columns"] or has_other_epsilon(r))
     kinds = sorted({(row.condition, row.severity) for row in others})
     tables = {
-        f"Accuracy on {dataset} in percent, noise-free; corruptions: mean of five severities": (
+        f"Accuracy on {dataset} in percent, {how}; corruptions: mean of five severities": (
             table_lines(rows, main, columns, dataset)
         ),
         "Controls": table_lines(rows, controls, columns),
@@ -138,9 +142,9 @@ def result_tables(rows: list[Row], dataset: str) -> dict[str, list[list[str]]]:
     return {title: lines for title, lines in tables.items() if len(lines) > 1 < len(lines[0])}
 
 
-def results_page(rows: list[Row], dataset: str) -> str:
+def results_page(rows: list[Row], dataset: str, how: str = "noise-free") -> str:
     """The same tables as a section in Markdown."""
-    tables = result_tables(rows, dataset).items()
+    tables = result_tables(rows, dataset, how).items()
     titled = (f"{title}:\n\n{markdown_table(lines)}" for title, lines in tables)
     return "\n\n".join([f"### {dataset}", *titled])
 
@@ -164,12 +168,11 @@ def table_lines(
 def paired_lines(rows: list[Row]) -> list[list[str]]:
     """Each GLR network less its control: points and p, where two seeds or more have both."""
     columns = PUBLISHED["columns"]
-    lines = [["", *columns]]
-    for pair in MATCHED.items():
-        cells = [paired_cell(rows, pair, column) for column in columns]
-        if any(cells):
-            lines.append([" less ".join(pair), *cells])
-    return lines
+    lines = [
+        [" less ".join(pair), *(paired_cell(rows, pair, column) for column in columns)]
+        for pair in MATCHED.items()
+    ]
+    return [["", *columns], *(line for line in lines if any(line[1:]))]
 
 
 def paired_cell(rows: list[Row], pair: tuple[str, str], condition: str) -> str:
@@ -195,9 +198,8 @@ def training_lines(models: Iterable[Model]) -> list[list[str]]:
 def variants_table(accuracies: Mapping[str, Sequence[float]], title: str) -> list[list[str]]:
     """The accuracies of variants, seed by seed, as cells with a header.
 
-    With two seeds or more, each less the first variant's, and how likely as much is by chance: p of
-    a paired t-test, since variants of one seed share held-out samples, minibatches and weights to
-    begin with.
+    With two seeds or more, each less the first variant's, and p of a paired t-test: variants of one
+    seed share held-out samples, minibatches and first weights.
     """
     first, *_ = accuracies.values()
     lines = [["command", title, "less the first", "p"]]
@@ -232,11 +234,7 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[str, str
 
 
 def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
-    """The probability that paired values of equal expectation differ as much: Student's t.
-
-    1 if all are equal. NaN if all differ by the same: a few runs, of whole samples, do so by
-    chance, and tell nothing of how much they vary.
-    """
+    """The p of a paired t-test; 1 if all are equal, NaN if all differ by the same, as few may."""
     from scipy.special import stdtr  # noqa: PLC0415  (for this alone)
 
     differences = np.subtract(one, other)

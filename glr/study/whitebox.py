@@ -1,31 +1,35 @@
-"""How networks fare under attacks on themselves, beside one that is transferred to them.
+"""How networks fare under attacks on themselves, beside one that is transferred and may miss.
 
-A transferred attack may miss: what a network keeps under it is no lower bound of anything. An
-attack on the network itself follows its own gradient, or asks it again and again; what asks for no
-gradient may show that the gradient misleads (Carlini et al. 2019, arXiv 1902.06705), and so may
-another gradient in the place of one that is zero.
+What asks for no gradient may show that a gradient misleads (Carlini et al. 2019, arXiv 1902.06705).
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glr.data.datasets import Dataset, hold_out, load_dataset
+from glr.data.datasets import hold_out, load_dataset
 from glr.errors import GLRError
 from glr.losses import cross_entropy
 from glr.network import Network, is_right, threshold
 from glr.robustness.attacks import (
+    DERIVATIVES,
+    Attack,
     Batch,
+    InputGradient,
     apgd_attacks,
     fgsm,
     glr_input_gradient,
+    grouped,
     input_gradient,
     margin,
     pgd,
@@ -33,13 +37,9 @@ from glr.robustness.attacks import (
     until_wrong,
     zero_gradient_share,
 )
-from glr.robustness.averaging import Averaged, training_noise
-from glr.robustness.evaluation import known_models, load_model_for
-from glr.robustness.perturbation import (
-    check_square_images,
-    perturbation_generator,
-    surrogate,
-)
+from glr.robustness.averaging import Averaged, predictor
+from glr.robustness.evaluation import chosen_models, perturbation_generator
+from glr.robustness.perturbation import check_square_images, surrogate
 from glr.robustness.tables import (
     ADVERSARIAL,
     GLR_ROWS,
@@ -50,7 +50,6 @@ from glr.robustness.tables import (
     network_name,
     spread,
 )
-from glr.scripts.backpropagation import GRADIENTS
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import as_typed
 from glr.scripts.machine import prepare_for_small_arrays
@@ -72,87 +71,60 @@ NO_EPSILON = ("clean", ZERO_GRADIENT)
 COLUMNS = ("clean", TRANSFERRED, *ATTACKS, AUTO_PGD, WORST, ZERO_GRADIENT)
 LOSSES = (cross_entropy, margin)  # whose gradients pgd and glr follow
 
-Attack = Callable[[Batch], np.ndarray]
+Kind = tuple[str, float]  # an attack, and its ε
 
 
-def chosen_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
-    """The models of DATASET that NAMES and SEEDS choose, in the order of NAMES."""
-    find = held_out_models if constants.VALIDATION else lambda *of: known_models(*of).values()
-    models = find(constants, data)
+def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
+    """What the data set's networks get right of the first IMAGES samples, by attack."""
+    own = SimpleNamespace(**vars(constants) | {"DATASET": dataset})
+    data = loaded(dataset, own.DATA_DIR)
+    check_square_images(data)
+    models = chosen_models(own, data)
+    if not own.MODELS:
+        models = named_models(own, models)
+    surrogate(own, data)  # trained here, where there is none
+    rows, spawn = [], multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(own.PROCESSES, spawn, prepare_for_small_arrays) as pool:
+        found = pool.map(partial(rows_of_file, own), models)
+        for some in progress_bar(found, data.name, total=len(models)):
+            rows += some
+    return rows
+
+
+loaded = cache(load_dataset)  # once in each process
+
+
+def named_models(constants: SimpleNamespace, models: Mapping[Path, Model]) -> list[Path]:
+    """Of the models those that NAMES and SEEDS choose, in the order of NAMES."""
     chosen = []
     for name in constants.NAMES:
-        own = [
-            model
-            for model in models
-            if network_name(model.name) == name and model.seed < constants.SEEDS
-        ]
-        why = own_refusal(constants, own[0]) if own else "of which there is no model"
-        if why:
-            print(f"Left out on {data.name}: {name}, {why}", file=sys.stderr)
-        else:
-            chosen += own
+        own = [path for path, one in models.items() if network_name(one.name) == name]
+        if not own:
+            print(
+                f"Left out on {constants.DATASET}: {name}, of which there is no model",
+                file=sys.stderr,
+            )
+        chosen += [path for path in own if models[path].seed < constants.SEEDS]
     if not chosen:
         raise GLRError(
             f"NAMES = {as_typed(constants.NAMES)}: none can be attacked; there are "
-            f"{', '.join(sorted({network_name(model.name) for model in models}))}, and "
+            f"{', '.join(sorted({network_name(one.name) for one in models.values()}))}, and "
             'python "Train&Test/study.py" trains the default ones'
         )
     return chosen
 
 
-def own_refusal(constants: SimpleNamespace, model: Model) -> str:
-    """Why the model cannot be attacked, or predict, as the constants say; nothing if it can."""
-    if model.network.activation not in GRADIENTS:
-        return "whose activation has no known gradient"
-    if constants.PREDICTION_PASSES and not training_noise(model):
-        return "trained without noise of glr's laws in every layer"
-    return ""
-
-
-def predictor(
-    constants: SimpleNamespace, model: Model, rng: np.random.Generator
-) -> Network | Averaged:
-    """The model's network; or, with PREDICTION_PASSES, by its mean over so many noisy ones."""
-    if not constants.PREDICTION_PASSES:
-        return model.network
-    return Averaged(model.network, training_noise(model), constants.PREDICTION_PASSES, rng)
-
-
-def held_out_models(constants: SimpleNamespace, data: Dataset) -> list[Model]:
-    """The models of DATASET in MODELS_DIR that were trained with --validation VALIDATION."""
-    paths = sorted(constants.MODELS_DIR.glob(f"*_{data.name}_seed*_validation.npz"))
-    models = [load_model_for(path, data) for path in paths]
-    n = constants.VALIDATION
-    found = [model for model in models if model.metadata["constants"].get("VALIDATION") == n]
-    if not found:
-        raise GLRError(
-            f"{constants.MODELS_DIR}: no model of {data.name} that was trained with --validation "
-            f'{n}; train one, python "Train&Test/LRS.py" --dataset {data.name} --validation {n}'
-        )
-    return found
-
-
-def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
-    """What the data set's networks get right of the first IMAGES samples, by attack."""
-    prepare_for_small_arrays()
-    data = load_dataset(dataset, constants.DATA_DIR)
-    check_square_images(data)
-    own = SimpleNamespace(**vars(constants), DATASET=dataset)
-    models = chosen_models(own, data)
-    transfer = input_gradient(surrogate(own, data).network)
-    rows = []
-    for model in progress_bar(models, data.name):
-        batch = first_samples(constants, data, model.seed)
-        rows += model_rows(constants, model, batch, fgsm(batch, transfer, OWN_EPSILON))
-    return rows
-
-
-def first_samples(constants: SimpleNamespace, data: Dataset, seed: int) -> Batch:
-    """The first IMAGES test samples, or of those that a model of the seed did not train on."""
-    if constants.VALIDATION:
-        data = hold_out(data, constants.VALIDATION, run_generator(seed))
+def rows_of_file(constants: SimpleNamespace, path: Path) -> list[Row]:
+    """The rows of one model."""
+    data = loaded(constants.DATASET, constants.DATA_DIR)
+    (model,) = chosen_models(SimpleNamespace(**vars(constants) | {"MODELS": [path]}), data).values()
+    transfer = input_gradient(surrogate(constants, data).network)
+    held_out = model.metadata["constants"].get("VALIDATION")
+    if held_out:
+        data = hold_out(data, held_out, run_generator(model.seed))
     n = constants.IMAGES or len(data.x_test)
-    return data.x_test[:n], data.y_test[:n]
+    batch = data.x_test[:n], data.y_test[:n]
+    return model_rows(constants, model, batch, fgsm(batch, transfer, OWN_EPSILON))
 
 
 def model_rows(
@@ -160,35 +132,35 @@ def model_rows(
 ) -> list[Row]:
     """A network's accuracies: clean, under each attack, and under those of the table one by one.
 
+    Each attack meets what is right clean and what the same of a smaller ε leaves; one with a plus,
+    what all before leave. Of attacks that need what the network has not, there is no row.
+
     transferred : the batch's inputs after the attack that is not on this network
     """
     rng = perturbation_generator(constants.SEED)
-    network = predictor(constants, model, rng)
+    network = predictor(model, constants.PREDICTION_PASSES, rng)
     x, y = batch
-    right = {("clean", 0.0): survivors(network, batch, [])}
+    right = {("clean", 0.0): is_right(network.logits(x), y)}
     right[TRANSFERRED, OWN_EPSILON] = is_right(network.logits(transferred), y)
-    for kind, attacks in attacks_on(constants, network, rng).items():
-        right[kind] = survivors(network, batch, attacks)
-    left = np.logical_and.reduce([r for (_, e), r in right.items() if e in (0, OWN_EPSILON)])
-    for name, attacks in last_attacks(constants, network, rng).items():
-        left = right[name, OWN_EPSILON] = survivors(network, batch, attacks, left)
+    for (name, epsilon), attacks in attacks_on(constants, network, rng):
+        met = [
+            kept
+            for (kind, e), kept in right.items()
+            if kind in ("clean", name) or (name.startswith("+") and e <= epsilon)
+        ]
+        left = np.logical_and.reduce(met)
+        right[name, epsilon] = survivors(network, batch, attacks, left)
     shares = {kind: float(r.mean()) for kind, r in right.items()}
-    shares[ZERO_GRADIENT, 0.0] = zero_gradient_share(input_gradient(network)(x, y))
+    if network.activation in DERIVATIVES:
+        shares[ZERO_GRADIENT, 0.0] = zero_gradient_share(input_gradient(network)(x, y))
     return [Row(model.name, model.seed, *kind, share, len(y)) for kind, share in shares.items()]
 
 
 def survivors(
-    network: Network | Averaged,
-    batch: Batch,
-    attacks: Sequence[Attack],
-    among: np.ndarray | None = None,
+    network: Network | Averaged, batch: Batch, attacks: Sequence[Attack], among: np.ndarray
 ) -> np.ndarray:
-    """Which samples (N,) are right, and stay so under every attack; each meets what is left.
-
-    among : those that count, all by default
-    """
-    x, y = batch
-    left = is_right(network.logits(x), y) if among is None else among.copy()
+    """Which samples (N,) among some stay right under every attack; each meets what is left."""
+    (x, y), left = batch, among.copy()
     for attack in attacks:
         rows = np.flatnonzero(left)
         if rows.size:
@@ -199,49 +171,41 @@ def survivors(
 
 def attacks_on(
     constants: SimpleNamespace, network: Network | Averaged, rng: np.random.Generator
-) -> dict[tuple[str, float], list[Attack]]:
-    """The sign attacks by kind and ε: along each loss's gradient, from the image and elsewhere.
+) -> Iterator[tuple[Kind, list[Attack]]]:
+    """The attacks by kind, those that take longest last: what has no derivative has two kinds.
 
-    All stay where the network is wrong, so that an image is lost at any step.
+    Auto-PGD is of networks whose own gradient is not zero.
     """
-    noise = network.noise if isinstance(network, Averaged) else None
-    by_derivative = [input_gradient(network, loss) for loss in LOSSES]
-    by_noise = [glr_input_gradient(network, rng, loss, noise) for loss in LOSSES]
-    found = {("fgsm", OWN_EPSILON): [partial(fgsm, gradient=by_derivative[0], epsilon=OWN_EPSILON)]}
-    kinds = [("pgd", e, by_derivative) for e in sorted({*constants.EPSILON, OWN_EPSILON})]
-    for name, epsilon, gradients in (*kinds, ("glr", OWN_EPSILON, by_noise)):
+
+    def sign_attacks(gradients: list[InputGradient], epsilon: float) -> list[Attack]:
+        """Along each, from the image and random starts, until the network is wrong."""
         options = {"epsilon": epsilon, "steps": constants.PGD_STEPS}
-        found[name, epsilon] = [
-            partial(pgd, gradient=until_wrong(network, gradient), rng=start, **options)
+        return [
+            grouped(partial(pgd, gradient=until_wrong(network, gradient), rng=start, **options))
             for start in (None, *[rng] * constants.STARTS)
             for gradient in gradients
         ]
-    return found
+
+    has_derivative = network.activation in DERIVATIVES
+    if has_derivative:
+        slopes = [input_gradient(network, loss) for loss in LOSSES]
+        yield ("fgsm", OWN_EPSILON), [partial(fgsm, gradient=slopes[0], epsilon=OWN_EPSILON)]
+        for epsilon in sorted({*constants.EPSILON, OWN_EPSILON}):
+            yield ("pgd", epsilon), sign_attacks(slopes, epsilon)
+    noise = network.noise if isinstance(network, Averaged) else None
+    by_noise = [glr_input_gradient(network, rng, loss, noise) for loss in LOSSES]
+    yield ("glr", OWN_EPSILON), sign_attacks(by_noise, OWN_EPSILON)
+    if has_derivative and network.activation is not threshold:
+        yield (AUTO_PGD, OWN_EPSILON), [*map(grouped, apgd_attacks(network, OWN_EPSILON, rng))]
+    options = {"epsilon": OWN_EPSILON, "queries": constants.QUERIES, "rng": rng}
+    yield (WORST, OWN_EPSILON), [partial(square_attack, network, **options)]
 
 
-def last_attacks(
-    constants: SimpleNamespace, network: Network | Averaged, rng: np.random.Generator
-) -> dict[str, list[Attack]]:
-    """The attacks that take longest, on what the others leave; of a threshold no auto-PGD."""
-    has_gradient = network.activation is not threshold
-    return {
-        AUTO_PGD: apgd_attacks(network, OWN_EPSILON, rng) if has_gradient else [],
-        WORST: [
-            lambda batch: square_attack(network, batch, OWN_EPSILON, constants.QUERIES, rng),
-        ],
-    }
-
-
-def names_in(rows: Sequence[Row]) -> list[str]:
-    """The networks that were measured, in their order."""
-    return list(dict.fromkeys(row.model for row in rows))
-
-
-def whitebox_lines(rows: Sequence[Row]) -> list[list[str]]:
-    """The table's cells, a header first: a network in each row."""
-    lines = [["model", *COLUMNS]]
-    for name in names_in(rows):
-        cells = (cell(rows, name, c, None if c in NO_EPSILON else OWN_EPSILON) for c in COLUMNS)
+def table_lines(rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
+    """The networks' cells in some columns, one network in each row, in their order."""
+    lines = []
+    for name in dict.fromkeys(row.model for row in rows):
+        cells = (cell(rows, name, c, None if c in NO_EPSILON else OWN_EPSILON) for c in columns)
         lines.append([name, *map(mean_and_spread, cells)])
     return lines
 
@@ -251,25 +215,33 @@ def whitebox_block(by_dataset: Mapping[str, Sequence[Row]]) -> str:
     parts = []
     for dataset, rows in by_dataset.items():
         parts.append(f"On {dataset}, the first {rows[0].n} images, ε = {OWN_EPSILON}:")
-        parts.append(markdown_table(whitebox_lines(rows)))
+        parts.append(markdown_table([["model", *COLUMNS], *table_lines(rows, COLUMNS)]))
     reading = (
-        "Zero gradient: images of which FGSM and PGD change nothing. If a network keeps less under "
-        "glr or square, which follow no derivative, than under PGD, its gradient misleads."
+        "–: not run. AutoAttack's attacks need the network's own gradient, which thresholds have "
+        "not; of an activation without a derivative there are glr and square. Zero gradient: "
+        "images of which FGSM and PGD change nothing. If a network keeps less under glr or square, "
+        "which follow no derivative, than under PGD, its gradient misleads."
     )
     return "\n\n".join([*parts, reading])
 
 
 def draw_pgd(axes: Axes, rows: Sequence[Row]) -> None:
     """Accuracy under PGD on the network itself against ε, a line for each network."""
-    names = names_in(rows)
+    names = dict.fromkeys(row.model for row in rows)
     looks = look_of(map(network_name, names))
     for name in names:
         colour, style = looks[network_name(name)]
         marks = f"o{style}" if network_name(name) in GLR_ROWS else "s:"
         marks = marks if network_name(name) in COLOURS else f"^{style}"
-        epsilons, cells = epsilon_curve(rows, name, "pgd")
+        kinds = {(row.severity, row.condition) for row in rows if row.model == name}
+        kinds = sorted((e, condition) for e, condition in kinds if condition in ("clean", "pgd"))
+        cells = [cell(rows, name, condition, e) for e, condition in kinds]
         look = {"color": colour, "ms": 5, "markerfacecolor": "none", "capsize": 2}
-        means, spreads = [*map(fmean, cells)], [*map(spread, cells)]
+        epsilons, means, spreads = (
+            [e for e, _ in kinds],
+            [*map(fmean, cells)],
+            [*map(spread, cells)],
+        )
         axes.errorbar(epsilons, means, spreads, fmt=marks, label=name, **look)
     axes.set(xlabel="ε of PGD", ylabel="accuracy (%)", ylim=(0, 100))
 
@@ -280,26 +252,13 @@ def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], page: Page) -> None:
     print(block)
     title = "PGD on the network itself, mean ± sd over seeds"
     panels = {f"{name}, {rows[0].n} test images": rows for name, rows in by_dataset.items()}
-    draw = partial(draw_panels, by_dataset=panels, draw=draw_pgd, title=title)
-    write_page(page, block, draw)
+    write_page(page, block, partial(draw_panels, by_dataset=panels, draw=draw_pgd, title=title))
     if page.whole:
         write_readme("whitebox", readme_block(by_dataset[README_DATASET]))
 
 
 def readme_block(rows: Sequence[Row]) -> str:
     """README's table of what adversarial training reaches, as Markdown."""
-    lines = [["network", "clean", f"attacked itself, ε = {OWN_EPSILON}"]]
-    for name in names_in(rows):
-        if name in GLR_ROWS or name.endswith(ADVERSARIAL):
-            cells = cell(rows, name, "clean"), cell(rows, name, WORST, OWN_EPSILON)
-            lines.append([name, *map(mean_and_spread, cells)])
-    return markdown_table(lines)
-
-
-def epsilon_curve(
-    rows: Sequence[Row], model: str, attack: str
-) -> tuple[list[float], list[list[float]]]:
-    """The ε of the attack's samples, 0 first, and at each the model's accuracies, seed by seed."""
-    kinds = {(r.severity, r.condition) for r in rows if r.model == model}
-    kinds = sorted((e, condition) for e, condition in kinds if condition in ("clean", attack))
-    return [e for e, _ in kinds], [cell(rows, model, condition, e) for e, condition in kinds]
+    header = ["network", "clean", f"attacked itself, ε = {OWN_EPSILON}"]
+    shown = [row for row in rows if row.model in GLR_ROWS or row.model.endswith(ADVERSARIAL)]
+    return markdown_table([header, *table_lines(shown, ("clean", WORST))])
