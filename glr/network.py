@@ -106,6 +106,12 @@ def layer_views(parameters: Array, sizes: list[int]) -> list[Layer]:
     return layers
 
 
+def network_of(layers: list[Layer], activation: Activation) -> Network:
+    """The network of copies of these layers."""
+    parameters = np.concatenate([part.ravel() for layer in layers for part in layer])
+    return Network(parameters, [len(layers[0].W), *(b.size for _, b in layers)], activation)
+
+
 def n_parameters(sizes: list[int]) -> int:
     """The number of weights and biases of an n_0-…-n_T network."""
     return sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))

@@ -124,21 +124,26 @@ def keras_models(keras):
 
     image = [layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(10)]
     return [
-        (hidden("gelu"), "gelu between dense layers: glr has sigmoid, threshold, tanh, relu"),
-        (hidden(layers.ReLU(max_value=6)), "ReLU between dense layers"),
-        (hidden("softmax"), "softmax between dense layers"),
-        (chain(layers.Dense(10, "softmax")), "softmax after the last dense layer: take it away"),
-        (chain(layers.Dense(9), layers.Softmax()), "Softmax after the last dense layer"),
-        (chain(*image, shape=(8, 8, 1)), "Conv2D, Flatten before the first dense layer"),
-        (chain(layers.Rescaling(1 / 255), layers.Dense(9)), "Rescaling before the first dense"),
-        (chain(layers.Dense(9), layers.BatchNormalization()), "BatchNormalization after the last"),
-        (chain(layers.Dense(9, "relu"), layers.Dense(9, "tanh"), layers.Dense(9)), "relu, tanh"),
-        (keras.Model(x, layers.Dense(10)(a + x)), "no chain of layers; only chains travel"),
-        (keras.Model(x, layers.Dense(10)(twice(twice(x)))), "no chain of layers"),
-        (chain(layers.Dense(9), shape=(8, 8)), "inputs of shape (8, 8): apply it to the data"),
-        (keras.Model(x, [a, a]), "give a Keras model of one output"),
-        (chain(layers.Flatten()), "the model has no dense layers"),
-        (keras.Sequential([layers.Dense(10)]), "a chain of layers that was called"),
+        (hidden("gelu"), "Dense, gelu, Dense: what travels is a chain of dense layers that was"),
+        (hidden(layers.LeakyReLU(0.1)), "Dense, LeakyReLU, Dense: "),
+        (hidden(layers.ReLU(max_value=6)), "Dense, ReLU, Dense: "),
+        (hidden("softmax"), "Dense, softmax, Dense: "),
+        (hidden("linear"), "Dense, Dense: "),
+        (chain(layers.Dense(10, "softmax")), "Dense, softmax: "),
+        (chain(layers.Dense(9), layers.Softmax()), "Dense, Softmax: "),
+        (chain(*image, shape=(8, 8, 1)), "Conv2D, Flatten, Dense: "),
+        (chain(layers.Rescaling(1 / 255), layers.Dense(9)), "Rescaling, Dense: "),
+        (chain(layers.Dense(9), layers.BatchNormalization()), "Dense, BatchNormalization: "),
+        (
+            chain(layers.Dense(9, "relu"), layers.Dense(9, "tanh"), layers.Dense(9)),
+            "relu, Dense, t",
+        ),
+        (keras.Model(x, layers.Dense(10)(a + x)), "InputLayer, Dense, relu, Dense: "),
+        (keras.Model(x, layers.Dense(10)(twice(twice(x)))), "InputLayer, Dense, relu, Dense: "),
+        (chain(layers.Dense(9), shape=(8, 8)), "Dense: "),
+        (keras.Model(x, [a, a]), "InputLayer, Dense, relu: "),
+        (chain(layers.Flatten()), "Flatten: "),
+        (keras.Sequential([layers.Dense(10)]), "Dense: "),
     ]
 
 
@@ -150,15 +155,29 @@ def test_what_cannot_come_from_keras_is_refused_by_name(keras):
 def test_what_cannot_come_from_pytorch_is_refused_by_name(torch):
     nn = torch.nn
     for modules, complaint in (
-        ([nn.Linear(64, 9), nn.GELU(), nn.Linear(9, 2)], "GELU between dense layers"),
-        ([nn.Linear(64, 9), nn.Linear(9, 2)], "nothing between dense layers"),
-        ([nn.Linear(64, 9), nn.LogSoftmax(1)], "LogSoftmax after the last dense layer"),
-        ([nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 9)], "Conv2d, Flatten before the first"),
-        ([nn.ReLU()], "the model has no dense layers"),
-        ([nn.Linear(64, 9), nn.Sequential(nn.Linear(9, 2))], "Sequential after the last dense"),
+        ([nn.Linear(64, 9), nn.GELU(), nn.Linear(9, 2)], "Linear, GELU, Linear: what travels is a"),
+        ([nn.Linear(64, 9), nn.Linear(9, 2)], "Linear, Linear: "),
+        ([nn.Linear(64, 9), nn.LogSoftmax(1)], "Linear, LogSoftmax: "),
+        ([nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 9)], "Conv2d, Flatten, Linear: "),
+        ([nn.ReLU()], "ReLU: "),
     ):
         assert complaint in refusal(from_torch, nn.Sequential(*modules))
-    assert "Linear is no torch.nn.Sequential" in refusal(from_torch, nn.Linear(2, 2))
+
+
+def test_a_module_of_ones_own_comes_if_it_is_a_chain(torch):
+    class Chain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first = torch.nn.Linear(64, 10), torch.nn.Linear(64, 64)
+
+        def forward(self, x):
+            return self.last(torch.relu(self.first(x)))
+
+    own = Chain()
+    assert "Linear, Linear: " in refusal(from_torch, own)  # by their order in the module
+    own.last, own.first = own.first, own.last
+    theirs = torch.nn.Sequential(own.last, torch.nn.Sequential(torch.nn.ReLU(), own.first))
+    assert from_torch(theirs).network.activation is glr.relu
 
 
 @pytest.mark.parametrize("convert", [to_keras, to_torch])

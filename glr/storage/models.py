@@ -13,7 +13,7 @@ import numpy as np
 
 from glr.checks import checked_inputs
 from glr.errors import GLRError, UnknownActivationError
-from glr.network import ACTIVATIONS, Activation, Array, Layer, Network, outputs_of
+from glr.network import ACTIVATIONS, Activation, Array, Layer, Network, network_of, outputs_of
 from glr.storage.npz import load_arrays, refusals, save_arrays
 
 MAX_BYTES = 2**30  # of a model's arrays together
@@ -73,9 +73,7 @@ def load_model(path: Path | str, activation: Activation | None = None) -> Model:
     """
     path = Path(path)
     layers, metadata = layers_and_metadata(path)
-    parameters = np.concatenate([part.ravel() for layer in layers for part in layer])
-    sizes = [len(layers[0].W), *(layer.b.size for layer in layers)]
-    return Model(Network(parameters, sizes, activation_of(path, metadata, activation)), metadata)
+    return Model(network_of(layers, activation_of(path, metadata, activation)), metadata)
 
 
 def layers_and_metadata(path: Path) -> tuple[list[Layer], dict]:
