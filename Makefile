@@ -1,4 +1,4 @@
-# make demo:  train the networks on the embedded digits, test their robustness, print the tables.
+# make demo:  train the networks on the embedded digits, attack them, print the tables.
 # make test:  lint and the whole test suite.
 # make lowest PYTHON=python3.10:  the test suite with the lowest versions that the
 #             requirements allow; what those deprecate of their own is no error.
@@ -14,7 +14,12 @@ BIN := .venv/bin
 .PHONY: demo test lowest fuzz bench study robustness peers clean
 
 demo: .venv/installed
-	$(BIN)/python "Train&Test/demo.py"
+	for script in LRS LRT LRSZ LRTZ BP; do \
+		$(BIN)/python "Train&Test/$$script.py" || exit; \
+	done
+	$(BIN)/python "RobustnessTest/generate_adv.py"
+	$(BIN)/python "RobustnessTest/noise_generate_adv.py"
+	$(BIN)/python "RobustnessTest/testAdv.py"
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/bench.py

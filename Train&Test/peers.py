@@ -29,7 +29,6 @@ except ImportError as error:
     wanted = "'FOLDER[scripts]' 'FOLDER[jax]'"
     sys.exit(f"{error}; run pip install {wanted} with the folder that glr/ is in, Python 3.11")
 except KeyboardInterrupt:
-    print("interrupted; start it again", file=sys.stderr)
     sys.exit(130)
 
 # --------------------------------------------------------------------------------------------

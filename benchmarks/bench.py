@@ -51,7 +51,6 @@ try:
 except ImportError as error:
     sys.exit(f"{error}; run pip install 'FOLDER[scripts]' with the folder that glr/ is in")
 except KeyboardInterrupt:
-    print("interrupted; start it again", file=sys.stderr)
     sys.exit(130)
 
 # --------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ import numpy as np
 
 from glr.data.datasets import SHIPPED
 from glr.robustness.samples import has_epsilon
-from glr.storage.models import Model
 
 GLR_ROWS = ("LRS", "LRT", "LRSZ", "LRTZ")
 MAIN_ROWS = ("BP", *GLR_ROWS)  # the published table's
@@ -185,16 +184,6 @@ def paired_cell(rows: list[Row], pair: tuple[str, str], condition: str) -> str:
     return f"{points} ({p})"
 
 
-def training_lines(models: Iterable[Model]) -> list[list[str]]:
-    """What the models' training reached and took; cells with a header."""
-    lines = [["network", "test accuracy (%)", "seconds"]]
-    for model in models:
-        metrics = model.metadata["metrics"]
-        accuracy, seconds = 100 * metrics["test_accuracy"], metrics["seconds"]
-        lines.append([model.name, f"{accuracy:.2f}", f"{seconds:.1f}"])
-    return lines
-
-
 def variants_table(accuracies: Mapping[str, Sequence[float]], title: str) -> list[list[str]]:
     """The accuracies of variants, seed by seed, as cells with a header.
 
@@ -235,11 +224,9 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[str, str
 
 def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
     """The p of a paired t-test; 1 if all are equal, NaN if all differ by the same, as few may."""
-    from scipy.special import stdtr  # noqa: PLC0415  (for this alone)
+    from scipy.stats import ttest_rel  # noqa: PLC0415  (a second, for this alone)
 
     differences = np.subtract(one, other)
-    n = len(differences)
     if np.allclose(differences, differences[0]):
         return 1.0 if np.allclose(differences, 0) else float("nan")
-    t = differences.mean() / (differences.std(ddof=1) / np.sqrt(n))
-    return float(2 * stdtr(n - 1, -abs(t)))
+    return float(ttest_rel(one, other).pvalue)

@@ -55,7 +55,7 @@ class Task(NamedTuple):
 def tasks(
     constants: SimpleNamespace, networks: Mapping[str, tuple[str, str]], datasets: Iterable[str]
 ) -> list[Task]:
-    """Every network × data set × seed, in that order; the seeds are 0 … SEEDS − 1, or SEED.
+    """Every network × data set × seed, in that order; the seeds are 0 … SEEDS − 1.
 
     networks : by name, a script and the flags that differ from its constants
 
@@ -63,12 +63,13 @@ def tasks(
     """
     if not networks:
         raise GLRError("there is no network to train; name one or more")
-    seeds = range(constants.SEEDS) if hasattr(constants, "SEEDS") else [constants.SEED]
-    n_held_out = getattr(constants, "VALIDATION", 0)  # study.py and demo.py hold out none
+    n_held_out = getattr(constants, "VALIDATION", 0)  # study.py holds out none
     common = [f"--validation={n_held_out}"] if n_held_out else []
     drawn = [] if FORMATS[0] == constants.FORMAT else ["--format", constants.FORMAT]
     found = []
-    for (name, (script, extra)), dataset, seed in product(networks.items(), datasets, seeds):
+    for (name, (script, extra)), dataset, seed in product(
+        networks.items(), datasets, range(constants.SEEDS)
+    ):
         flags = ["--name", name, "--dataset", dataset, "--seed", str(seed)]
         flags += [*common, *extra.split(), *drawn]
         settings = constants_of(script, [*flags, "--models-dir", str(constants.MODELS_DIR)])
@@ -113,18 +114,17 @@ def is_finished(task: Task) -> bool:
     return metadata.get("training data") == fingerprint(data)
 
 
-def train_missing(wanted: list[Task], constants: SimpleNamespace) -> None:
-    """Train those that are not finished: an interrupted study goes on where it was."""
-    train([task for task in wanted if not is_finished(task)], constants)
+def train_missing(tasks: Iterable[Task], constants: SimpleNamespace) -> None:
+    """Run the tasks that are not finished, and keep what each writes: a stopped study goes on.
 
-
-def train(wanted: list[Task], constants: SimpleNamespace) -> None:
-    """Run the tasks, and keep what each writes; GLRError with the complaint of one that fails."""
+    Raises GLRError with the complaint of one that fails.
+    """
+    wanted = [task for task in tasks if not is_finished(task)]
     if not wanted:
         return
     for number in heeded("SIGTERM", "SIGHUP"):  # end the runs as Ctrl-C does, also on a cluster
         signal.signal(number, signal.default_int_handler)
-    on_cluster = getattr(constants, "DASK", "")  # demo.py has five runs, and no DASK
+    on_cluster = getattr(constants, "DASK", "")  # certify.py has none
     runs = (outcomes_on_cluster if on_cluster else outcomes_here)(wanted, constants)
     counts = {"total": len(wanted), "desc": "training"}
     with closing(runs), progress_bar(**counts) as bar:
