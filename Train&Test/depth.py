@@ -54,10 +54,6 @@ VARIANTS = (  # data set, hidden neurons, networks of study.py, flags that diffe
     "mnist 1024 LRT,ST+L2C --weight-decay 1e-5",
     f"fashion_mnist 300-100-50 LRS,BP+L2C {SMOOTH}",
     f"fashion_mnist 300-100-50 LRT,ST+L2C --weight-decay 2e-5 --replicates 4 {BITS}",
-    "mnist 256-256 LRS,BP+L2C --weight-decay 1e-5",
-    f"mnist 256-256 LRT,ST+L2C --weight-decay 3e-5 {BITS}",
-    "mnist 200-200-200-200 LRS,BP+L2C --weight-decay 1e-5",
-    f"mnist 200-200-200-200 LRT,ST+L2C --weight-decay 5e-5 --replicates 4 {BITS}",
 )
 # --------------------------------------------------------------------------------------------
 

@@ -253,7 +253,7 @@ SCRIPTS_OF_ALL = sorted(
 
 
 @pytest.mark.parametrize("script", SCRIPTS_OF_ALL, ids=lambda path: path.name)
-def test_ctrl_c_while_a_script_imports_is_one_line(script, tmp_path):
+def test_ctrl_c_while_a_script_imports_is_no_traceback(script, tmp_path):
     (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt\n")
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     words = [sys.executable, str(script)]
