@@ -6,25 +6,30 @@ The estimate is `glr.gradient`, the step Adam's; `fit` is the loop around them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from statistics import fmean
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.extmath import softmax
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from glr import network
 from glr.checks import checked_sigma
 from glr.errors import DivergenceError
-from glr.estimator import Estimate, Method, gradient, noisy_passes
+from glr.estimator import Method, gradient, noisy_passes
 from glr.interop.samples import Samples, distinct, drawn_rows
 from glr.losses import Loss, cross_entropy, losses_of, zero_one
-from glr.network import Activation, Array, Layer, Network, new_network
+from glr.network import Activation, Array, Layer, Network, network_of, new_network
 from glr.noise import LAWS, NoiseLaw
 from glr.optimizers import adam, cosine
 from glr.scripts.adversarial import moved
@@ -34,17 +39,11 @@ NAMED = {
     "loss": {function.__name__: function for function in (cross_entropy, zero_one)},
     "noise": {law.name: law for law in LAWS},
 }
-RANGES = {  # of numbers: the type, the least, and whether that is one of them
-    "alpha": (Real, 0, "left"),
-    "learning_rate_init": (Real, 0, "neither"),
-    "max_iter": (Integral, 1, "left"),
-    "n_iter_no_change": (Integral, 1, "left"),
-    "adversarial_epsilon": (Real, 0, "left"),
-    "prediction_passes": (Integral, 0, "left"),
-}
+COUNT = Interval(Integral, 1, None, closed="left")
 REPLAYS = 4  # steps on each minibatch in adversarial training
 
 
+@dataclass(eq=False, repr=False)
 class GLRClassifier(ClassifierMixin, BaseEstimator):
     """A multilayer perceptron that is trained from its loss values alone.
 
@@ -59,7 +58,8 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
     noise : "logistic", "gaussian", "laplace", or a glr.NoiseLaw
     sigma : its standard deviation; one, two (hidden, output), or one a layer
     perturb : where the noise goes: "logits", or "weights", for which sigma should be a tenth
-    replicates : noisy forward passes of each sample in a step
+    replicates : noisy forward passes of each sample in a step; "auto": 2, with the 0-1 loss 8
+    backend : "numpy"; or "jax", which compiles a step: own functions are then written by jax.numpy
     alpha : L2 penalty alpha/2·‖W‖² on the weights, divided by the minibatch's size
     batch_size : samples in a step; "auto": a sixteenth of them, but 8 to 128
     learning_rate_init : of Adam; it falls to 0 along half a cosine over max_iter epochs
@@ -77,11 +77,10 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
     After fit: classes_, coefs_ (n_in, n_out) and intercepts_ (n_out,) of each layer, loss_curve_
     (of the noisy passes, each epoch), validation_loss_curve_ (noise-free), n_iter_, n_features_in_.
 
-    Example: reading digit i as j costs |i − j|, and five threshold neurons cannot get all right.
-    Trained on that cost, from the weights that cross-entropy gave, they cost less than with as much
-    more cross-entropy and the Bayes decision, the class of least expected cost; and the label is
-    more often one of the two that are rated highest, when trained on that. With 100 neurons, which
-    fit all digits, cross-entropy is the better of the two (docs/tutorial.ipynb).
+    Example: reading digit i as j costs |i − j|. Five threshold neurons that go on from the weights
+    of cross-entropy cost less if trained on that than by more cross-entropy and the Bayes decision,
+    the class of least expected cost; and so with the top-2 error, if trained on that. With 100
+    neurons, which fit all digits, cross-entropy is the better (docs/tutorial.ipynb).
 
     >>> import numpy as np
     >>> from sklearn.datasets import load_digits
@@ -109,48 +108,40 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
     True
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: int | Sequence[int] = (100,),
-        activation: str | Activation = "sigmoid",
-        *,
-        loss: str | Loss = "cross_entropy",
-        noise: str | NoiseLaw = "logistic",
-        sigma: float | Sequence[float] = (1.0, 2.0),
-        perturb: str = "logits",
-        replicates: int = 2,
-        alpha: float = 0.01,
-        batch_size: int | str = "auto",
-        learning_rate_init: float = 0.02,
-        max_iter: int = 30,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        adversarial_epsilon: float = 0.2,
-        prediction_passes: int = 0,
-        warm_start: bool = False,
-        verbose: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.loss = loss
-        self.noise = noise
-        self.sigma = sigma
-        self.perturb = perturb
-        self.replicates = replicates
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate_init = learning_rate_init
-        self.max_iter = max_iter
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.adversarial_epsilon = adversarial_epsilon
-        self.prediction_passes = prediction_passes
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.random_state = random_state
+    hidden_layer_sizes: int | Sequence[int] = (100,)
+    activation: str | Activation = "sigmoid"
+    _: KW_ONLY
+    loss: str | Loss = "cross_entropy"
+    noise: str | NoiseLaw = "logistic"
+    sigma: float | Sequence[float] = (1.0, 2.0)
+    perturb: str = "logits"
+    replicates: int | str = "auto"
+    backend: str = "numpy"
+    alpha: float = 0.01
+    batch_size: int | str = "auto"
+    learning_rate_init: float = 0.02
+    max_iter: int = 30
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    n_iter_no_change: int = 10
+    adversarial_epsilon: float = 0.2
+    prediction_passes: int = 0
+    warm_start: bool = False
+    verbose: bool = False
+    random_state: int | np.random.RandomState | None = None
+
+    _parameter_constraints: ClassVar[dict] = {
+        **{name: [callable, NoiseLaw, StrOptions({*known})] for name, known in NAMED.items()},
+        "backend": [StrOptions({"numpy", "jax"})],
+        "batch_size": [StrOptions({"auto"}), COUNT],
+        "replicates": [StrOptions({"auto"}), COUNT],
+        "max_iter": [COUNT],
+        "n_iter_no_change": [COUNT],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "adversarial_epsilon": [Interval(Real, 0, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "prediction_passes": [Interval(Integral, 0, None, closed="left")],
+    }
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
@@ -163,21 +154,22 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
         Raises ValueError, or GLRError for what glr.gradient refuses or training that diverges.
         """
         is_new = not (self.warm_start and hasattr(self, "coefs_"))
-        samples = self._samples(X, y, sample_weight, is_new)
-        net = self._network(samples, is_new)
+        net, samples = self._begun(is_new, X, y, sample_weight)
         samples, held_out = self._split(samples)
-        self._optimizer, self.validation_loss_curve_, best = {}, [], net.parameters.copy()
+        self._optimizer, best = {}, net.parameters.copy()
+        losses = self.validation_loss_curve_ = []
         for epoch in range(self.max_iter):
             fall = cosine(epoch, self.max_iter)
             epsilon = self.adversarial_epsilon * (1 - fall)
             self._take_epoch(net, samples, self.learning_rate_init * fall, epsilon)
-            if held_out is not None:
-                losses = self.validation_loss_curve_
-                losses.append(self._mean_loss(net, held_out))
-                if losses[-1] < min(losses[:-1], default=math.inf):
-                    best = net.parameters.copy()
-                if len(losses) - 1 - np.argmin(losses) >= self.n_iter_no_change:
-                    break
+            if held_out is None:
+                continue
+            losses.append(self._mean_loss(net, held_out))
+            since_best = len(losses) - 1 - np.argmin(losses)
+            if since_best == 0:
+                best = net.parameters.copy()
+            if since_best >= self.n_iter_no_change:
+                break
         if held_out is not None:
             net.parameters[:] = best
         return self
@@ -198,8 +190,7 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
         is_new = not hasattr(self, "coefs_")
         if is_new and classes is None:
             raise ValueError("classes is None; give all labels in the first call of partial_fit")
-        samples = self._samples(X, y, sample_weight, is_new, classes)
-        net = self._network(samples, is_new)
+        net, samples = self._begun(is_new, X, y, sample_weight, classes)
         self._take_epoch(net, samples, self.learning_rate_init, self.adversarial_epsilon)
         return self
 
@@ -218,109 +209,93 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
         x = validate_data(self, X, dtype=np.float32, reset=False)
         if self.prediction_passes:
             return self._votes(x) / self.prediction_passes
-        z = network.logits(self._layers(), self._method()["activation"], x)
-        exponentials = np.exp(z - z.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        return softmax(network.logits(self._layers(), self._function("activation"), x))
 
     def _take_epoch(self, net: Network, samples: Samples, rate: float, epsilon: float) -> None:
-        """On each minibatch of an epoch estimate the gradient, and take Adam's step along it."""
-        rows, method, losses = drawn_rows(samples.weights, self._rng), self._method(), []
-        is_zero_one = method["loss"] is zero_one  # which is then trained as in LRTZ.py
-        batches = np.array_split(rows, math.ceil(len(rows) / self._size_of_batch(len(rows))))
+        """On each minibatch of an epoch estimate the gradient, and take Adam's step along it.
+
+        Raises DivergenceError unless the mean loss and all weights are finite.
+        """
+        rows, losses = drawn_rows(samples.weights, self._rng), []
+        size = min(max(len(rows) // 16, 8), 128) if self.batch_size == "auto" else self.batch_size
+        batches = np.array_split(rows, math.ceil(len(rows) / size))
+        gradient = gradient_of(self.backend, self._method(len(net.layers)))
         change = np.zeros((len(batches[0]), samples.x.shape[1]), np.float32)
         for batch in (batch for batch in batches for _ in range(REPLAYS if epsilon else 1)):
             eta = change[: len(batch)]
-            estimate = gradient(
-                net.layers,
-                samples.x[batch] + eta,
-                samples.y[batch],
-                **method,
-                replicates=self.replicates,
-                standardised_loss=is_zero_one,
-                rng=self._rng,
-            )
+            x, y = samples.x[batch] + eta, samples.y[batch]
+            found = gradient(net.layers, x, y, rng=self._rng)
             if epsilon:
-                eta[:] = moved(eta, estimate.inputs, epsilon)
-            with np.errstate(over="ignore", invalid="ignore"):  # _end_epoch sees to it
-                slope = slope_of(net, estimate, self.alpha / len(batch))
+                eta[:] = moved(eta, found.inputs, epsilon)
+            decay = np.float32(self.alpha / len(batch))
+            with np.errstate(over="ignore", invalid="ignore"):  # seen to below
+                pairs = zip(net.layers, found.layers, strict=True)
+                slopes = [Layer(part.W + decay * W, part.b) for (W, _), part in pairs]
+                slope = network_of(slopes, net.activation).parameters
                 adam(net.parameters, slope, rate, self._optimizer)
-            losses.append(estimate.risk)
-        self._end_epoch(net, fmean(losses))
-
-    def _end_epoch(self, net: Network, loss: float) -> None:
-        """Note the epoch's mean loss; DivergenceError unless it and all weights are finite."""
-        self.loss_curve_.append(loss)
+            losses.append(found.risk)
+        self.loss_curve_.append(fmean(losses))
         self.n_iter_ += 1
-        if not (math.isfinite(loss) and np.isfinite(net.parameters).all()):
+        if not np.isfinite(np.append(net.parameters, fmean(losses))).all():
             raise DivergenceError(
                 f"epoch {self.n_iter_}: the loss or the weights are not finite; lower "
                 "learning_rate_init, or raise sigma"
             )
         if self.verbose:
-            print(f"Iteration {self.n_iter_}, loss = {loss:.8f}")
+            print(f"Iteration {self.n_iter_}, loss = {self.loss_curve_[-1]:.8f}")
 
-    def _method(self) -> dict:
-        """What glr.gradient takes of the parameters, functions in the place of names."""
-        found = {name: getattr(self, name) for name in (*NAMED, "sigma", "perturb")}
-        for name, known in NAMED.items():
-            if isinstance(found[name], str):
-                if found[name] not in known:
-                    wanted = f"give one of {', '.join(known)}, or what the docstring says"
-                    raise ValueError(f"{name} = {found[name]!r}; {wanted}")
-                found[name] = known[found[name]]
-        return found
+    def _function(self, name: str) -> Callable | NoiseLaw:
+        """What a parameter of NAMED is, or is the name of."""
+        value = getattr(self, name)
+        return NAMED[name][value] if isinstance(value, str) else value
 
-    def _size_of_batch(self, n: int) -> int:
-        """Samples in a minibatch of n."""
-        return self.batch_size if self.batch_size != "auto" else min(max(n // 16, 8), 128)
+    def _method(self, n_layers: int) -> Method:
+        """What is estimated and how; the 0-1 loss as in LRTZ.py."""
+        is_zero_one = self._function("loss") is zero_one
+        return Method(
+            **{name: self._function(name) for name in NAMED},
+            sigma=checked_sigma(self.sigma, n_layers),
+            perturb=self.perturb,
+            replicates=(8 if is_zero_one else 2) if self.replicates == "auto" else self.replicates,
+            local_differences=True,
+            control_variate=True,
+            standardised_loss=is_zero_one,
+        )
 
-    def _samples(
+    def _begun(
         self,
+        is_new: bool,
         X: ArrayLike,
         y: ArrayLike,
         weights: ArrayLike | None,
-        is_new: bool,
         classes: ArrayLike | None = None,
-    ) -> Samples:
-        """What is trained on, checked; classes are those of y, if none are given."""
-        self._check_ranges()
+    ) -> tuple[Network, Samples]:
+        """The network of coefs_ and intercepts_, its views, and what it is trained on, checked.
+
+        is_new : whether it is made anew, for classes, or those of y
+        """
+        self._validate_params()
+        widths = np.atleast_1d(self.hidden_layer_sizes).tolist()
+        hidden = [check_scalar(n, "hidden_layer_sizes", Integral, min_val=1) for n in widths]
         X, y = validate_data(self, X, y, dtype=np.float32, reset=is_new)
         check_classification_targets(y)
         weights = _check_sample_weight(weights, X, dtype=np.float64, ensure_non_negative=True)
         if is_new:
             self.classes_ = np.unique(y if classes is None else classes)
-        is_known = np.isin(y, self.classes_)
-        if not is_known.all():
-            raise ValueError(f"y has the label {y[~is_known][0]}, not one of {self.classes_}")
-        return distinct(X, np.searchsorted(self.classes_, y), weights)
-
-    def _check_ranges(self) -> None:
-        """Raise ValueError or TypeError for a number that is not one, or out of its range."""
-        for name, (kind, least, boundaries) in RANGES.items():
-            value = getattr(self, name)
-            check_scalar(value, name, kind, min_val=least, include_boundaries=boundaries)
-        if self.batch_size != "auto":
-            check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
-        for width in np.atleast_1d(self.hidden_layer_sizes).tolist():
-            check_scalar(width, "hidden_layer_sizes", Integral, min_val=1)
-
-    def _network(self, samples: Samples, is_new: bool) -> Network:
-        """The network of coefs_ and intercepts_, which are made views of it; a new one if so."""
-        hidden = np.atleast_1d(self.hidden_layer_sizes).tolist()
-        sizes = [samples.x.shape[1], *hidden, len(self.classes_)]
-        activation = self._method()["activation"]
-        if is_new:
             self._seed = check_random_state(self.random_state).randint(2**31)
             self._rng = np.random.Generator(np.random.SFC64(self._seed))
             self._optimizer, self.loss_curve_, self.n_iter_ = {}, [], 0
-            net = new_network(sizes, activation, self._rng)
+            sizes = [X.shape[1], *hidden, len(self.classes_)]
+            net = new_network(sizes, self._function("activation"), self._rng)
         else:
-            if sizes[1:-1] != [b.size for b in self.intercepts_[:-1]]:
-                raise ValueError("hidden_layer_sizes is not that of coefs_; set warm_start = False")
-            parts = [part.ravel() for layer in self._layers() for part in layer]
-            net = Network(np.concatenate(parts), sizes, activation)
+            net = network_of(self._layers(), self._function("activation"))
+        if net.sizes[1:-1] != hidden:
+            raise ValueError("hidden_layer_sizes is not that of coefs_; set warm_start = False")
+        is_known = np.isin(y, self.classes_)
+        if not is_known.all():
+            raise ValueError(f"y has the label {y[~is_known][0]}, not one of {self.classes_}")
         self.coefs_, self.intercepts_ = map(list, zip(*net.layers, strict=True))
-        return net
+        return net, distinct(X, np.searchsorted(self.classes_, y), weights)
 
     def _layers(self) -> list[Layer]:
         """The trained layers."""
@@ -338,33 +313,29 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
 
     def _mean_loss(self, net: Network, samples: Samples) -> float:
         """The samples' mean loss, noise-free."""
-        losses = losses_of(self._method()["loss"], net.logits(samples.x).T, samples.y)
+        losses = losses_of(self._function("loss"), net.logits(samples.x).T, samples.y)
         return float(np.average(losses, weights=samples.weights))
 
     def _votes(self, x: Array) -> np.ndarray:
         """In how many of prediction_passes noisy passes each class has the largest logit."""
         layers, rng = self._layers(), np.random.Generator(np.random.SFC64(self._seed))
-        choices = self._method() | {"sigma": checked_sigma(self.sigma, len(layers))}
-        method = Method(
-            **choices,
-            replicates=1,
-            local_differences=False,
-            control_variate=False,
-            standardised_loss=False,
-        )
-        votes = np.zeros((len(x), len(self.classes_)))
+        method = replace(self._method(len(layers)), replicates=1)
+        one_of_classes = np.eye(len(self.classes_))
+        votes = np.zeros((len(x), len(one_of_classes)))
         for _ in range(self.prediction_passes):
             with np.errstate(over="ignore"):
                 logits = noisy_passes(method, layers, x.T, rng).neurons[-1].outputs[:, 0]
-            votes[np.arange(len(x)), logits.argmax(axis=0)] += 1
+            votes += one_of_classes[logits.argmax(axis=0)]
         return votes
 
 
-def slope_of(net: Network, estimate: Estimate, decay: float) -> Array:
-    """The estimated gradient and weight decay, of all parameters in their order."""
-    slopes = [
-        part.ravel()
-        for layer, found in zip(net.layers, estimate.layers, strict=True)
-        for part in (found.W + np.float32(decay) * layer.W, found.b)
-    ]
-    return np.concatenate(slopes)
+def gradient_of(backend: str, method: Method) -> Callable:
+    """`gradient(layers, x, y, rng=rng)` by a backend; GLRError for what JAX does not cover."""
+    if backend == "numpy":
+        return partial(gradient, **vars(method))
+    from glr.scripts.run import by_jax  # noqa: PLC0415  (which says it where there is no JAX)
+
+    by_jax().set_up()
+    from glr.interop.jax_gradient import compiled_gradient  # noqa: PLC0415  (it imports JAX)
+
+    return compiled_gradient(method)

@@ -124,12 +124,6 @@ def from_torch(model: torch.nn.Module) -> Model:
     return model_of([[p.detach().numpy().T for p in pair] for pair in found], outputs, parts)
 
 
-def as_layer(W: Array, b: Array | None = None) -> Layer:
-    """A layer of these arrays as float32; its biases are 0 if there are none."""
-    b = np.zeros(W.shape[1]) if b is None else b
-    return Layer(np.array(W, np.float32, order="C"), np.array(b, np.float32))
-
-
 def model_of(
     weights: list[list[Array]], outputs: Callable[[Array], Array], parts: Sequence[object]
 ) -> Model:
@@ -143,7 +137,8 @@ def model_of(
     a function of one's own, nor the order of a module's parts how they are called.
     """
     with suppress(Exception), np.errstate(all="ignore"):  # of a framework: anything
-        layers = [as_layer(*arrays) for arrays in weights]
+        pairs = [(W, b[0] if b else np.zeros(W.shape[1])) for W, *b in weights]
+        layers = [Layer(W.astype(np.float32), b.astype(np.float32)) for W, b in pairs]
         x = np.random.default_rng(0).normal(size=(PROBES, len(layers[0].W))).astype(np.float32)
         x[::2] *= 1e6
         theirs = outputs(x)
