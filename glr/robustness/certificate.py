@@ -1,7 +1,7 @@
 """What certify.py does: certified accuracy in the ℓ2 ball, by randomised smoothing.
 
-The smoothed network predicts by vote: Gaussian noise on the first layer's logits, none elsewhere,
-and the class of most passes. Its radius is derived in docs/method.md, "A certificate".
+Gaussian noise on the first layer's logits alone, and the class of most passes: see docs/method.md,
+"A certificate".
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def write_certificates(constants: SimpleNamespace) -> list[list[str]]:
     """Certify what the constants name; write it and a picture; print and return the table."""
     prepare_for_small_arrays()
     data = load_dataset(constants.DATASET, constants.DATA_DIR)
-    n = constants.IMAGES or len(data.y_test)
+    n = min(constants.IMAGES or len(data.y_test), len(data.y_test))
     data = data._replace(x_test=data.x_test[:n], y_test=data.y_test[:n])
     path = results_dir() / f"{data.name}_certified.csv"
     check_writable(path)
@@ -122,12 +122,16 @@ def write_certificates(constants: SimpleNamespace) -> list[list[str]]:
     found = [certified(constants, one, sigma, data) for one in models for sigma in constants.SIGMAS]
     radii = [0.0, *constants.RADII]
     own = ((m.name, m.seed, accuracy(m.logits(data.x_test), data.y_test)) for m in models)
-    rows = [tables.Row(*model, NOISE_FREE, 0, share, len(data.y_test)) for *model, share in own]
-    rows += [row for one in found for row in certified_rows(one, radii)]
+    rows = [tables.Row(*model, NOISE_FREE, 0, share, n) for *model, share in own]
+    rows += [
+        tables.Row(one.model.name, one.model.seed, condition_at(one.sigma), at, float(share), n)
+        for one in found
+        for at, share in zip(radii, one.accuracies(radii), strict=True)
+    ]
     write_whole(path, lambda file: file.write(tables.csv_text(rows).encode()))
     with optional_picture():
         draw_certified(path.with_suffix(f".{constants.FORMAT}"), found, data.name)
-    print(f"\nAccuracy on the first {len(data.y_test)} test samples of {data.name} in percent\n")
+    print(f"\nAccuracy on the first {n} test samples of {data.name} in percent\n")
     lines = certified_lines(rows, constants.SIGMAS, radii)
     print(f"{tables.plain_table(lines)}\n\nWritten: {path}")
     return lines
@@ -141,13 +145,6 @@ def certified(constants: SimpleNamespace, model: Model, sigma: float, data: Data
     name, n = f"{model.name} of seed {model.seed}, σ {sigma:g}", len(data.y_test)
     bar = tqdm(zip(found, data.y_test, strict=True), name, n, unit="sample", disable=None)
     return Certified(model, sigma, np.array([r if voted == y else 0 for (voted, r), y in bar]))
-
-
-def certified_rows(found: Certified, radii: Sequence[float]) -> Iterator[tables.Row]:
-    """The model's certified accuracy at each radius, which stands as the severity."""
-    own, n = (found.model.name, found.model.seed, condition_at(found.sigma)), len(found.radii)
-    for at, share in zip(radii, found.accuracies(radii), strict=True):
-        yield tables.Row(*own, at, float(share), n)
 
 
 def condition_at(sigma: float) -> str:
