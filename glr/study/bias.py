@@ -21,8 +21,8 @@ from glr.study.comparison import method_of, moments_of
 WIDTHS, SCALES, SIGMAS = ("5-5", "20-20", "50-50"), (1, 2, 4), (1.0, 0.25)
 NETWORKS, SAMPLES, PASSES = 8, 32, 16
 CAPTION = f"""Relative bias of the first layer's gradient by (8) in percent, at initial weights, on
-{SAMPLES} of the digits: ± standard error over {NETWORKS} networks and their Monte Carlo draws; < is
-a bound, of two standard errors. σ is that of every layer."""
+{SAMPLES} of the digits, σ being that of every layer: ± standard error, over {NETWORKS} networks and
+their Monte Carlo draws; or a bound by two of these, where it is less than one:"""
 
 
 def bias_lines(draws: int) -> list[list[str]]:
@@ -43,9 +43,9 @@ def bias_lines(draws: int) -> list[list[str]]:
 
 
 def percent(squares: Sequence[float]) -> str:
-    """The root of their mean in percent, and its standard error; or a bound of two of these."""
+    """The root of their mean in percent, and its standard error; or a bound if it is less."""
     mean, error = np.mean(squares), np.std(squares, ddof=1) / len(squares) ** 0.5
-    if mean < 2 * error:
+    if mean < error:
         return f"< {100 * (max(mean, 0) + 2 * error) ** 0.5:.1f}"
     return f"{100 * mean**0.5:.1f} ± {50 * error / mean**0.5:.1f}"
 
@@ -60,6 +60,7 @@ def squared_bias(
     return bias / size
 
 
+@np.errstate(over="ignore")  # of bits that are sure
 def first_gradients(
     method: Method, layers: list[Layer], batch: Batch, rng: np.random.Generator
 ) -> list[Array]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
+
 from glr.errors import GLRError
 from glr.network import accuracy, threshold
 from glr.robustness.averaging import Averaged, training_noise
@@ -78,6 +80,7 @@ def depth_lines(runs: dict[Network, list[Task]], constants: SimpleNamespace) -> 
     return lines
 
 
+@np.errstate(over="ignore")  # of bits that are sure
 def averaged_accuracies(runs: Iterable[Task], constants: SimpleNamespace) -> list[float]:
     """In percent, of threshold networks that predict by the mean logits of noisy passes; or []."""
     found, passes = [], constants.PREDICTION_PASSES
