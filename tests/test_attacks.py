@@ -511,8 +511,14 @@ def test_square_is_no_weaker_than_art_s(activation, batch, network):
         clip_values=(0.0, 1.0),
     )
     attack = SquareAttack(classifier, eps=EPSILON, max_iter=200, batch_size=N, verbose=False)
-    theirs = attack.generate(x.reshape(N, 6, 6, 1), y=np.eye(N_CLASSES)[y]).reshape(N, -1)
-    assert kept(network, x_adv, y) <= kept(network, theirs, y) + 0.03 < 0.95
+    ours, theirs = [], []
+    for seed in range(3):
+        x_adv = square_attack(network, (x, y), EPSILON, 200, np.random.default_rng(seed))
+        ours.append(kept(network, x_adv, y))
+        np.random.seed(seed)  # noqa: NPY002  (ART draws from it)
+        x_adv = attack.generate(x.reshape(N, 6, 6, 1), y=np.eye(N_CLASSES)[y]).reshape(N, -1)
+        theirs.append(kept(network, x_adv, y))
+    assert np.mean(ours) <= np.mean(theirs) < 0.95
 
 
 def test_square_asks_once_for_each_of_its_queries():

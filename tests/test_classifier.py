@@ -320,7 +320,7 @@ def test_what_jax_does_not_cover_is_refused_by_name(by_jax, monkeypatch):
         ({"alpha": -1.0}, ValueError, "'alpha' .* Got -1"),
         ({"sigma": 0}, GLRError, "sigma = 0: every layer needs noise"),
         ({"perturb": "inputs"}, GLRError, 'give "logits" or "weights"'),
-        ({"replicates": 0}, GLRError, "replicates is 0"),
+        ({"replicates": 0}, ValueError, "'replicates' .* Got 0"),
         ({"learning_rate_init": 1e30}, DivergenceError, "lower learning_rate_init"),
         ({"loss": lambda logits, y: logits}, GLRError, "must reduce the classes"),
     ],

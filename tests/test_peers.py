@@ -40,9 +40,7 @@ LAYERS = [Layer(jnp.array(W.T), jnp.array(b)) for W, b in layers_of(SMOOTH)]  # 
 BATCH = jnp.array(samples_of(SMOOTH)[0].T), jnp.array(samples_of(SMOOTH)[1])
 KEY = jnp.array([5, 7], jnp.uint32)
 METHODS = {
-    activation: Method(
-        activation, cross_entropy, logistic, SIGMA, "logits", 2, 1, True, True, False
-    )
+    activation: Method(activation, cross_entropy, logistic, SIGMA, "logits", 2, True, True, False)
     for activation in (sigmoid, threshold)
 }
 

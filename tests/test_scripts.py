@@ -125,7 +125,7 @@ def test_default_constants_learn_the_digits(script, goal, tmp_path):
 @pytest.mark.skipif(not HAS_MNIST, reason="no MNIST: set GLR_DATA_DIR to a folder that has mnist/")
 @pytest.mark.parametrize("script", GLR_SCRIPTS)
 def test_mnist_is_learnt_on_held_out_training_samples(script, tmp_path):
-    words = ("--dataset", "mnist", "--steps", 1000, "--validation", 5000)
+    words = ("--dataset", "mnist", "--steps", 2000, "--validation", 5000)
     ran = run(f"{script}.py", *words, "--models-dir", tmp_path)
     assert ran.returncode == 0, ran.stderr
     arrays, metadata = saved(tmp_path / f"{script}_mnist_seed0_validation.npz")

@@ -11,7 +11,7 @@ import numpy as np
 
 from glr.errors import GLRError
 from glr.network import accuracy, threshold
-from glr.robustness.averaging import Averaged, training_noise
+from glr.robustness.averaging import predictor
 from glr.robustness.tables import MATCHED, difference, mean_and_spread
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import constants_of
@@ -89,6 +89,6 @@ def averaged_accuracies(runs: Iterable[Task], constants: SimpleNamespace) -> lis
         if model.network.activation is threshold:
             own = constants_of(task.script, [*task.flags, "--data-dir", str(constants.DATA_DIR)])
             data, rng = load_data(own), run_generator(task.seed)
-            mean = Averaged(model.network, training_noise(model), passes, rng)
-            found.append(100 * accuracy(mean.logits(data.x_test), data.y_test))
+            logits = predictor(model, passes, rng).logits(data.x_test)
+            found.append(100 * accuracy(logits, data.y_test))
     return found
