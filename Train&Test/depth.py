@@ -21,7 +21,7 @@ try:
     from glr.robustness.tables import markdown_table, plain_table
     from glr.scripts.console import one_line_errors
     from glr.scripts.constants import script_constants
-    from glr.study.bias import CAPTION, bias_lines
+    from glr.study.bias import bias_lines
     from glr.study.depth import depth_lines, networks_of, runs_of
     from glr.study.pages import page_of, write_page
     from glr.study.runs import train_missing
@@ -69,7 +69,7 @@ def main() -> None:
     if constants.BIAS_DRAWS > 1:
         tables.append(bias_lines(constants.BIAS_DRAWS))
     print("\n\n".join(map(plain_table, tables)))
-    block = f"\n\n{CAPTION}\n\n".join(map(markdown_table, tables))
+    block = "\n\n".join(map(markdown_table, tables))
     write_page(page_of("depth", constants, globals()), block)
 
 

@@ -14,7 +14,7 @@ from glr.scripts.constants import SCRIPTS, constants_of
 from glr.scripts.run import load_data
 from glr.storage.models import save_model
 from glr.study import depth
-from glr.study.bias import CAPTION, percent
+from glr.study.bias import percent
 from glr.study.depth import Network, depth_lines, networks_of, runs_of
 
 LRS, BP = "mnist 50-50 LRS --sigma 0.5", "mnist 50-50 BP+L2C --sigma 0.5"
@@ -87,7 +87,7 @@ def test_the_script_trains_and_writes_its_tables(tmp_path):
     text = (tmp_path / "results" / "depth_part.md").read_text()
     assert "| digits 5-4 | LRT | `--steps 30 --backend numpy` | " in text
     assert "validation accuracy (%) | less | p | mean of passes | ms a step |" in text
-    assert f"\n{CAPTION}\n\n| neurons | σ | initial scale | 5-5 | 20-20 | 50-50 |" in text
+    assert "\n\n| bias of (8), % | σ | initial scale | 5-5 | 20-20 | 50-50 |" in text
     assert len([*(tmp_path / "depth").glob("LRT-5-4_digits_seed?_validation.npz")]) == 2
 
 

@@ -20,14 +20,11 @@ from glr.study.comparison import method_of, moments_of
 
 WIDTHS, SCALES, SIGMAS = ("5-5", "20-20", "50-50"), (1, 2, 4), (1.0, 0.25)
 NETWORKS, SAMPLES, PASSES = 8, 32, 16
-CAPTION = f"""Relative bias of the first layer's gradient by (8) in percent, at initial weights, on
-{SAMPLES} of the digits, σ being that of every layer: ± standard error, over {NETWORKS} networks and
-their Monte Carlo draws; or a bound by two of these, where it is less than one:"""
 
 
 def bias_lines(draws: int) -> list[list[str]]:
-    """As CAPTION says, a header first; from so many gradients of PASSES passes in each network."""
-    lines, data = [["neurons", "σ", "initial scale", *WIDTHS]], load_dataset("digits", "")
+    """Of the first layer, by so many gradients of each of NETWORKS new networks; a header first."""
+    lines, data = [["bias of (8), %", "σ", "initial scale", *WIDTHS]], load_dataset("digits", "")
     batch = Batch(data.x_train[:SAMPLES].T, data.y_train[:SAMPLES])
     for name, sigma, scale in progress_bar([*product(("LRS", "LRT"), SIGMAS, SCALES)], "bias"):
         constants = vars(constants_of(f"{name}.py", []))
@@ -78,8 +75,8 @@ def first_gradients(
         x = moved(W[:, None, None] * change[i])
         z = last.outputs + np.tensordot(layers[2].W.T, x - second.outputs, 1)
         unbiased[i] *= losses - losses_of(method.loss, by_class(z), batch.y)
-    size = losses.size * method.sigma[0]
-    return [batch.x @ delta.sum(axis=1).T / size for delta in (by_8, unbiased)]
+    count = losses.size * method.sigma[0]  # scores are those of deviation 1
+    return [batch.x @ delta.sum(axis=1).T / count for delta in (by_8, unbiased)]
 
 
 def with_noise_of(neurons: Neurons, scale: Array, rng: np.random.Generator) -> Callable:
