@@ -283,6 +283,11 @@ def test_networks_of_an_own_activation_are_attacked_by_what_needs_no_derivative(
     assert row.group(0) in ran.stdout
     is_run = {name for name, said in shown.items() if said != "–"}
     assert is_run == {"clean", whitebox.TRANSFERRED, "glr", whitebox.WORST}
+    functions.write_text("def wave(v):\n    return v / [1, 2, 3]\n")
+    asked = script_constants(runpy.run_path(str(ROOT / "RobustnessTest/whitebox.py")), [])
+    asked.DATASET, asked.FUNCTIONS, asked.IMAGES = "digits", str(functions), 5
+    with pytest.raises(GLRError, match=r"in wave.*mend it there"):
+        whitebox.rows_of_file(asked, tmp_path / "OWN_digits_seed0.npz")
 
 
 def test_models_without_noise_are_left_out_of_prediction_by_noisy_passes(capsys):

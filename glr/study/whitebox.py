@@ -5,11 +5,12 @@ What asks for no gradient may show that a gradient misleads (Carlini et al. 2019
 
 from __future__ import annotations
 
-import multiprocessing
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -53,6 +54,7 @@ from glr.robustness.tables import (
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import as_typed
 from glr.scripts.machine import prepare_for_small_arrays
+from glr.scripts.own_code import own_errors
 from glr.scripts.plots import COLOURS, look_of
 from glr.scripts.run import run_generator
 from glr.storage.models import Model
@@ -83,12 +85,15 @@ def measured_rows(constants: SimpleNamespace, dataset: str) -> list[Row]:
     if not own.MODELS:
         models = named_models(own, models)
     surrogate(own, data)  # trained here, where there is none
-    rows, spawn = [], multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(own.PROCESSES, spawn, prepare_for_small_arrays) as pool:
-        found = pool.map(partial(rows_of_file, own), models)
-        for some in progress_bar(found, data.name, total=len(models)):
-            rows += some
-    return rows
+    with get_context("spawn").Pool(own.PROCESSES, start_worker) as pool:
+        found = pool.imap(partial(rows_of_file, own), models)
+        return [*chain(*progress_bar(found, data.name, total=len(models)))]
+
+
+def start_worker() -> None:
+    """Prepare a process, which leaves Ctrl-C to the one that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prepare_for_small_arrays()
 
 
 loaded = cache(load_dataset)  # once in each process
@@ -114,6 +119,7 @@ def named_models(constants: SimpleNamespace, models: Mapping[Path, Model]) -> li
     return chosen
 
 
+@own_errors()
 def rows_of_file(constants: SimpleNamespace, path: Path) -> list[Row]:
     """The rows of one model."""
     data = loaded(constants.DATASET, constants.DATA_DIR)
