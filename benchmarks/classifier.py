@@ -44,7 +44,7 @@ NETWORKS = {
 VARIANTS = {
     "the defaults": {},
     "no adversarial training, 100 epochs": {"adversarial_epsilon": 0, "max_iter": 100},
-    "`adversarial_epsilon` 0.1": {"adversarial_epsilon": 0.1},
+    "`hidden_layer_sizes` (100,)": {"hidden_layer_sizes": (100,)},
     "`adversarial_epsilon` 0.4": {"adversarial_epsilon": 0.4},
     "`sigma` (1, 0.5)": {"sigma": (1.0, 0.5)},
     "`learning_rate_init` 0.01": {"learning_rate_init": 0.01},

@@ -108,7 +108,7 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
     True
     """
 
-    hidden_layer_sizes: int | Sequence[int] = (100,)
+    hidden_layer_sizes: int | Sequence[int] = (200,)
     activation: str | Activation = "sigmoid"
     _: KW_ONLY
     loss: str | Loss = "cross_entropy"
