@@ -33,7 +33,7 @@ def prepare_for_small_arrays() -> None:
 
 @contextmanager
 def without_user_settings() -> Iterator[None]:
-    """Import a library that reads its settings then, Keras or ART, as if the user had none.
+    """Import a library that reads its settings then, as Keras does, as if the user had none.
 
     Keras imports Matplotlib too, and fails where MPLBACKEND names what is not there. Settings stand
     in the environment and in the home folder, which is an empty one meanwhile.
