@@ -51,7 +51,7 @@ class GLRClassifier(ClassifierMixin, BaseEstimator):
     what the errors really cost. Parameters that scikit-learn's MLPClassifier has mean the same.
     Scale the inputs, as in the example.
 
-    hidden_layer_sizes : neurons of each hidden layer
+    hidden_layer_sizes : neurons of each hidden layer; with the 0-1 loss and small tables give 100
     activation : "sigmoid", "threshold", "tanh", "relu", or any elementwise function
     loss : "cross_entropy", "zero_one", or a function of logits (…, classes, B) and class numbers
         y (B,), which count along classes_, to one number a pass and sample, (…, B)
