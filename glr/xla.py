@@ -65,7 +65,7 @@ def by_class(logits: jax.Array) -> list[jax.Array]:
     """The logits (…, classes, B) of each class, (…, B).
 
     XLA makes one vectorised loop of arithmetic with them. Reductions over the axis of classes make
-    a step of LRT a seventh longer, and one of LRTZ three quarters.
+    a step of LRTZ a third longer.
     """
     return [logits[..., j, :] for j in range(logits.shape[-2])]
 
@@ -340,7 +340,7 @@ def program(method: Method, plan: Plan) -> Program:
 def cpu_options() -> dict[str, int] | None:
     """What XLA is told on a processor.
 
-    By vectors of its choice a step of LRTZ takes 1.5 times as long, where 512 bits are had.
+    By vectors of its choice a step of LRTZ takes a third longer, where 512 bits are had.
     """
     return {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else None
 
