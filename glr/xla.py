@@ -93,7 +93,7 @@ def zero_one(logits: jax.Array, y: jax.Array) -> jax.Array:
     label = label_logits(logits, y)
     if logits.ndim == 2:
         # Of a pass's own logits by a reduction, the result of which XLA keeps. The rest it would
-        # compute over for every neuron that it is compared with: a seventh of a step of LRTZ.
+        # compute over for every neuron that it is compared with.
         is_larger = ~(logits <= label) & (jnp.arange(len(logits))[:, None] != y)
         return is_larger.any(axis=0)
     is_larger = [~(logit <= label) & (y != j) for j, logit in enumerate(by_class(logits))]
