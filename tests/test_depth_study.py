@@ -80,13 +80,15 @@ def test_the_table_sets_a_network_beside_its_control(monkeypatch):
 
 def test_the_script_trains_and_writes_its_tables(tmp_path):
     env = {**os.environ, "GLR_RESULTS_DIR": str(tmp_path / "results")}
-    variant = "digits 5-4 LRT --steps 30 --backend numpy"
-    words = (variant, "--seeds", 2, "--validation", 100, "--models-dir", tmp_path)
+    variants = [f"digits {what} --steps 30 --backend numpy" for what in ("5-4 LRT", "5 LRS-adv")]
+    words = (*variants, "--seeds", 2, "--validation", 100, "--models-dir", tmp_path)
     ran = run("depth.py", *words, "--prediction-passes", 3, "--bias-draws", 2, env=env)
     assert ran.returncode == 0, ran.stderr
     text = (tmp_path / "results" / "depth_part.md").read_text()
     assert "| digits 5-4 | LRT | `--steps 30 --backend numpy` | " in text
     assert "validation accuracy (%) | less | p | mean of passes | ms a step |" in text
+    assert "\n\n| digits, attacked | clean | fgsm, transferred | fgsm | pgd | glr | " in text
+    assert "\n| LRS-adv-5 | " in text
     assert "\n\n| bias of (8), % | σ | initial scale | 5-5 | 20-20 | 50-50 |" in text
     assert len([*(tmp_path / "depth").glob("LRT-5-4_digits_seed?_validation.npz")]) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -12,13 +13,16 @@ import numpy as np
 from glr.errors import GLRError
 from glr.network import accuracy, threshold
 from glr.robustness.averaging import predictor
-from glr.robustness.tables import MATCHED, difference, mean_and_spread
+from glr.robustness.tables import ADVERSARIAL, MATCHED, difference, mean_and_spread
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import constants_of
 from glr.scripts.records import evaluated_on
 from glr.scripts.run import load_data, run_generator
 from glr.storage.models import load_model
 from glr.study.runs import Task, study_networks, tasks
+from glr.study.whitebox import COLUMNS, measured_rows, table_lines
+
+WHITEBOX = "../RobustnessTest/whitebox.py"  # from the folder of the training scripts
 
 
 class Network(NamedTuple):
@@ -92,3 +96,19 @@ def averaged_accuracies(runs: Iterable[Task], constants: SimpleNamespace) -> lis
             logits = predictor(model, passes, rng).logits(data.x_test)
             found.append(100 * accuracy(logits, data.y_test))
     return found
+
+
+def attack_tables(
+    runs: dict[Network, list[Task]], constants: SimpleNamespace
+) -> list[list[list[str]]]:
+    """What whitebox.py finds of networks that are trained adversarially, a table a data set."""
+    paths = defaultdict(list)
+    for network, own in runs.items():
+        if network.name.endswith(ADVERSARIAL):
+            paths[network.dataset] += [str(task.path) for task in own]
+    tables = []
+    for dataset, models in paths.items():
+        places = ["--data-dir", str(constants.DATA_DIR), "--processes", str(constants.PROCESSES)]
+        rows = measured_rows(constants_of(WHITEBOX, ["--models", *models, *places]), dataset)
+        tables.append([[f"{dataset}, attacked", *COLUMNS], *table_lines(rows, COLUMNS)])
+    return tables
