@@ -20,6 +20,7 @@ from problems import (
 
 jax = pytest.importorskip("jax", reason="JAX is not installed: requirements-jax.txt")
 import jax.numpy as jnp  # noqa: E402
+from jax.flatten_util import ravel_pytree  # noqa: E402
 
 from glr.estimator import Method  # noqa: E402
 from glr.losses import cross_entropy  # noqa: E402
@@ -138,26 +139,47 @@ def test_one_pair_of_the_evolution_strategy_goes_along_the_gradient_by_a_known_l
     assert_equal_means(mean, exactly(length * g / np.linalg.norm(g)))
 
 
+def pairs_of_the_evolution_strategy(layers, pairs, size):
+    """Its estimate, the normal directions that it goes, there and back, and the losses there."""
+
+    def normal(words):
+        return estimators.draw_gaussian(words)[0]
+
+    noise = [estimators.drawn_like(layers, key, normal) for key in keys_from(KEY, pairs)]
+    directions = [jax.tree.map(lambda n, by=by: by * n, one) for by in (1, -1) for one in noise]
+    steps = [jax.tree.map(lambda n: size * n, one) for one in directions]
+    losses = jnp.stack([estimators.mean_loss(layers, BATCH, step) for step in steps])
+    found = estimators.evolution_strategy(KEY, layers, BATCH, repeats=pairs, size=size)
+    return ravelled(found), jnp.stack([*map(ravelled, directions)]), losses
+
+
+def ravelled(layers):
+    return ravel_pytree(layers)[0]
+
+
 def test_pairs_of_the_evolution_strategy_are_weighed_by_their_ranks():
     """The lowest of n losses is gone to and the highest left, by −½ to ½, over n·size."""
     size, pairs = 0.5, 2
-
-    @jax.jit
-    def found_and_tried(layers):
-        def normal(words):
-            return estimators.draw_gaussian(words)[0]
-
-        noise = [estimators.drawn_like(layers, k, normal) for k in keys_from(KEY, pairs)]
-        changes = [jax.tree.map(lambda n, by=by: by * n, one) for one in noise for by in (1, -1)]
-        steps = [jax.tree.map(lambda n: size * n, change) for change in changes]
-        losses = jnp.stack([estimators.mean_loss(layers, BATCH, step) for step in steps])
-        found = estimators.evolution_strategy(KEY, layers, BATCH, repeats=pairs, size=size)
-        return found[0].W, (jnp.stack([change[0].W for change in changes]), losses)
-
-    found, (directions, losses) = found_and_tried(LAYERS)
+    run = jax.jit(partial(pairs_of_the_evolution_strategy, pairs=pairs, size=size))
+    found, directions, losses = run(LAYERS)
     weights = np.linspace(-0.5, 0.5, 2 * pairs) / (2 * pairs * size)
     wanted = np.tensordot(weights, directions[np.argsort(losses)], 1)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_evolution_strategy_is_that_of_evosax():
+    """Open_ES goes where we do, given our directions. Runs where evosax (0.3.2) is installed."""
+    algorithms = pytest.importorskip("evosax.algorithms", reason="evosax: for this test alone")
+    optax = pytest.importorskip("optax")  # comes with it
+    size, pairs = 0.05, 8
+    run = jax.jit(partial(pairs_of_the_evolution_strategy, pairs=pairs, size=size))
+    (found, directions, losses), start = run(LAYERS), ravelled(LAYERS)
+    schedules = {"optimizer": optax.sgd(1.0), "std_schedule": optax.constant_schedule(size)}
+    theirs = algorithms.Open_ES(2 * pairs, start, **schedules)
+    state = theirs.init(KEY, start, theirs.default_params)
+    tried = start + size * directions
+    told, _ = theirs.tell(KEY, tried, losses, state, theirs.default_params)
+    np.testing.assert_allclose(found, start - told.mean, rtol=1e-3, atol=1e-4)
 
 
 # ---------------------------------------------------------------- the study
