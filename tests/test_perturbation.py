@@ -172,7 +172,9 @@ def test_a_surrogate_of_other_data_is_refused_with_what_to_do(tmp_path):
         perturbation.surrogate(constants, Dataset("own", x, y, x, y))
 
 
-def test_a_surrogate_of_other_constants_is_put_aside_and_trained_anew(tmp_path, monkeypatch):
+def test_a_surrogate_of_other_constants_is_put_aside_and_trained_anew(
+    tmp_path, monkeypatch, capsys
+):
     """The tables would else be of an attack that today's code does not make."""
     path = tmp_path / "surrogate_digits_seed1000.npz"
     model = load_model(PRETRAINED / path.name)
@@ -187,6 +189,7 @@ def test_a_surrogate_of_other_constants_is_put_aside_and_trained_anew(tmp_path, 
     monkeypatch.setattr(perturbation, "load_model_for", lambda path, *of: path)
     perturbation.surrogate(constants_of_attack("--models-dir", str(tmp_path)), None)
     assert [settings.STEPS for settings in trained] == [4680]
+    assert capsys.readouterr().err.endswith("--name gives each its own\n")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["shipped", f"{path.name}.old"]
 
 

@@ -92,8 +92,7 @@ def save_run(run: Run) -> None:
     with optional_picture():
         draw_learning_curve(picture, title, rows, where, colour)
     checkpoint.unlink(missing_ok=True)
-    if kept:
-        print(kept, file=sys.stderr)
+    print(kept, end="", file=sys.stderr)
     if note := chance_note(run):
         print(note)
     print(
@@ -134,7 +133,7 @@ def chance_note(run: Run) -> str:
 
 
 def keep_other_model(path: Path, wanted: dict) -> str:
-    """Put a model that is not of the wanted constants, as recorded, aside; a note that it was."""
+    """Put a model that is not of the wanted constants, as recorded, aside; a line that it was."""
     earlier = constants_in(path)
     if not earlier or earlier == wanted:
         return ""
@@ -142,7 +141,7 @@ def keep_other_model(path: Path, wanted: dict) -> str:
     place = set_aside(path)
     return (
         f"{path.name} was a model of other {', '.join(changed) or 'constants'}: it goes to "
-        f"{place.name}; --name gives each its own"
+        f"{place.name}; --name gives each its own\n"
     )
 
 
