@@ -41,12 +41,6 @@ QUERIES = 300  # squares that square tries on each image
 FUNCTIONS = ""  # a .py file that defines the activations that models have and glr has not
 # --------------------------------------------------------------------------------------------
 
-
-def main() -> None:
-    """Attack the test set and write the samples."""
-    write_attacks(script_constants(globals()))
-
-
 if __name__ == "__main__":
     with one_line_errors():
-        main()
+        write_attacks(script_constants(globals()))

@@ -27,12 +27,6 @@ DATASET = "digits"  # "digits", "mnist", "fashion_mnist", or a file of square im
 SEED = 0  # of the noise
 # --------------------------------------------------------------------------------------------
 
-
-def main() -> None:
-    """Corrupt the test set and write the samples."""
-    write_corruptions(script_constants(globals()))
-
-
 if __name__ == "__main__":
     with one_line_errors():
-        main()
+        write_corruptions(script_constants(globals()))

@@ -34,12 +34,6 @@ PREDICTION_PASSES = 0  # predict by the mean over so many passes with training's
 # Transferred samples are no attack on that prediction itself: whitebox.py's figure is one.
 # --------------------------------------------------------------------------------------------
 
-
-def main() -> None:
-    """Evaluate, print the tables, and write them."""
-    write_results(script_constants(globals()))
-
-
 if __name__ == "__main__":
     with one_line_errors():
-        main()
+        write_results(script_constants(globals()))

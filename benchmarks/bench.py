@@ -257,10 +257,7 @@ def cells(row: Row) -> list[str]:
 
 
 def run_parts(parts: list[int], turns: int, folder: Path | None) -> None:
-    """Run the parts; print what they find and, after each, failed or not, write all of it.
-
-    Raises GLRError at the end if parts failed: the others' rows are not lost by it.
-    """
+    """Run the parts; print rows, and write all after each; GLRError at the end if parts failed."""
     data = load_dataset("mnist", user_path(os.environ.get("GLR_DATA_DIR") or ROOT / "data"))
     found: dict[int, list[Row]] = {}
     failures = []

@@ -16,12 +16,13 @@ import numpy as np
 
 import glr
 from glr.data.datasets import Dataset
+from glr.estimator import Estimate
 from glr.interop import to_keras, to_torch
 from glr.network import Array, Layer
 from glr.scripts.backpropagation import Backpropagated, silent_stderr
 from glr.scripts.constants import constants_of
 from glr.scripts.machine import without_user_settings
-from glr.scripts.run import Gradient, Run, minibatches, run_generator
+from glr.scripts.run import Run, minibatches, run_generator
 from glr.storage.models import Model
 from glr.study.comparison import batches_of, method_of, published_gradient
 
@@ -49,7 +50,7 @@ def numpy_training(script: str, flags: Sequence[str], data: Dataset, **changed: 
     return training_of(run, partial(glr.gradient, **method_of(vars(run.constants)) | changed))
 
 
-def training_of(run: Run, estimate: Callable[..., Gradient]) -> Steps:
+def training_of(run: Run, estimate: Callable[..., Estimate | Backpropagated]) -> Steps:
     """The run's steps along what `estimate(layers, x, y, rng=…)` returns."""
     batches = batches_of(run)
 
@@ -91,7 +92,7 @@ def published_training(script: str, flags: Sequence[str], data: Dataset) -> Step
     return training_of(run, published_estimate(run))
 
 
-def published_estimate(run: Run) -> Callable[..., Gradient]:
+def published_estimate(run: Run) -> Callable[..., Backpropagated]:
     """The published estimator, R 10, of the activation and loss of a run."""
     functions = {"activation": run.constants.ACTIVATION, "loss": run.constants.LOSS}
     return partial(published_gradient, replicates=10, **functions)

@@ -35,9 +35,7 @@ def zero_one(logits: Array, y: np.ndarray) -> Array:
 
 
 def losses_of(loss: Loss, logits: Array, y: np.ndarray) -> Array:
-    """The losses (…, B) of logits (…, classes, B).
-
-    Raises GLRError if the loss gives another shape, or no real numbers.
+    """The losses (…, B) of logits (…, classes, B); GLRError for other shapes, or no real numbers.
 
     The loss may read its arguments, not write: they are needed after it.
     """

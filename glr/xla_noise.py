@@ -28,10 +28,7 @@ def mixed(z: jax.Array) -> jax.Array:
 
 
 def keys_of_step(seed: jax.Array, step: jax.Array, method: Method, n_layers: int) -> jax.Array:
-    """A key for every layer of every pass, (R, n_layers, 2).
-
-    The seed is two words, and so is a key.
-    """
+    """A key of two words for every layer of every pass, (R, n_layers, 2); the seed is two, too."""
     place = jnp.arange(2 * method.replicates * n_layers, dtype=jnp.uint32)
     words = mixed(mixed(mixed(place + seed[0]) ^ step.astype(jnp.uint32)) ^ seed[1])
     return words.reshape(method.replicates, n_layers, 2)

@@ -26,7 +26,7 @@ from glr.losses import cross_entropy, zero_one
 from glr.network import Network, layer_views, logits, new_network, relu, sigmoid, tanh, threshold
 from glr.noise import gaussian, logistic, noise_and_score
 from glr.scripts import backpropagation as module
-from glr.scripts.backpropagation import TrainingNoise, backpropagation, scaled
+from glr.scripts.backpropagation import TrainingNoise, backpropagation, deviation
 
 NO_NOISE = TrainingNoise(logistic, (0.0,), "logits")
 ROWS = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
@@ -138,10 +138,9 @@ def test_noise_is_drawn_of_its_law_where_there_is_any(law, monkeypatch):
 
 def test_noise_is_scaled_by_its_deviation_and_on_weights_by_the_inputs_too():
     """By σ; or by σ√(1 + ‖x‖²), the deviation of the logits of noisy weights and biases."""
-    r = np.random.default_rng(2).normal(size=(6, 3)).astype(np.float32)
-    np.testing.assert_allclose(scaled(r, 0.7, "logits")(ROWS), 0.7 * r, rtol=1e-6)
+    assert deviation(ROWS, 0.7, "logits") == 0.7
     lengths = np.sqrt(1 + np.square(ROWS).sum(axis=1, keepdims=True))
-    np.testing.assert_allclose(scaled(r, 0.7, "weights")(ROWS), 0.7 * lengths * r, rtol=1e-6)
+    np.testing.assert_allclose(deviation(ROWS, 0.7, "weights"), 0.7 * lengths, rtol=1e-6)
 
 
 @pytest.mark.parametrize("perturb", ["logits", "weights"])

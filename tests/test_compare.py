@@ -90,7 +90,7 @@ def test_variants_are_compared_over_seeds_and_docs_stay_as_they_are(tmp_path):
 
 def test_curves_are_means_and_ranges_from_step_0(tmp_path, monkeypatch):
     figures, path = [], tmp_path / "it.png"
-    monkeypatch.setattr(variants, "save_figure", lambda path, figure: figures.append(figure))
+    monkeypatch.setattr(variants, "save_figure", lambda path, figure, title: figures.append(figure))
     steps = [0, 10, 20]
     seeds = [np.array([steps, [90, 10, 2]]), np.array([steps, [80, 20, 0]])]
     curves = {"LRS.py --sigma 2": seeds, "LRS.py": seeds, "BP.py": seeds}

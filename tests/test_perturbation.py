@@ -38,17 +38,17 @@ def constants_of_attack(*words):
 @pytest.fixture
 def asked(monkeypatch):
     """What the attacks are asked for, in the place of what they find."""
-    for name in ("input_gradient", "loss_and_gradient"):
-        monkeypatch.setattr(perturbation, name, lambda network: network)
+    monkeypatch.setattr(perturbation, "input_gradient", lambda network: network)
+    monkeypatch.setattr(perturbation.attacks, "loss_and_gradient", lambda network: network)
     monkeypatch.setattr(perturbation, "grouped", lambda attack, shown: attack)
     monkeypatch.setattr(perturbation, "until_wrong", lambda network, gradient: gradient)
-    monkeypatch.setattr(perturbation, "glr_input_gradient", lambda network, rng: rng)
+    monkeypatch.setattr(perturbation.attacks, "glr_input_gradient", lambda network, rng: rng)
     for name in ("fgsm", "pgd", "lbfgs", "square_attack"):
 
         def attack(*values, name=name, **named):
             return name, values, named
 
-        monkeypatch.setattr(perturbation, name, attack)
+        monkeypatch.setattr(perturbation.attacks, name, attack)
 
     def ask(*words):
         constants = constants_of_attack(*words)

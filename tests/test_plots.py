@@ -107,14 +107,14 @@ def test_a_format_that_is_none_is_one_line():
 
 
 def test_an_attack_s_picture_has_labels_predictions_and_a_title_in_words(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(perturbation, "save_figure", lambda path, figure: figures.append(figure))
+    drawn = []
+    monkeypatch.setattr(perturbation, "save_figure", lambda *of: drawn.append(of[1:]))
     monkeypatch.setenv("GLR_DATA_DIR", str(tmp_path))
     target = PRETRAINED / "LRS_digits_seed0.npz"
     attack("--target", target, "--epsilon", "0.2", "--images", "7")
-    (figure,) = figures
+    ((figure, title),) = drawn
     says = "FGSM, ε 0.2, on LRS, seed 0 itself, whose predictions these are"
-    assert figure.get_suptitle() == f"{says}; digits, the first 7 of 7 test images"
+    assert title == f"{says}; digits, the first 7 of 7 test images"
     titles = [axes.get_title() for axes in figure.axes]
     data, network = load_dataset("digits", ROOT / "data"), load_model(target).network
     before = network.logits(data.x_test[:7]).argmax(axis=1)
@@ -133,15 +133,15 @@ def test_the_words_of_an_attack_that_is_transferred():
 
 
 def test_results_show_the_spread_over_seeds(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(evaluation, "save_figure", lambda path, figure: figures.append(figure))
+    drawn = []
+    monkeypatch.setattr(evaluation, "save_figure", lambda *of: drawn.append(of[1:]))
     rows = [Row("LRS", seed, "clean", 0, a, 50) for seed, a in ((0, 0.9), (1, 0.94))]
     evaluation.draw_results(
         tmp_path / "it.png", [*rows, Row("BP", 0, "clean", 0, 0.8, 50)], "mnist"
     )
-    (figure,) = figures
-    assert figure.get_suptitle().startswith("mnist, 50 test samples; ")
-    assert "mean ± sd over seeds" in figure.get_suptitle()
+    ((figure, title),) = drawn
+    assert title.startswith("mnist, 50 test samples; ")
+    assert "mean ± sd over seeds" in title
     (axes,) = figure.axes
     bars = {c.get_label(): c for c in axes.containers if hasattr(c, "patches")}
     (ends,) = bars["LRS"].errorbar.lines[2][0].get_segments()
@@ -151,5 +151,6 @@ def test_results_show_the_spread_over_seeds(tmp_path, monkeypatch):
 
 def test_a_png_can_be_read(tmp_path):
     figure = plots.new_figure(1, 1)
-    plots.save_figure(tmp_path / "it.png", figure)
+    plots.save_figure(tmp_path / "it.png", figure, "$2 and $3")
+    assert figure.get_suptitle() == "$2 and $3" and not figure.texts[0].get_parse_math()
     assert matplotlib.image.imread(tmp_path / "it.png").shape == (150, 150, 4)

@@ -141,7 +141,7 @@ def test_prediction_by_noisy_passes_is_their_mean_and_is_attacked_through_them(m
     assert np.all(np.abs(averaged.logits(x) - expected) < 6 * deviation)
     assert np.any(averaged.logits(x) != averaged.logits(x)), "noise is drawn anew"
     asked = []
-    monkeypatch.setattr(whitebox, "glr_input_gradient", lambda *of: asked.append(of))
+    monkeypatch.setattr(whitebox.attacks, "glr_input_gradient", lambda *of: asked.append(of))
     dict(whitebox.attacks_on(constants, averaged, np.random.default_rng(0)))
     assert [of[3] for of in asked] == [averaged.noise] * 2
     assert averaged.noise == {"noise": logistic, "sigma": (1.5, 0.5), "perturb": "logits"}

@@ -28,17 +28,14 @@ from glr.checks import checked_sigma
 from glr.errors import DivergenceError
 from glr.estimator import Method, gradient, noisy_passes
 from glr.interop.samples import Samples, distinct, drawn_rows
-from glr.losses import Loss, cross_entropy, losses_of, zero_one
+from glr.losses import Loss, losses_of, zero_one
 from glr.network import Activation, Array, Layer, Network, network_of, new_network
-from glr.noise import LAWS, NoiseLaw
+from glr.noise import NoiseLaw
 from glr.optimizers import adam, cosine
+from glr.scripts import constants
 from glr.scripts.adversarial import moved
 
-NAMED = {
-    "activation": {function.__name__: function for function in network.ACTIVATIONS},
-    "loss": {function.__name__: function for function in (cross_entropy, zero_one)},
-    "noise": {law.name: law for law in LAWS},
-}
+NAMED = {name: constants.NAMED[name.upper()] for name in ("activation", "loss", "noise")}
 COUNT = Interval(Integral, 1, None, closed="left")
 REPLAYS = 4  # steps on each minibatch in adversarial training
 

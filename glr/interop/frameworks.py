@@ -108,10 +108,7 @@ def from_keras(model: keras.Model) -> Model:
 
 
 def from_torch(model: torch.nn.Module) -> Model:
-    """The network that a PyTorch module of linear layers is; it may flatten, or drop out.
-
-    Raises GLRError as `from_keras`.
-    """
+    """The network that a PyTorch module of linear layers is; other parts, errors: `from_keras`."""
     torch = imported("torch", "pip install torch")
     theirs = copy.deepcopy(model).to("cpu", torch.float32).eval()
     parts = [module for module in theirs.modules() if not [*module.children()]]

@@ -11,8 +11,8 @@ from glr.checks import checked_sigma
 from glr.estimator import Method, noisy_passes
 from glr.losses import cross_entropy
 from glr.network import Activation, Array, Layer, Network
-from glr.noise import LAWS
 from glr.robustness.attacks import groups_of
+from glr.scripts.constants import NAMED
 from glr.storage.models import Model
 
 
@@ -44,21 +44,15 @@ class Averaged:
 
 def predictor(model: Model, passes: int, rng: np.random.Generator) -> Network | Averaged:
     """The model's network; or, with passes, its mean over so many with the noise of training."""
-    if not passes:
-        return model.network
     network = model.network
-    return Averaged(
-        network.layers, network.sizes, network.activation, training_noise(model), passes, rng
-    )
+    own = network.layers, network.sizes, network.activation
+    return Averaged(*own, training_noise(model), passes, rng) if passes else network
 
 
 def training_noise(model: Model) -> dict[str, object]:
-    """The noise of a model's training, as options of `glr.gradient`; {} for none, or of other laws.
-
-    A network trained by backpropagation may have had none, in some layers.
-    """
+    """Training's noise, as options of `glr.gradient`; {} where a layer had none of glr's laws."""
     constants = model.metadata["constants"]
-    laws = {law.name: law for law in LAWS}
+    laws = NAMED["NOISE"]
     sigma = np.atleast_1d(constants.get("SIGMA") or 0)
     if constants.get("NOISE") not in laws or not np.all(sigma > 0):
         return {}

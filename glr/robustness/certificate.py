@@ -1,7 +1,6 @@
 """What certify.py does: certified accuracy in the ℓ2 ball, by randomised smoothing.
 
-Gaussian noise on the first layer's logits alone, and the class of most passes: see docs/method.md,
-"A certificate".
+Gaussian noise on the first layer's logits alone, and the class of most passes: docs/method.md.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import betaincinv, ndtri
 from tqdm import tqdm
 
 from glr.data.datasets import Dataset, load_dataset
@@ -51,17 +51,12 @@ def certificates(
     Radius 0: too few votes to tell the class. Every sample draws noise of its own.
     """
     W, b = network.layers[0]
-    norm = spectral_norm(W)
+    norm = float(np.linalg.norm(W.astype(np.float64), 2))  # lengthens a change of x at most by it
     scale = smoothing.sigma / norm if norm else np.inf  # a layer that ignores its inputs
     for v in x @ W + b:
         voted = int(votes(network, v, smoothing._replace(passes=FIRST_PASSES), rng).argmax())
         k = votes(network, v, smoothing, rng)[voted]
         yield voted, radius(share_at_least(k, smoothing), scale)
-
-
-def spectral_norm(W: Array) -> float:
-    """‖W‖₂, by which a change of x is lengthened at most on its way to xW."""
-    return float(np.linalg.norm(W.astype(np.float64), 2))
 
 
 def votes(network: Network, v: Array, smoothing: Smoothing, rng: np.random.Generator) -> np.ndarray:
@@ -86,15 +81,11 @@ def votes(network: Network, v: Array, smoothing: Smoothing, rng: np.random.Gener
 
 def share_at_least(k: int, smoothing: Smoothing) -> float:
     """Clopper and Pearson's lower bound of a probability, of which k passes are a sample."""
-    from scipy.special import betaincinv  # noqa: PLC0415  (0.2 s, and after -h)
-
     return float(betaincinv(k, smoothing.passes - k + 1, smoothing.alpha)) if k else 0.0
 
 
 def radius(share: float, scale: float) -> float:
     """scale·Φ⁻¹(share), scale being σ/‖W‖₂; and 0 of a share up to one half."""
-    from scipy.special import ndtri  # noqa: PLC0415  (as above)
-
     return float(ROUNDED_DOWN * scale * ndtri(share)) if share > 0.5 else 0.0
 
 
@@ -191,5 +182,4 @@ def draw_certified(path: Path, found: Sequence[Certified], dataset: str) -> None
     title = f"{dataset}, {len(found[0].radii)} test samples, certified by vote under noise"
     if len({one.model.seed for one in found}) > 1:
         title += "; mean and range over seeds"
-    figure.suptitle(title, fontsize=10, parse_math=False)
-    save_figure(path, figure)
+    save_figure(path, figure, title)

@@ -32,15 +32,13 @@ from glr.storage.models import Model, layers_and_metadata, load_model
 OF_ONE_NETWORK = ("SEED", "DATASET", "EVAL_EVERY")
 PRETRAINED = ROOT / "models" / "pretrained"  # weights of seed 0, written by study.py
 
-PERTURBATIONS = 1  # beside the seed, what tells their generator from that of the seed's training
-
 
 def perturbation_generator(seed: int) -> np.random.Generator:
     """The generator of attacks, corruptions and certificates.
 
     It shares no number with the training of that seed, whose noise would else be met again.
     """
-    return np.random.Generator(np.random.SFC64([seed, PERTURBATIONS]))
+    return np.random.Generator(np.random.SFC64([seed, 1]))
 
 
 def models_found(models_dir: Path, dataset: str) -> list[Path]:
@@ -56,18 +54,16 @@ def load_model_for(path: Path, data: Dataset, functions: Mapping[str, Activation
     """
     _, metadata = layers_and_metadata(path)
     model = load_model(path, functions.get(str(metadata.get("activation"))))
-    wrong = misfit(model, data)
-    if wrong:
-        raise GLRError(f"{path}: {wrong}")
+    check_fit(path, model, data)
     return model
 
 
-def misfit(model: Model, data: Dataset) -> str:
-    """Why the model tells nothing of the data set, in words; nothing if it does."""
+def check_fit(path: Path, model: Model, data: Dataset) -> None:
+    """Raise GLRError unless the model, of this file, tells something of the data set."""
     sizes, dataset = model.network.sizes, model.metadata.get("dataset")
     if dataset != data.name or (sizes[0], sizes[-1]) != (data.x_test.shape[1], n_classes(data)):
-        return (
-            f"trained on {dataset} with {sizes[0]} inputs and {sizes[-1]} classes, "
+        raise GLRError(
+            f"{path}: trained on {dataset} with {sizes[0]} inputs and {sizes[-1]} classes, "
             f"not on {data.name} with {data.x_test.shape[1]} and {n_classes(data)}; "
             f"name a model of {data.name}, or use --dataset {dataset}"
         )
@@ -76,16 +72,17 @@ def misfit(model: Model, data: Dataset) -> str:
     # NAME becomes part of file names: one with a slash would leave their folder.
     has_name = re.fullmatch(r"[A-Za-z0-9+.-]+", str(own.get("NAME"))) is not None
     if not (has_name and isinstance(own.get("SEED"), int)):
-        return "its metadata lack the constants NAME and SEED; train it again"
+        raise GLRError(f"{path}: its metadata lack the constants NAME and SEED; train it again")
     code, own_code = code_checksum(model.network.activation), own.get("own_code")
     if isinstance(own_code, dict) and own_code.get("ACTIVATION", code) != code:
         name = model.network.activation.__name__
-        return f"trained with another {name}; give --functions the file of that one"
+        wrong = f"{path}: trained with another {name}"
+        raise GLRError(f"{wrong}; give --functions the file of that one")
     trained_on = model.metadata.get("training data")
     may_differ = data.name not in SHIPPED and trained_on is not None and not own.get("VALIDATION")
     if may_differ and trained_on != fingerprint(data):
-        return f"trained on other samples than {data.name} has now; train it again"
-    return ""
+        wrong = f"{path}: trained on other samples than {data.name} has now"
+        raise GLRError(f"{wrong}; train it again")
 
 
 def known_models(
@@ -200,8 +197,8 @@ def write_results(constants: SimpleNamespace, name: str = "") -> list[tables.Row
     rows = measured_rows(constants, data)
     passes = getattr(constants, "PREDICTION_PASSES", 0)
     how = f"mean of {passes} noisy passes" if passes else "noise-free"
-    is_part = bool(constants.MODELS or constants.SAMPLES or passes)
-    path = results_dir() / f"{name or part_name(data.name, is_part)}.csv"
+    part = "_part" if constants.MODELS or constants.SAMPLES or passes else ""
+    path = results_dir() / f"{name or data.name + part}.csv"
     page = tables.results_page(rows, data.name, how)
     write_whole(path, lambda file: file.write(tables.csv_text(rows).encode()))
     write_whole(path.with_suffix(".md"), lambda file: file.write(f"{page}\n".encode()))
@@ -211,11 +208,6 @@ def write_results(constants: SimpleNamespace, name: str = "") -> list[tables.Row
         print(f"\n{title}\n\n{tables.plain_table(lines)}")
     print(f"\nWritten: {path} and .md")
     return rows
-
-
-def part_name(name: str, is_part: bool) -> str:
-    """The name of results' files: another for those of a part, which do not replace the whole's."""
-    return f"{name}_part" if is_part else name
 
 
 def results_dir() -> Path:
@@ -290,5 +282,4 @@ def draw_results(path: Path, rows: list[tables.Row], dataset: str, how: str = "n
     note = "; black: published" if dataset in tables.PUBLISHED else ""
     seeds = "; mean ± sd over seeds" if len({row.seed for row in rows}) > 1 else ""
     title = f"{dataset}, {rows[0].n} test samples; attacks transferred from a ReLU network"
-    figure.suptitle(f"{title}{seeds}{note}", fontsize=10, parse_math=False)  # $ is no formula
-    save_figure(path, figure)
+    save_figure(path, figure, f"{title}{seeds}{note}")

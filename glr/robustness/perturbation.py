@@ -15,27 +15,10 @@ from glr.data.datasets import Dataset, dataset_label, has_square_images, load_da
 from glr.data.labels import class_name
 from glr.errors import GLRError
 from glr.network import Network, accuracy, threshold
-from glr.robustness.attacks import (
-    DERIVATIVES,
-    Attack,
-    fgsm,
-    glr_input_gradient,
-    grouped,
-    input_gradient,
-    lbfgs,
-    loss_and_gradient,
-    pgd,
-    square_attack,
-    until_wrong,
-    zero_gradient_share,
-)
+from glr.robustness import attacks
+from glr.robustness.attacks import Attack, grouped, input_gradient, until_wrong
 from glr.robustness.corruptions import CORRUPTIONS, SEVERITIES, as_images
-from glr.robustness.evaluation import (
-    PRETRAINED,
-    blind_spot,
-    load_model_for,
-    perturbation_generator,
-)
+from glr.robustness.evaluation import PRETRAINED, blind_spot, load_model_for, perturbation_generator
 from glr.robustness.samples import (
     ATTACKS,
     WITHOUT_DERIVATIVE,
@@ -120,15 +103,12 @@ def train_by_backpropagation(settings: SimpleNamespace) -> None:
 
 
 def attacked_model(constants: SimpleNamespace, data: Dataset) -> tuple[Network, str]:
-    """The network that is attacked, and what it is called in file names.
-
-    Raises GLRError if the attack needs a gradient of it, and there is none.
-    """
+    """The attacked network, and its name in files; GLRError if it lacks the gradient needed."""
     if constants.TARGET == "surrogate":
         return surrogate(constants, data).network, "surrogate"
     model = load_model_for(Path(constants.TARGET), data, functions_of(constants.FUNCTIONS))
     activation = model.network.activation
-    if constants.ATTACK not in WITHOUT_DERIVATIVE and activation not in DERIVATIVES:
+    if constants.ATTACK not in WITHOUT_DERIVATIVE and activation not in attacks.DERIVATIVES:
         raise GLRError(
             f"{constants.TARGET}: no gradient of its activation {activation.__name__} is known; "
             "use --attack glr or square, or the surrogate"
@@ -171,7 +151,9 @@ def write_attacks(constants: SimpleNamespace) -> None:
     check_writable(paths[0])
     labels = attack_labels(constants, network, y)
     has_derivative = attack not in WITHOUT_DERIVATIVE
-    share = zero_gradient_share(input_gradient(network)(x, labels)) if has_derivative else 0
+    share = 0
+    if has_derivative:
+        share = attacks.zero_gradient_share(input_gradient(network)(x, labels))
     metadata = {
         **{"attack": attack, "dataset": dataset_label(constants.DATASET), "target": target},
         **{"seed": constants.SEED, "zero_gradient_share": share},
@@ -212,16 +194,19 @@ def attack_of(constants: SimpleNamespace, network: Network, epsilon: float | Non
     rng, steps = perturbation_generator(constants.SEED), constants.PGD_STEPS
     if constants.ATTACK == "square":
         options = {"epsilon": epsilon, "queries": constants.QUERIES, "rng": rng}
-        return partial(square_attack, network, **options)
+        return partial(attacks.square_attack, network, **options)
     if constants.ATTACK == "glr":
-        gradient = until_wrong(network, glr_input_gradient(network, rng))
-        attack = partial(pgd, gradient=gradient, epsilon=epsilon, steps=steps)
+        gradient = until_wrong(network, attacks.glr_input_gradient(network, rng))
+        attack = partial(attacks.pgd, gradient=gradient, epsilon=epsilon, steps=steps)
     elif constants.ATTACK == "fgsm":
-        attack = partial(fgsm, gradient=input_gradient(network), epsilon=epsilon)
+        attack = partial(attacks.fgsm, gradient=input_gradient(network), epsilon=epsilon)
     elif constants.ATTACK == "pgd":
-        attack = partial(pgd, gradient=input_gradient(network), epsilon=epsilon, steps=steps)
+        attack = partial(
+            attacks.pgd, gradient=input_gradient(network), epsilon=epsilon, steps=steps
+        )
     else:
-        attack = partial(lbfgs, model=loss_and_gradient(network), penalty=constants.PENALTY)
+        model = attacks.loss_and_gradient(network)
+        attack = partial(attacks.lbfgs, model=model, penalty=constants.PENALTY)
     return grouped(attack, constants.ATTACK)
 
 
@@ -258,10 +243,7 @@ def write_corruptions(constants: SimpleNamespace) -> None:
 def attack_strips(
     network: Network, data: Dataset, inputs: tuple[np.ndarray, np.ndarray]
 ) -> list[Strip]:
-    """The first clean images, what the attack added, and the results, with the predictions.
-
-    inputs : the clean ones, and the attacked ones
-    """
+    """The first of both inputs, clean and attacked, as images, with predictions; and the change."""
     inputs = [x[:SHOWN] for x in inputs]
     clean, attacked = map(as_images, inputs)
     before, after = (
@@ -289,5 +271,4 @@ def draw_images(path: Path, rows: Sequence[Strip], title: str) -> None:
             axes.imshow(image, colours, vmin=low, vmax=high, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.set_title(caption, fontsize=9, parse_math=False)
-    figure.suptitle(title, fontsize=10, parse_math=False)
-    save_figure(path, figure)
+    save_figure(path, figure, title)

@@ -49,10 +49,7 @@ def samples_path(data_dir: Path, dataset: str, name: str) -> Path:
 
 
 def sample_name(attack: str, target: str, epsilon: float | None, first: int = 0) -> str:
-    """The name of an attack's file: fgsm_eps0.1, lbfgs, pgd_LRT-seed0_eps0.1, lbfgs_first20.
-
-    first : how many test images it is of; 0 for all
-    """
+    """The name of an attack's file: lbfgs, pgd_LRT-seed0_eps0.1, lbfgs_first20 (first = 0: all)."""
     of_target = "" if target == "surrogate" else f"_{target}"
     of_size = "" if epsilon is None else f"_eps{epsilon:g}"
     return attack + of_target + of_size + (f"_first{first}" if first else "")
@@ -76,10 +73,7 @@ def load_samples(path: Path, data: Dataset) -> Samples:
 
 
 def how_to_make(name: str, source: str) -> str:
-    """What `python` is given to write the file of samples called name, of an attack or corruption.
-
-    source : the data set, as DATASET names it
-    """
+    """What `python` is given to write the samples called name, of the data set source (DATASET)."""
     script = "generate_adv.py" if name.startswith((*ATTACKS,)) else "noise_generate_adv.py"
     return f'"RobustnessTest/{script}" --dataset {shlex.quote(source)}'
 

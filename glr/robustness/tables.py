@@ -46,9 +46,7 @@ class Row(NamedTuple):
 def csv_text(rows: Iterable[Row]) -> str:
     """The rows as CSV with the columns model, seed, condition, severity, accuracy, n."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
     return text.getvalue()
 
 
@@ -121,10 +119,7 @@ def present(rows: Iterable[Row]) -> tuple[list[str], list[str], list[str]]:
 def result_tables(
     rows: list[Row], dataset: str, how: str = "noise-free"
 ) -> dict[str, list[list[str]]]:
-    """The tables of testAdv.py by title, those that have rows: cells, a header first.
-
-    how : the networks predict
-    """
+    """Those tables of testAdv.py that have rows, by title; how : the networks predict, in words."""
     main, controls, adversarial = present(rows)
     columns = [(condition, None) for condition in PUBLISHED["columns"]]
     others = (r for r in rows if r.condition not in PUBLISHED["columns"] or has_other_epsilon(r))

@@ -27,11 +27,6 @@ def first_perturbation(constants: SimpleNamespace, data: Dataset) -> Array | Non
     return np.zeros((min(constants.BATCH_SIZE, len(x)), x.shape[1]), np.float32)
 
 
-def perturbed(x: Array, perturbation: Array) -> Array:
-    """Inputs x + η, with pixels between 0 and 1."""
-    return np.clip(x + perturbation, 0, 1)
-
-
 def moved(perturbation: Array, slope: Array, epsilon: float) -> Array:
     """η after a step of ε along the sign of the loss's slope in x; no pixel changes by more."""
     return np.clip(perturbation + np.float32(epsilon) * np.sign(slope), -epsilon, epsilon)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,7 +25,6 @@ from glr.scripts.machine import without_user_settings
 if TYPE_CHECKING:
     import tensorflow as tf
 
-GRADIENTS = (sigmoid, tanh, relu, threshold)  # activations that can be backpropagated through
 TRAINING_SLOPE = 1 / LOGISTIC_SCALE  # that of a threshold's mean output under noise of deviation 1
 
 
@@ -92,8 +91,12 @@ def backpropagation(
         wanted = [layers, x] if of_inputs else [layers]
         with tf.GradientTape() as tape:
             tape.watch(wanted)
-            noisy = {t: scaled(drawn[t], sigmas[t], noise.perturb) for t in drawn}
-            z = tf_logits(layers, x, activation, noisy)
+            output = x
+            for t, (W, b) in enumerate(layers):
+                z = output @ W + b
+                if t in drawn:
+                    z += deviation(output, sigmas[t], noise.perturb) * drawn[t]
+                output = activation(z)
             risk = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, z))
         return risk, *tape.gradient(risk, wanted)
 
@@ -108,41 +111,25 @@ def backpropagation(
     return gradient
 
 
-def scaled(drawn: tf.Tensor, sigma: float, perturb: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Noise of a layer with input x: of deviation σ; on the weights σ√(1 + ‖x‖²)."""
+def deviation(x: tf.Tensor, sigma: float, perturb: str) -> float | tf.Tensor:
+    """That of the logits' noise in a layer with input x: σ; of noisy weights σ√(1 + ‖x‖²)."""
     if perturb == "logits":
-        return lambda x: sigma * drawn
+        return sigma
     tf = import_tensorflow()
-    return lambda x: sigma * tf.sqrt(1 + tf.reduce_sum(x * x, axis=1, keepdims=True)) * drawn
-
-
-def tf_logits(
-    layers: Sequence[tuple],
-    x: tf.Tensor,
-    activation: Callable,
-    noise: Mapping[int, Callable[[tf.Tensor], tf.Tensor]],
-) -> tf.Tensor:
-    """Output logits (N, classes) of inputs x (N, n_in); some layers with noise, a function of x."""
-    for t, (W, b) in enumerate(layers):
-        v = x @ W + b
-        if t in noise:
-            v += noise[t](x)
-        x = activation(v)
-    return v
+    return sigma * tf.sqrt(1 + tf.reduce_sum(x * x, axis=1, keepdims=True))
 
 
 def differentiable(activation: Activation) -> Callable:
     """The activation in TensorFlow; a threshold's derivative is a sigmoid's (straight-through)."""
-    if activation not in GRADIENTS:
-        name = activation.__name__
-        raise GLRError(f"ACTIVATION = {name}: TensorFlow has no gradient of it; use sigmoid")
     tf = import_tensorflow()
-    if activation is not threshold:
-        return {sigmoid: tf.sigmoid, tanh: tf.tanh, relu: tf.nn.relu}[activation]
 
     @tf.custom_gradient
     def threshold_of(v):
         p = tf.sigmoid(TRAINING_SLOPE * v)
         return tf.cast(v > 0, v.dtype), lambda upstream: upstream * TRAINING_SLOPE * p * (1 - p)
 
-    return threshold_of
+    known = {sigmoid: tf.sigmoid, tanh: tf.tanh, relu: tf.nn.relu, threshold: threshold_of}
+    if activation not in known:
+        name = activation.__name__
+        raise GLRError(f"ACTIVATION = {name}: TensorFlow has no gradient of it; use sigmoid")
+    return known[activation]

@@ -29,8 +29,6 @@ from glr.xla_noise import LAWS
 if TYPE_CHECKING:
     from glr.scripts.run import Run
 
-Arrays = dict[str, np.ndarray]
-
 SETTINGS = {  # of JAX, by which glr/xla.py computes, whatever the environment has
     **dict.fromkeys(("jax_enable_x64", "jax_disable_jit"), False),
     **dict.fromkeys(("jax_numpy_rank_promotion", "jax_transfer_guard"), "allow"),
@@ -78,7 +76,8 @@ def state_of(run: Run) -> xla.State:
     arrays, optimizer = run.state, run.constants.OPTIMIZER
     if not arrays.optimizer:
         arrays.optimizer.update(first_arrays(optimizer, arrays.parameters))
-    return new_state(arrays, run.network.sizes, seed_words(run.rng))
+    seed = run.rng.bit_generator.seed_seq.generate_state(2)  # whatever it has drawn since
+    return new_state(arrays, run.network.sizes, seed)
 
 
 def is_finite(state: xla.State, risks: np.ndarray) -> bool:
@@ -88,12 +87,7 @@ def is_finite(state: xla.State, risks: np.ndarray) -> bool:
         return bool(np.isfinite(np.sum(squares, dtype=np.float32) + risks.sum()))
 
 
-def seed_words(rng: np.random.Generator) -> np.ndarray:
-    """Two words of what a generator was seeded by, whatever it has drawn since: uint32 (2,)."""
-    return rng.bit_generator.seed_seq.generate_state(2)
-
-
-def first_arrays(optimizer: Optimizer, parameters: np.ndarray) -> Arrays:
+def first_arrays(optimizer: Optimizer, parameters: np.ndarray) -> dict[str, np.ndarray]:
     """An optimizer's arrays before the first step: zeros."""
     zeros, state = np.zeros_like(parameters), {}
     optimizer(zeros, zeros, 0.0, state)
@@ -143,9 +137,7 @@ def plan_of(constants: SimpleNamespace) -> xla.Plan:
 def prepare(constants: SimpleNamespace) -> None:
     """Set JAX up; raise GLRError, naming it, for a constant that is not covered."""
     set_up()
-    method, plan = method_of(constants), plan_of(constants)
-    check_method(method, np.random.default_rng(0))
-    check_covered(method, plan)
+    check_covered(method_of(constants), plan_of(constants))
 
 
 def set_up() -> None:
@@ -169,7 +161,8 @@ def set_up() -> None:
 
 
 def check_covered(method: Method, plan: xla.Plan) -> None:
-    """Raise GLRError, naming it, for what glr/xla.py does not do."""
+    """Raise GLRError, naming it, for no method, and for what glr/xla.py does not do."""
+    check_method(method, np.random.default_rng(0))
     for name, value, covered in (
         ("NOISE", method.noise, LAWS),
         ("OPTIMIZER", plan.optimizer, xla.OPTIMIZERS),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from glr.storage.checkpoint import Evaluation
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that is read-only
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of settings, read-only homes
 
 FORMATS = ("png", "pdf", "svg")
 # The GLR networks in cold colours, those of backpropagation in warm ones, the published in grey;
@@ -47,7 +47,6 @@ STYLES = ("-", "--", ":", "-.")  # of lines, where names are more than the colou
 def new_figure(width: float, height: float) -> Figure:
     """A Matplotlib figure (inches) without display or pyplot, whatever the user's settings are."""
     os.environ["MPLBACKEND"] = "agg"  # the user's may be of a module that is not installed here
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of the user's settings
     import matplotlib  # noqa: PLC0415  (0.5 s, and only now needed)
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -66,8 +65,10 @@ def optional_picture() -> Iterator[None]:
         print(f"no picture: {why}", file=sys.stderr)
 
 
-def save_figure(path: Path, figure: Figure) -> None:
+def save_figure(path: Path, figure: Figure, title: str = "") -> None:
     """Write the figure in the format that the path's suffix names, whole or not at all."""
+    if title:
+        figure.suptitle(title, fontsize=10, parse_math=False)  # $ is no formula
     kind = path.suffix[1:]
     write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=150))
 
@@ -120,8 +121,7 @@ def draw_learning_curve(
     legend_above(right, columns=2)
     for axes in (left, right):
         plain_axes(axes)
-    figure.suptitle(title, fontsize=10, parse_math=False)
-    save_figure(path, figure)
+    save_figure(path, figure, title)
 
 
 def legend_above(axes: Axes, columns: int) -> None:

@@ -28,15 +28,8 @@ if TYPE_CHECKING:
     from glr.scripts.run import Run
 
 # Constants that have no bearing on the weights.
-NO_BEARING = {
-    "SCRIPT",
-    "DATA_DIR",
-    "MODELS_DIR",
-    "CHECKPOINT_EVERY",
-    "RESUME",
-    "OWN_DATA",
-    "FORMAT",
-}
+NO_BEARING = {"SCRIPT", "DATA_DIR", "MODELS_DIR", "FORMAT"}
+NO_BEARING |= {"CHECKPOINT_EVERY", "RESUME", "OWN_DATA"}
 # Packages whose versions may change last bits, and the modules that are there where they are used.
 USED = {"numpy": "numpy", "jax": "glr.xla", "tensorflow": "tensorflow"}
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from glr.errors import DivergenceError, GLRError, StoppedError
 from glr.losses import losses_of
 from glr.network import Array, Layer, accuracy, layer_views, n_parameters, new_network
 from glr.noise import LAWS
-from glr.scripts.adversarial import first_perturbation, moved, perturbed
+from glr.scripts.adversarial import first_perturbation, moved
 from glr.scripts.console import progress_bar, stop_signals
 from glr.scripts.constants import as_typed, script_constants
 from glr.scripts.machine import prepare_for_small_arrays
@@ -40,15 +40,10 @@ from glr.storage.npz import MAX_ARRAYS
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from glr.estimator import Estimate
+    from glr.scripts.backpropagation import Backpropagated
+
 LEG_SECONDS = 0.2  # of steps that are taken in one call: a signal waits no longer
-
-
-class Gradient(Protocol):
-    """Gradients of the layers and, if adversarial, in x (B, n_in); the minibatch's mean loss."""
-
-    layers: list[Layer]
-    risk: float
-    inputs: Array
 
 
 def start(script: dict[str, object]) -> Run:
@@ -108,7 +103,7 @@ class Run:
         x, y = self.data.x_train, self.data.y_train
         for (rows,) in self.legs(most=1):
             eta = self.state.perturbation
-            yield x[rows] if eta is None else perturbed(x[rows], eta), y[rows]
+            yield x[rows] if eta is None else np.clip(x[rows] + eta, 0, 1), y[rows]
 
     def take_steps_by_jax(self) -> None:
         """Take all steps that are left, many in a call; raises as `minibatches` and `descend`."""
@@ -148,7 +143,7 @@ class Run:
                 print(self.earlier_state_note(), file=sys.stderr)
             raise
 
-    def descend(self, gradient: Gradient) -> None:
+    def descend(self, gradient: Estimate | Backpropagated) -> None:
         """Take the optimizer's step with weight decay; DivergenceError for what is not finite."""
         c, state = self.constants, self.state
         state.step += 1

@@ -126,24 +126,16 @@ def submitted(client: Client, wanted: Sequence[Task], data_dir: Path) -> dict[Fu
 
     runs = {}
     for task in wanted:
-        words = [travelled("Train&Test", task.script), *task.flags, "--data-dir", "data"]
+        words = [f"Train&Test/{Path(task.script).name}", *task.flags, "--data-dir", "data"]
         archives = [sent(code_files, task.script), sent(data_files, task.dataset, data_dir)]
         like = LIKE.parse_known_args(task.flags)[0].like
         if like:
             archives.append(archive({"like.npz": like}))
             words += ["--like", "like.npz"]
         if task.dataset not in SHIPPED:
-            words += ["--own-data", travelled("own", task.dataset)]
+            words += ["--own-data", *data_files(task.dataset, data_dir)]
         runs[client.submit(unnamed, archives, words, pure=False)] = task
     return runs
-
-
-# ---------------------------------------------------------------- what travels
-
-
-def travelled(folder: str, path: str) -> str:
-    """Where a script (folder Train&Test) or your own data (own) are in what a worker unpacks."""
-    return f"{folder}/{Path(path).name}"
 
 
 def code_files(script: str) -> dict[str, Path]:
@@ -161,7 +153,7 @@ def data_files(dataset: str, data_dir: Path) -> dict[str, Path]:
     if dataset == "digits":  # workers have scikit-learn
         return {}
     if dataset not in SHIPPED:
-        return {travelled("own", dataset): Path(dataset)}
+        return {f"own/{Path(dataset).name}": Path(dataset)}
     folder = data_dir / dataset
     return {f"data/{dataset}/{name}": idx_path(dataset, name, folder) for name in IDX_BYTES}
 

@@ -13,6 +13,7 @@ from glr.data.datasets import Dataset
 from glr.estimator import Method, gradient
 from glr.losses import Loss, losses_of
 from glr.network import Activation, Array, Layer
+from glr.scripts.backpropagation import Backpropagated
 from glr.scripts.run import Run, minibatches, run_generator
 
 HALF_TRAINED_STEPS = 500
@@ -71,12 +72,12 @@ def published_gradient(  # noqa: PLR0913  (those of glr.estimator.gradient)
     loss: Loss,
     replicates: int,
     rng: np.random.Generator,
-) -> SimpleNamespace:
+) -> Backpropagated:
     """Equation (1) as Peng et al. (2022) publish it: Laplace noise of scale 1 in every layer.
 
-    Takes what `glr.estimator.gradient` does; returns `layers`, the gradients, and `risk`, the mean
-    loss. Each sample is copied R times. The mean over the R·B outer products of input and loss·sign
-    is one matrix product; the released code forms the products themselves, (R·B, n_in, n_out).
+    Takes what `glr.gradient` does. Each sample is copied R times. The mean over the R·B outer
+    products of input and loss·sign is one matrix product; the released code forms the products
+    themselves, (R·B, n_in, n_out).
     """
     x, y = np.tile(x, (replicates, 1)), np.tile(y, replicates)
     inputs, signs = [], []
@@ -89,4 +90,4 @@ def published_gradient(  # noqa: PLR0913  (those of glr.estimator.gradient)
     losses = losses_of(loss, x.T, y)
     weighted = [sign * (losses / len(y))[:, None] for sign in signs]
     found = [Layer(x.T @ d, d.sum(axis=0)) for x, d in zip(inputs, weighted, strict=True)]
-    return SimpleNamespace(layers=found, risk=float(losses.mean()))
+    return Backpropagated(found, float(losses.mean()))

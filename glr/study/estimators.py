@@ -74,9 +74,6 @@ def glr(key: Array, layers: Layers, batch: Batch, *, method: Method, repeats: in
     return xla.gradient(method, layers, *batch, keys)[0]
 
 
-# ---------------------------------------------------------------- by perturbations, of sigmoids
-
-
 Losses = Callable[[Layers], Array]  # of changes of what is perturbed
 Slope = Callable[[Losses, Layers], Array]  # of losses along a direction
 
@@ -171,9 +168,6 @@ def evolution_strategy(
     return tree.map(lambda part: jnp.tensordot(weights, part, 1), noise)
 
 
-# ---------------------------------------------------------------- by derivatives
-
-
 def by_derivatives(  # noqa: PLR0913, PLR0917  (two that make it an estimator)
     draw: Callable, feedback: Callable, key: Array, layers: Layers, batch: Batch, repeats: int
 ) -> Layers:
@@ -218,9 +212,6 @@ backpropagation = partial(by_derivatives, noisy_sigmoids, lambda W: W)
 direct_feedback = partial(by_derivatives, noisy_sigmoids, fixed_weights)
 # Bengio et al. 2013, arXiv:1308.3432. Biased: it takes the loss to be linear in the bits.
 straight_through = partial(by_derivatives, noisy_bits, lambda W: W)
-
-
-# ---------------------------------------------------------------- by losses, of threshold neurons
 
 
 def bit_probabilities(layers: Layers, x: Array) -> Array:

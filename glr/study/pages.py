@@ -16,16 +16,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 from glr.errors import GLRError
-from glr.robustness.evaluation import part_name, results_dir
-from glr.robustness.tables import (
-    TABLE_EPSILON,
-    Row,
-    cell,
-    markdown_table,
-    mean_and_spread,
-    published_cell,
-    results_page,
-)
+from glr.robustness import tables
+from glr.robustness.evaluation import results_dir
+from glr.robustness.tables import Row, cell, mean_and_spread, published_cell
 from glr.scripts.constants import ROOT, SCRIPTS
 from glr.scripts.plots import FORMATS, new_figure, optional_picture, plain_axes, save_figure
 from glr.storage.files import write_whole
@@ -61,7 +54,8 @@ def page_of(name: str, constants: SimpleNamespace, script: Mapping[str, object])
     """The page of a run: name_part unless all constants with a bearing are the script's own."""
     stated = (vars(constants).keys() & script.keys()) - set(NO_BEARING)
     are_own = all(getattr(constants, one) == script[one] for one in stated)
-    return Page(part_name(name, not are_own), constants.WRITE_DOCS and are_own, constants.FORMAT)
+    name += "" if are_own else "_part"
+    return Page(name, constants.WRITE_DOCS and are_own, constants.FORMAT)
 
 
 def write_page(page: Page, block: str, draw: Callable[[Path], object] | None = None) -> None:
@@ -92,8 +86,7 @@ def draw_panels(
         plain_axes(axes)
         beneath = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "ncols": 4}
         axes.legend(fontsize=8, frameon=False, **beneath)
-    figure.suptitle(title, fontsize=10)
-    save_figure(path, figure)
+    save_figure(path, figure, title)
 
 
 def write_tables(
@@ -107,9 +100,9 @@ def write_tables(
     note = (
         f"MNIST, 784-50-10: test accuracy in percent, noise-free, mean ± sd of {constants.SEEDS} "
         "seeds, beside that of Peng et al. (2022); FGSM transferred from a ReLU network, "
-        f"ε = {TABLE_EPSILON}; seconds of training on one core, by NumPy."
+        f"ε = {tables.TABLE_EPSILON}; seconds of training on one core, by NumPy."
     )
-    table = markdown_table(readme_lines(rows, seconds))
+    table = tables.markdown_table(readme_lines(rows, seconds))
     write_readme("results", f"{table}\n\n{note}")
     write_page(Page("results", whole=True), results_block(rows))
     for name in README_ROWS:
@@ -130,7 +123,7 @@ def readme_lines(rows: dict[str, list[Row]], seconds: dict[str, list[float]]) ->
 
 def results_block(rows: Mapping[str, list[Row]]) -> str:
     """What docs/results.md shows of the rows of each data set."""
-    return "\n\n".join(results_page(own, dataset) for dataset, own in rows.items())
+    return "\n\n".join(tables.results_page(own, dataset) for dataset, own in rows.items())
 
 
 def measured(

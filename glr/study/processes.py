@@ -23,10 +23,7 @@ Outcome = tuple[dict[str, bytes], str]  # files by name, and a complaint, "" whe
 
 
 def script_process(root: Path, words: Sequence[str], **options: object) -> subprocess.Popen:
-    """The process of a script and its flags, which ends when this one does, killed or not.
-
-    root : the folder that glr is in; options : those of Popen
-    """
+    """The process of a script and its flags, which ends when this one does; root has glr/."""
     here = str(root / "glr" / "study" / "processes.py")
     return subprocess.Popen([sys.executable, here, *words], stdin=subprocess.PIPE, **options)
 
@@ -51,9 +48,6 @@ def outcome(
         says = stderr.read().decode(errors="replace").strip()
     says = (says or f"ended with status {process.returncode}").splitlines()[-1]
     return files, says.removeprefix(f"{Path(words[0]).name}: ") if process.returncode else ""
-
-
-# ---------------------------------------------------------------- on a worker
 
 
 def outcome_away(archives: Sequence[bytes], words: Sequence[str]) -> Outcome:

@@ -115,10 +115,7 @@ def is_finished(task: Task) -> bool:
 
 
 def train_missing(tasks: Iterable[Task], constants: SimpleNamespace) -> None:
-    """Run the tasks that are not finished, and keep what each writes: a stopped study goes on.
-
-    Raises GLRError with the complaint of one that fails.
-    """
+    """Run the tasks that are not finished, and keep what each writes; GLRError if one fails."""
     wanted = [task for task in tasks if not is_finished(task)]
     if not wanted:
         return

@@ -87,10 +87,7 @@ def curve(task: Task, where: str) -> np.ndarray:
 
 
 def draw_curves(path: Path, curves: Mapping[str, Sequence[np.ndarray]], title: str) -> None:
-    """Each variant's error against the step: the mean over the seeds, in a band of their range.
-
-    curves : of each seed; GLRError if the variants are too many
-    """
+    """Each variant's mean error by step, in a band of the seeds' range; GLRError for too many."""
     if len(curves) > MOST_CURVES:
         raise GLRError(f"{len(curves)} curves cannot be told apart; give {MOST_CURVES} or less")
     figure = new_figure(7.5, 4 + 0.2 * len(curves))
@@ -105,5 +102,4 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[np.ndarray]], title: s
     axes.set(xlabel="minibatch step", ylabel="error (%), noise-free")
     plain_axes(axes)
     figure.legend(loc="outside lower center", fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10, parse_math=False)
-    save_figure(path, figure)
+    save_figure(path, figure, title)

@@ -22,35 +22,12 @@ from glr.data.datasets import hold_out, load_dataset
 from glr.errors import GLRError
 from glr.losses import cross_entropy
 from glr.network import Network, is_right, threshold
-from glr.robustness.attacks import (
-    DERIVATIVES,
-    Attack,
-    Batch,
-    InputGradient,
-    apgd_attacks,
-    fgsm,
-    glr_input_gradient,
-    grouped,
-    input_gradient,
-    margin,
-    pgd,
-    square_attack,
-    until_wrong,
-    zero_gradient_share,
-)
+from glr.robustness import attacks, tables
+from glr.robustness.attacks import Attack, Batch, grouped, input_gradient, until_wrong
 from glr.robustness.averaging import Averaged, predictor
 from glr.robustness.evaluation import chosen_models, perturbation_generator
 from glr.robustness.perturbation import check_square_images, surrogate
-from glr.robustness.tables import (
-    ADVERSARIAL,
-    GLR_ROWS,
-    Row,
-    cell,
-    markdown_table,
-    mean_and_spread,
-    network_name,
-    spread,
-)
+from glr.robustness.tables import Row, cell, mean_and_spread, network_name
 from glr.scripts.console import progress_bar
 from glr.scripts.constants import as_typed
 from glr.scripts.machine import prepare_for_small_arrays
@@ -71,7 +48,7 @@ WORST = "+ square: all"  # and so on
 ZERO_GRADIENT = "zero gradient"  # samples at which the gradient that is followed is exactly zero
 NO_EPSILON = ("clean", ZERO_GRADIENT)
 COLUMNS = ("clean", TRANSFERRED, *ATTACKS, AUTO_PGD, WORST, ZERO_GRADIENT)
-LOSSES = (cross_entropy, margin)  # whose gradients pgd and glr follow
+LOSSES = (cross_entropy, attacks.margin)  # whose gradients pgd and glr follow
 
 Kind = tuple[str, float]  # an attack, and its ε
 
@@ -105,10 +82,8 @@ def named_models(constants: SimpleNamespace, models: Mapping[Path, Model]) -> li
     for name in constants.NAMES:
         own = [path for path, one in models.items() if network_name(one.name) == name]
         if not own:
-            print(
-                f"Left out on {constants.DATASET}: {name}, of which there is no model",
-                file=sys.stderr,
-            )
+            note = f"Left out on {constants.DATASET}: {name}, of which there is no model"
+            print(note, file=sys.stderr)
         chosen += [path for path in own if models[path].seed < constants.SEEDS]
     if not chosen:
         raise GLRError(
@@ -130,7 +105,7 @@ def rows_of_file(constants: SimpleNamespace, path: Path) -> list[Row]:
         data = hold_out(data, held_out, run_generator(model.seed))
     n = constants.IMAGES or len(data.x_test)
     batch = data.x_test[:n], data.y_test[:n]
-    return model_rows(constants, model, batch, fgsm(batch, transfer, OWN_EPSILON))
+    return model_rows(constants, model, batch, attacks.fgsm(batch, transfer, OWN_EPSILON))
 
 
 def model_rows(
@@ -148,26 +123,27 @@ def model_rows(
     x, y = batch
     right = {("clean", 0.0): is_right(network.logits(x), y)}
     right[TRANSFERRED, OWN_EPSILON] = is_right(network.logits(transferred), y)
-    for (name, epsilon), attacks in attacks_on(constants, network, rng):
+    for (name, epsilon), several in attacks_on(constants, network, rng):
         met = [
             kept
             for (kind, e), kept in right.items()
             if kind in ("clean", name) or (name.startswith("+") and e <= epsilon)
         ]
         left = np.logical_and.reduce(met)
-        right[name, epsilon] = survivors(network, batch, attacks, left)
+        right[name, epsilon] = survivors(network, batch, several, left)
     shares = {kind: float(r.mean()) for kind, r in right.items()}
-    if network.activation in DERIVATIVES:
-        shares[ZERO_GRADIENT, 0.0] = zero_gradient_share(input_gradient(network)(x, y))
+    if network.activation in attacks.DERIVATIVES:
+        slopes = input_gradient(network)(x, y)
+        shares[ZERO_GRADIENT, 0.0] = attacks.zero_gradient_share(slopes)
     return [Row(model.name, model.seed, *kind, share, len(y)) for kind, share in shares.items()]
 
 
 def survivors(
-    network: Network | Averaged, batch: Batch, attacks: Sequence[Attack], among: np.ndarray
+    network: Network | Averaged, batch: Batch, several: Sequence[Attack], among: np.ndarray
 ) -> np.ndarray:
-    """Which samples (N,) among some stay right under every attack; each meets what is left."""
+    """Which samples (N,) among some stay right under several attacks; each meets what is left."""
     (x, y), left = batch, among.copy()
-    for attack in attacks:
+    for attack in several:
         rows = np.flatnonzero(left)
         if rows.size:
             found = attack((x[rows], y[rows]))
@@ -183,28 +159,30 @@ def attacks_on(
     Auto-PGD is of networks whose own gradient is not zero.
     """
 
-    def sign_attacks(gradients: list[InputGradient], epsilon: float) -> list[Attack]:
+    def sign_attacks(gradients: list[attacks.InputGradient], epsilon: float) -> list[Attack]:
         """Along each, from the image and random starts, until the network is wrong."""
-        options = {"epsilon": epsilon, "steps": constants.PGD_STEPS}
+        pgd = partial(attacks.pgd, epsilon=epsilon, steps=constants.PGD_STEPS)
         return [
-            grouped(partial(pgd, gradient=until_wrong(network, gradient), rng=start, **options))
+            grouped(partial(pgd, gradient=until_wrong(network, gradient), rng=start))
             for start in (None, *[rng] * constants.STARTS)
             for gradient in gradients
         ]
 
-    has_derivative = network.activation in DERIVATIVES
+    has_derivative = network.activation in attacks.DERIVATIVES
     if has_derivative:
         slopes = [input_gradient(network, loss) for loss in LOSSES]
-        yield ("fgsm", OWN_EPSILON), [partial(fgsm, gradient=slopes[0], epsilon=OWN_EPSILON)]
+        fgsm = partial(attacks.fgsm, gradient=slopes[0], epsilon=OWN_EPSILON)
+        yield ("fgsm", OWN_EPSILON), [fgsm]
         for epsilon in sorted({*constants.EPSILON, OWN_EPSILON}):
             yield ("pgd", epsilon), sign_attacks(slopes, epsilon)
     noise = network.noise if isinstance(network, Averaged) else None
-    by_noise = [glr_input_gradient(network, rng, loss, noise) for loss in LOSSES]
+    by_noise = [attacks.glr_input_gradient(network, rng, loss, noise) for loss in LOSSES]
     yield ("glr", OWN_EPSILON), sign_attacks(by_noise, OWN_EPSILON)
     if has_derivative and network.activation is not threshold:
-        yield (AUTO_PGD, OWN_EPSILON), [*map(grouped, apgd_attacks(network, OWN_EPSILON, rng))]
+        own = attacks.apgd_attacks(network, OWN_EPSILON, rng)
+        yield (AUTO_PGD, OWN_EPSILON), [*map(grouped, own)]
     options = {"epsilon": OWN_EPSILON, "queries": constants.QUERIES, "rng": rng}
-    yield (WORST, OWN_EPSILON), [partial(square_attack, network, **options)]
+    yield (WORST, OWN_EPSILON), [partial(attacks.square_attack, network, **options)]
 
 
 def table_lines(rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
@@ -221,7 +199,7 @@ def whitebox_block(by_dataset: Mapping[str, Sequence[Row]]) -> str:
     parts = []
     for dataset, rows in by_dataset.items():
         parts.append(f"On {dataset}, the first {rows[0].n} images, ε = {OWN_EPSILON}:")
-        parts.append(markdown_table([["model", *COLUMNS], *table_lines(rows, COLUMNS)]))
+        parts.append(tables.markdown_table([["model", *COLUMNS], *table_lines(rows, COLUMNS)]))
     reading = (
         "–: not run. AutoAttack's attacks need the network's own gradient, which thresholds have "
         "not; of an activation without a derivative there are glr and square. Zero gradient: "
@@ -237,18 +215,14 @@ def draw_pgd(axes: Axes, rows: Sequence[Row]) -> None:
     looks = look_of(map(network_name, names))
     for name in names:
         colour, style = looks[network_name(name)]
-        marks = f"o{style}" if network_name(name) in GLR_ROWS else "s:"
+        marks = f"o{style}" if network_name(name) in tables.GLR_ROWS else "s:"
         marks = marks if network_name(name) in COLOURS else f"^{style}"
         kinds = {(row.severity, row.condition) for row in rows if row.model == name}
         kinds = sorted((e, condition) for e, condition in kinds if condition in ("clean", "pgd"))
         cells = [cell(rows, name, condition, e) for e, condition in kinds]
         look = {"color": colour, "ms": 5, "markerfacecolor": "none", "capsize": 2}
-        epsilons, means, spreads = (
-            [e for e, _ in kinds],
-            [*map(fmean, cells)],
-            [*map(spread, cells)],
-        )
-        axes.errorbar(epsilons, means, spreads, fmt=marks, label=name, **look)
+        means, spreads = [*map(fmean, cells)], [*map(tables.spread, cells)]
+        axes.errorbar([e for e, _ in kinds], means, spreads, fmt=marks, label=name, **look)
     axes.set(xlabel="ε of PGD", ylabel="accuracy (%)", ylim=(0, 100))
 
 
@@ -266,5 +240,6 @@ def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], page: Page) -> None:
 def readme_block(rows: Sequence[Row]) -> str:
     """README's table of what adversarial training reaches, as Markdown."""
     header = ["network", "clean", f"attacked itself, ε = {OWN_EPSILON}"]
-    shown = [row for row in rows if row.model in GLR_ROWS or row.model.endswith(ADVERSARIAL)]
-    return markdown_table([header, *table_lines(shown, ("clean", WORST))])
+    ends = tables.ADVERSARIAL
+    shown = [row for row in rows if row.model in tables.GLR_ROWS or row.model.endswith(ends)]
+    return tables.markdown_table([header, *table_lines(shown, ("clean", WORST))])
