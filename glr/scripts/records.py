@@ -85,7 +85,8 @@ def save_run(run: Run) -> None:
     with optional_picture():
         draw_learning_curve(picture, title, rows, where, colour)
     checkpoint.unlink(missing_ok=True)
-    print(kept, end="", file=sys.stderr)
+    if kept:
+        print(kept, end="", file=sys.stderr)
     if note := chance_note(run):
         print(note)
     print(
