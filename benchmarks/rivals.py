@@ -69,8 +69,7 @@ def jax_training(script: str, flags: Sequence[str], data: Dataset, **changed: ob
     run = Run(constants_of(f"{script}.py", flags), data)
     rows = minibatches(len(data.x_train), run.constants.BATCH_SIZE, run_generator(0))
     state, samples = by_jax.state_of(run), by_jax.samples_of(run)
-    anew = partial(xla.steps_of_rows)  # JAX keeps what it traced of a function
-    with patch.multiple(xla, **{"steps_of_rows": anew, **changed}):
+    with patch.multiple(xla, **changed):
         program = by_jax.program_of(run)
         xla.take_steps(program, by_jax.state_of(run), samples, next(rows)[None])  # traced now
 

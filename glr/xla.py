@@ -331,10 +331,31 @@ def descend(plan: Plan, state: State, gradients: Layers) -> State:
 Program = Callable[[State, tuple, np.ndarray], tuple[State, jax.Array]]
 
 
-def program(method: Method, plan: Plan) -> Program:
-    """`steps_of_rows` of a method and plan, compiled anew for every shape; a state is used up."""
-    constants = {"static_argnums": (0, 1), "donate_argnums": 2, "compiler_options": cpu_options()}
-    return functools.partial(jax.jit(steps_of_rows, **constants), method, plan)
+def program(method: Method, plan: Plan, estimator: Callable = gradient) -> Program:
+    """As take_steps, compiled, with rows (MOST_STEPS, B): those of −1 are no minibatch.
+
+    estimator : `gradient`, or another that takes and returns the same
+    """
+
+    def steps_of_rows(state: State, data: tuple, rows: jax.Array) -> tuple[State, jax.Array]:
+        x, y = data
+
+        def step(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+            state, risks = carry
+            keys = keys_of_step(state.seed, state.step, method, len(state.layers))
+            batch, eta, epsilon = x[rows[i]].T, state.perturbation, plan.adversarial_epsilon
+            if eta is not None:  # as in glr.scripts.adversarial
+                batch = jnp.clip(batch + eta, 0, 1)
+            gradients, risk, inputs = estimator(method, state.layers, batch, y[rows[i]], keys)
+            if eta is not None:
+                moved = jnp.clip(eta + epsilon * jnp.sign(inputs), -epsilon, epsilon)
+                state = state._replace(perturbation=moved)
+            return descend(plan, state, gradients), risks.at[i].set(risk)
+
+        n = (rows[:, 0] >= 0).sum()
+        return lax.fori_loop(0, n, step, (state, jnp.zeros(len(rows))))
+
+    return jax.jit(steps_of_rows, donate_argnums=0, compiler_options=cpu_options())
 
 
 def cpu_options() -> dict[str, int] | None:
@@ -358,25 +379,3 @@ def take_steps(
     padded[: len(rows)] = rows
     state, risks = compiled(state, data, padded)
     return state, np.asarray(risks)[: len(rows)]
-
-
-def steps_of_rows(
-    method: Method, plan: Plan, state: State, data: tuple, rows: jax.Array
-) -> tuple[State, jax.Array]:
-    """As take_steps, with rows (MOST_STEPS, B): those of −1 are no minibatch."""
-    x, y = data
-
-    def step(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-        state, risks = carry
-        keys = keys_of_step(state.seed, state.step, method, len(state.layers))
-        batch, eta, epsilon = x[rows[i]].T, state.perturbation, plan.adversarial_epsilon
-        if eta is not None:  # as in glr.scripts.adversarial
-            batch = jnp.clip(batch + eta, 0, 1)
-        gradients, risk, inputs = gradient(method, state.layers, batch, y[rows[i]], keys)
-        if eta is not None:
-            moved = jnp.clip(eta + epsilon * jnp.sign(inputs), -epsilon, epsilon)
-            state = state._replace(perturbation=moved)
-        return descend(plan, state, gradients), risks.at[i].set(risk)
-
-    n = (rows[:, 0] >= 0).sum()
-    return lax.fori_loop(0, n, step, (state, jnp.zeros(len(rows))))

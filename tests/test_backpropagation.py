@@ -1,8 +1,10 @@
 """Backpropagation, the matched control: its gradient, its noise, its random numbers."""
 
+import functools
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +23,30 @@ from problems import (
     staircase,
 )
 
+from glr.checks import sigma_by_layer
 from glr.errors import GLRError
+from glr.estimator import Method
 from glr.losses import cross_entropy, zero_one
-from glr.network import Network, layer_views, logits, new_network, relu, sigmoid, tanh, threshold
+from glr.network import (
+    Layer,
+    Network,
+    layer_views,
+    logits,
+    new_network,
+    relu,
+    sigmoid,
+    tanh,
+    threshold,
+)
 from glr.noise import gaussian, logistic, noise_and_score
 from glr.scripts import backpropagation as module
-from glr.scripts.backpropagation import TrainingNoise, backpropagation, deviation
+from glr.scripts.backpropagation import (
+    Backpropagated,
+    TrainingNoise,
+    backpropagation,
+    deviation,
+)
+from glr.scripts.constants import constants_of
 
 NO_NOISE = TrainingNoise(logistic, (0.0,), "logits")
 ROWS = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
@@ -40,6 +60,28 @@ def rng_of(seed=0):
 
 def network_of(problem):
     return Network(parameters_of(problem), list(problem.sizes), sigmoid)
+
+
+def backpropagation_by_jax(network, loss, noise):
+    """As `backpropagation`, by what BP.py's steps are with BACKEND = "jax"."""
+    jax = pytest.importorskip("jax")
+    from glr.scripts import by_jax  # noqa: PLC0415  (no requirement)
+
+    sigma = sigma_by_layer(noise.sigma, len(network.layers))
+    method = Method(network.activation, loss, noise.law, sigma, noise.perturb, **by_jax.ONE_PASS)
+    compiled = jax.jit(functools.partial(by_jax.backpropagated, method))
+
+    def gradient(x, y, rng):
+        keys = rng.integers(2**32, size=(1, len(sigma), 2), dtype=np.uint32)
+        layers = [Layer(W.T, b) for W, b in network.layers]
+        found, risk, inputs = jax.device_get(compiled(layers, x.T, y, keys))
+        return Backpropagated([Layer(W.T, b) for W, b in found], float(risk), inputs.T)
+
+    return gradient
+
+
+BOTH = {"tensorflow": backpropagation, "jax": backpropagation_by_jax}
+by_both = pytest.mark.parametrize("backpropagation", BOTH.values(), ids=BOTH)
 
 
 def straight_through_signals(network, x, y, slope):
@@ -87,7 +129,8 @@ def test_the_user_s_settings_of_keras_are_not_ours(keras_json, tmp_path):
     assert (tmp_path / ".keras" / "keras.json").read_text() == keras_json
 
 
-def test_threshold_networks_are_trained_straight_through():
+@by_both
+def test_threshold_networks_are_trained_straight_through(backpropagation):
     """The slope is that of F(v), the mean output of a neuron with logistic noise of deviation 1."""
     slope = 4 * (logistic.cdf(np.float32(1e-2)) - 0.5) / 1e-2  # σ′(0) = 1/4
     gradient = backpropagation(THRESHOLDS, cross_entropy, NO_NOISE)
@@ -101,11 +144,14 @@ def test_threshold_networks_are_trained_straight_through():
 
 @pytest.mark.parametrize("hidden", [[3], [4, 3]])
 @pytest.mark.parametrize("activation", [sigmoid, tanh, relu])
-def test_the_gradient_is_the_numerical_one_of_the_parameters_as_they_are(activation, hidden):
+@by_both
+def test_the_gradient_is_the_numerical_one_of_the_parameters_as_they_are(
+    backpropagation, activation, hidden
+):
     network = new_network([4, *hidden, 2], activation, np.random.default_rng(0))
     gradient = backpropagation(network, cross_entropy, NO_NOISE)
     gradient(ROWS, LABELS, rng_of())
-    network.parameters[:] *= 1.5  # after TensorFlow has seen them
+    network.parameters[:] *= 1.5  # after they were seen
 
     def risk(parameters):
         z = logits(layer_views(parameters, network.sizes), activation, ROWS.astype(float))
@@ -144,15 +190,18 @@ def test_noise_is_scaled_by_its_deviation_and_on_weights_by_the_inputs_too():
 
 
 @pytest.mark.parametrize("perturb", ["logits", "weights"])
-@pytest.mark.parametrize("law", LAWS)
-def test_noisy_backpropagation_has_the_mean_gradient_of_the_noisy_risk(law, perturb):
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [*product(["tensorflow"], LAWS), *product(["jax"], PACKAGE_LAWS)],
+)
+def test_noisy_backpropagation_has_the_mean_gradient_of_the_noisy_risk(name, law, perturb):
     """The one that glr.gradient estimates: the control differs in the estimate alone.
 
     Every entry within Welch's t bounds, at an error of 1e-4 for all of them together.
     """
     problem = Problem((3, 4, 3), law=law, perturb=perturb)
     noise = TrainingNoise(LAWS[law], problem.sigma, perturb)
-    gradient, rng = backpropagation(network_of(problem), cross_entropy, noise), rng_of()
+    gradient, rng = BOTH[name](network_of(problem), cross_entropy, noise), rng_of()
     x, y = samples_of(problem)
     x, y = np.tile(x, (1500, 1)), np.tile(y, 1500)
     mean = mean_of(np.array([flat(gradient(x, y, rng)) for _ in range(100)]))
@@ -183,3 +232,9 @@ def test_what_cannot_be_differentiated_is_refused_in_one_line():
         backpropagation(own, cross_entropy, NO_NOISE)
     with pytest.raises(GLRError, match=r"^LOSS = zero_one: BP.py differentiates cross_entropy"):
         backpropagation(THRESHOLDS, zero_one, NO_NOISE)
+
+
+def test_each_script_refuses_the_backend_of_another():
+    for script, wrong in (("BP.py", "numpy"), ("LRS.py", "tensorflow")):
+        with pytest.raises(GLRError, match=f'BACKEND = {wrong}: must be "(numpy|tensorflow)" or'):
+            constants_of(script, ["--backend", wrong])

@@ -48,6 +48,7 @@ from glr.network import Layer, accuracy, layer_views, new_network, sigmoid, thre
 from glr.noise import NoiseLaw, logistic  # noqa: E402
 from glr.optimizers import adagrad, adam, constant, cosine, sgd, tenths  # noqa: E402
 from glr.scripts import by_jax  # noqa: E402
+from glr.scripts.backpropagation import TrainingNoise, backpropagation  # noqa: E402
 from glr.scripts.constants import constants_of  # noqa: E402
 from glr.scripts.run import new_run  # noqa: E402
 from glr.storage.checkpoint import State  # noqa: E402
@@ -444,7 +445,7 @@ def test_a_platform_that_jax_has_not_is_one_line(tmp_path):
     assert ran.returncode == 2
     (line,) = ran.stderr.splitlines()
     assert "nonsense" in line
-    assert line.endswith('; or set it to "numpy"')
+    assert line.endswith("; or take another BACKEND")
 
 
 def test_a_cache_that_cannot_be_written_is_not_fatal(tmp_path):
@@ -502,6 +503,24 @@ def test_what_is_not_covered_is_refused_by_name(changes, message):
     assert "\n" not in str(caught.value)
 
 
+def test_only_the_cross_entropy_is_differentiated():
+    with pytest.raises(GLRError, match=r"^LOSS = zero_one: BP.py differentiates cross_entropy"):
+        by_jax.prepare(constants_of("BP.py", ["--backend", "jax", "--loss", "zero_one"]))
+
+
+@pytest.mark.parametrize("activation", [sigmoid, threshold])
+def test_backpropagation_gives_the_gradient_in_the_inputs_too(activation):
+    """That of each sample's own loss over B, as TensorFlow's."""
+    network = new_network([4, 3, 2], activation, np.random.default_rng(0))
+    x, y = np.random.default_rng(1).random((6, 4), np.float32), np.array([0, 1, 1, 0, 1, 0])
+    wanted = backpropagation(
+        network, cross_entropy, TrainingNoise(logistic, (0.0,), "logits"), of_inputs=True
+    )(x, y, None)
+    method = Method(activation, cross_entropy, logistic, (0.0, 0.0), "logits", **by_jax.ONE_PASS)
+    found = by_jax.backpropagated(method, transposed(network.layers), x.T, y, None)
+    np.testing.assert_allclose(found[2].T, wanted.inputs, rtol=1e-4, atol=1e-7)
+
+
 # ---------------------------------------------------------------- a run of a script
 
 
@@ -518,10 +537,14 @@ def new_jax_run(folder, *flags, backend="jax", script="LRTZ.py"):
     return new_run(constants_of(script, words))
 
 
-def test_a_stopped_run_continues_to_the_same_weights(tmp_path, monkeypatch):
+@pytest.mark.parametrize("script", ["LRTZ.py", "BP.py"])
+def test_a_stopped_run_continues_to_the_same_weights(script, tmp_path, monkeypatch):
     flags = ["--steps", "700", "--eval-every", "300", "--checkpoint-every", "200"]
     flags += ["--adversarial-epsilon", "0.05", "--replays", "3"]
-    whole, stopped = (new_jax_run(tmp_path / name, *flags) for name in ("whole", "stopped"))
+    flags += ["--sigma", "1", "0.5"]
+    whole, stopped = (
+        new_jax_run(tmp_path / name, *flags, script=script) for name in ("whole", "stopped")
+    )
     whole.take_steps_by_jax()
     whole.save()
     evaluate = stopped.evaluate
@@ -534,11 +557,12 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(stopped, "evaluate", evaluate_and_stop)
     with pytest.raises(StoppedError, match="stopped after step 300 of 700"):
         stopped.take_steps_by_jax()
-    resumed = new_jax_run(tmp_path / "stopped", *flags, "--resume")
+    resumed = new_jax_run(tmp_path / "stopped", *flags, "--resume", script=script)
     resumed.take_steps_by_jax()
     resumed.save()
-    assert_same_run(tmp_path / "whole", tmp_path / "stopped", "LRTZ_digits_seed0")
-    _, metadata = saved(tmp_path / "whole" / "LRTZ_digits_seed0.npz")
+    name = f"{Path(script).stem}_digits_seed0"
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped", name)
+    _, metadata = saved(tmp_path / "whole" / f"{name}.npz")
     assert metadata["constants"]["BACKEND"] == "jax"
     assert metadata["versions"]["jax"] == jax.__version__
     assert metadata["metrics"]["test_accuracy"] > 0.9

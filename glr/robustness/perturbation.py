@@ -53,7 +53,7 @@ THRESHOLD_NOTE = (
 # biases begin at 0, and have no penalty.
 SURROGATE = (
     "--hidden 100 50 --activation relu --initial-scale 0.577 --optimizer sgd --learning-rate 0.1 "
-    "--schedule constant --steps 4680 --weight-decay 1e-4"
+    "--schedule constant --steps 4680 --weight-decay 1e-4 --backend tensorflow"
 )
 # What is added to its seed. Of the seed of a network it would begin with that one's weights, and
 # meet the same minibatches: too near a relative.

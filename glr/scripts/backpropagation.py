@@ -80,8 +80,7 @@ def backpropagation(
 
     Raises GLRError for another loss, or an activation that TensorFlow cannot differentiate.
     """
-    if loss is not cross_entropy:
-        raise GLRError(f"LOSS = {loss.__name__}: BP.py differentiates cross_entropy only")
+    check_differentiable(loss)
     tf = import_tensorflow()
     activation = differentiable(network.activation)
     sigmas = sigma_by_layer(noise.sigma, len(network.layers))
@@ -109,6 +108,12 @@ def backpropagation(
         return Backpropagated(found, float(risk), *(one.numpy() for one in inputs))
 
     return gradient
+
+
+def check_differentiable(loss: Loss) -> None:
+    """Raise GLRError for a loss that BP.py does not differentiate."""
+    if loss is not cross_entropy:
+        raise GLRError(f"LOSS = {loss.__name__}: BP.py differentiates cross_entropy only")
 
 
 def deviation(x: tf.Tensor, sigma: float, perturb: str) -> float | tf.Tensor:

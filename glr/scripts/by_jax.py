@@ -1,4 +1,7 @@
-"""The steps of a run by JAX (BACKEND = "jax"), many in a call: glr/xla.py for a run's state."""
+"""The steps of a run by JAX (BACKEND = "jax"), many in a call: glr/xla.py for a run's state.
+
+Those of BP.py, too, whose gradient JAX then finds in the place of TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,16 @@ from typing import TYPE_CHECKING, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from glr import xla
-from glr.checks import check_method, checked_sigma
+from glr.checks import check_method, checked_sigma, sigma_by_layer
 from glr.errors import GLRError
 from glr.estimator import Method
 from glr.losses import zero_one
-from glr.network import Layer, layer_views
+from glr.network import Layer, layer_views, threshold
 from glr.optimizers import Optimizer
+from glr.scripts.backpropagation import TRAINING_SLOPE, check_differentiable
 from glr.scripts.constants import name_of
 from glr.scripts.own_code import own_error
 from glr.storage.checkpoint import State
@@ -33,6 +38,10 @@ SETTINGS = {  # of JAX, by which glr/xla.py computes, whatever the environment h
     **dict.fromkeys(("jax_enable_x64", "jax_disable_jit"), False),
     **dict.fromkeys(("jax_numpy_rank_promotion", "jax_transfer_guard"), "allow"),
     "jax_numpy_dtype_promotion": "standard",
+}
+ONE_PASS = {  # what BP.py does not say
+    **dict.fromkeys(("control_variate", "standardised_loss"), False),
+    **{"replicates": 1, "local_differences": True},
 }
 
 
@@ -63,7 +72,37 @@ def take_all_steps(run: Run) -> None:
 def program_of(run: Run) -> xla.Program:
     """The program of a run's method and descent, compiled in its first call."""
     plan = plan_of(run.constants)._replace(centralised_gradient=run.is_centralised)
-    return xla.program(method_of(run.constants), plan)
+    estimator = xla.gradient if has_passes(run.constants) else backpropagated
+    return xla.program(method_of(run.constants), plan, estimator)
+
+
+def has_passes(constants: SimpleNamespace) -> bool:
+    """Whether it is a GLR script: BP.py has none."""
+    return hasattr(constants, "REPLICATES")
+
+
+def backpropagated(
+    method: Method, layers: xla.Layers, x: jax.Array, y: jax.Array, keys: jax.Array
+) -> tuple[xla.Layers, jax.Array, jax.Array]:
+    """As glr.xla.gradient, by differentiation of the loss of one pass; noisy where σ is not 0.
+
+    Of threshold neurons that is the straight-through estimate, as in glr.scripts.backpropagation.
+    """
+
+    def risk(layers: xla.Layers, x: jax.Array) -> jax.Array:
+        for t, (W, b) in enumerate(layers):
+            v = W @ x + b[:, None]
+            if method.sigma[t] > 0:
+                noise, _ = xla.LAWS[method.noise].draw(xla.random_words(keys[0, t], v.shape))
+                v += xla.noise_scale(method, t, x) * noise
+            x = xla.outputs_of(method, v)
+            if method.activation is threshold:
+                smooth = jax.nn.sigmoid(TRAINING_SLOPE * v)
+                x = smooth + lax.stop_gradient(x - smooth)  # x, with the derivative of smooth
+        return xla.losses_of(method, v, y).mean()
+
+    found, (gradients, inputs) = jax.value_and_grad(risk, (0, 1))(layers, x)
+    return gradients, found, inputs
 
 
 def samples_of(run: Run) -> tuple[jax.Array, jax.Array]:
@@ -125,8 +164,10 @@ def write_back(state: xla.State, arrays: State) -> None:
 
 def method_of(constants: SimpleNamespace) -> Method:
     """The estimator that the constants describe."""
-    chosen = {field.name: getattr(constants, field.name.upper()) for field in fields(Method)}
-    return Method(**chosen | {"sigma": checked_sigma(constants.SIGMA, len(constants.HIDDEN) + 1)})
+    chosen = ONE_PASS | {name.lower(): value for name, value in vars(constants).items()}
+    sigmas = checked_sigma if has_passes(constants) else sigma_by_layer
+    chosen["sigma"] = sigmas(constants.SIGMA, len(constants.HIDDEN) + 1)
+    return Method(**{field.name: chosen[field.name] for field in fields(Method)})
 
 
 def plan_of(constants: SimpleNamespace) -> xla.Plan:
@@ -137,6 +178,8 @@ def plan_of(constants: SimpleNamespace) -> xla.Plan:
 def prepare(constants: SimpleNamespace) -> None:
     """Set JAX up; raise GLRError, naming it, for a constant that is not covered."""
     set_up()
+    if not has_passes(constants):
+        check_differentiable(constants.LOSS)
     check_covered(method_of(constants), plan_of(constants))
 
 
@@ -157,7 +200,7 @@ def set_up() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # of JAX_PLATFORMS
         reason = str(error).partition("\n")[0] or "JAX finds nothing that JAX_PLATFORMS names"
-        raise GLRError(f'BACKEND = "jax": {reason}; or set it to "numpy"') from error
+        raise GLRError(f'BACKEND = "jax": {reason}; or take another BACKEND') from error
 
 
 def check_covered(method: Method, plan: xla.Plan) -> None:
@@ -193,5 +236,5 @@ def check_traced(
 
 def refuse(name: str, value: object, why: str, cause: Exception | None = None) -> NoReturn:
     """Raise GLRError for a constant."""
-    message = f'{name} = {name_of(value)}: BACKEND = "jax" {why}; or set BACKEND to "numpy"'
+    message = f'{name} = {name_of(value)}: BACKEND = "jax" {why}; or take another BACKEND'
     raise GLRError(message) from cause

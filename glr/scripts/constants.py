@@ -91,13 +91,15 @@ KINDS: dict[str, Kind] = {
         "SIGMA": _many(NOT_NEGATIVE),
         "CONTROL_VARIATE STANDARDISED_LOSS CENTRALISED_GRADIENT WRITE_DOCS": FLAG,
         "LOCAL_DIFFERENCES": _choice(True, "output", False),
-        "BACKEND": _choice("numpy", "jax"),
+        "BACKEND": _choice("numpy", "jax"),  # see BP_BACKEND
         "PERTURB": _choice("logits", "weights"),
         "ACTIVATION LOSS OPTIMIZER SCHEDULE": FUNCTION,
         "NOISE": Kind(str, lambda v: isinstance(v, noise.NoiseLaw), "a NoiseLaw"),
     }.items()
     for name in names.split()
 }
+
+BP_BACKEND = _choice("tensorflow", "jax")  # of a script without noisy passes
 
 # Functions and laws of glr that a word of the command line can name.
 NAMED: dict[str, dict[str, object]] = {
@@ -310,7 +312,7 @@ def _misfit(name: str, value: object) -> str:
 
 def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
     """The value of a constant, or a GLRError."""
-    kind = KINDS[name]
+    kind = BP_BACKEND if name == "BACKEND" and "REPLICATES" not in script else KINDS[name]
     if name in NAMED:
         return _checked_function(name, value, script)
     values = value if kind.many and isinstance(value, (tuple, list)) else (value,)

@@ -265,7 +265,7 @@ def by_jax() -> ModuleType:
     try:
         from glr.scripts import by_jax  # noqa: PLC0415  (no requirement)
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # of a broken one, too
-        advice = 'pip install -r requirements-jax.txt, or set it to "numpy"'
+        advice = "pip install -r requirements-jax.txt, or take another BACKEND"
         raise GLRError(f'BACKEND = "jax": cannot import JAX ({error}); {advice}') from error
     return by_jax
 

@@ -132,7 +132,7 @@ Program = Callable[..., xla.State]
 
 
 def program(estimator: Estimator, plan: xla.Plan) -> Program:
-    """Steps along an estimator, compiled: rows of minibatches as glr.xla.steps_of_rows has them."""
+    """Steps along an estimator, compiled: rows of minibatches as glr.xla.program has them."""
 
     def take(
         state: xla.State, samples: tuple, rows: jax.Array, rate: float, steps: int
@@ -151,7 +151,7 @@ def program(estimator: Estimator, plan: xla.Plan) -> Program:
 
 
 def next_rows(batches: Iterator[np.ndarray], n: int) -> np.ndarray:
-    """The rows of the next n minibatches, as glr.xla.steps_of_rows takes them."""
+    """The rows of the next n minibatches, as glr.xla.program takes them."""
     rows = np.array([*islice(batches, n)])
     return np.pad(rows, ((0, xla.MOST_STEPS - n), (0, 0)), constant_values=-1)
 
