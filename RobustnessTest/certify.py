@@ -50,11 +50,11 @@ PROCESSES = 2  # of them that are trained at the same time
 # --------------------------------------------------------------------------------------------
 
 AS_LRS = "--centralised-gradient --learning-rate 0.01"  # what BP.py else has otherwise
-GAUSSIAN = "--noise gaussian --sigma"
+GAUSSIAN = "--backend jax --noise gaussian --sigma"
 NETWORKS = {  # by name: a script of Train&Test, and what it is given; chosen on held-out samples
-    "LRS-certified": ("LRS.py", f"--backend jax {GAUSSIAN} 2 0.5 --weight-decay 3e-4"),
+    "LRS-certified": ("LRS.py", f"{GAUSSIAN} 2 0.5 --weight-decay 3e-4"),
     "BP-certified": ("BP.py", f"{GAUSSIAN} 2 0.5 --weight-decay 3e-4 {AS_LRS}"),
-    "LRT-certified": ("LRT.py", f"--backend jax {GAUSSIAN} 4 0.5"),
+    "LRT-certified": ("LRT.py", f"{GAUSSIAN} 4 0.5"),
     "ST-certified": (
         "BP.py",
         f"--activation threshold {GAUSSIAN} 4 0.5 --weight-decay 1.5e-4 {AS_LRS}",

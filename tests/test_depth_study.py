@@ -47,7 +47,7 @@ def test_every_variant_can_be_run_by_jax_and_pairs_differ_in_the_estimator_alone
     recorded = {n[:3]: runs_of(n, constants)[0].recorded for n in networks_of(variants)}
     for (dataset, hidden, name), own in recorded.items():
         assert own["HIDDEN"] == [int(n) for n in hidden.split("-")]
-        assert own.get("BACKEND", "jax") == "jax"
+        assert own["BACKEND"] == "jax"
         control = recorded.get((dataset, hidden, depth.MATCHED.get(name)), {})
         shared = control.keys() & own.keys() - {"NAME"}
         assert {key: own[key] for key in shared} == {key: control[key] for key in shared}

@@ -198,7 +198,7 @@ def test_a_matched_control_differs_from_its_network_in_the_estimator_alone(name,
         recorded_constants(constants_of(script, extra.split()))
         for script, extra in (networks[name], networks[control])
     )
-    shared = (ours.keys() & theirs.keys()) - {"NAME"}
+    shared = (ours.keys() & theirs.keys()) - {"NAME", "BACKEND"}
     assert {"SIGMA", "WEIGHT_DECAY", "LEARNING_RATE", "ACTIVATION"} < shared
     # Straight-through takes attacks better with its own weight decay, and is given it.
     shared -= {"WEIGHT_DECAY"} if control == "ST+L2C-adv" else set()

@@ -56,11 +56,10 @@ def networks_of(variants: Iterable[str]) -> list[Network]:
 
 
 def runs_of(network: Network, constants: SimpleNamespace) -> list[Task]:
-    """The network's runs, one for every seed; the GLR scripts' by JAX."""
+    """The network's runs, one for every seed, by JAX."""
     (script, flags), *_ = study_networks([network.name], network.dataset).values()
-    by_jax = "" if script == "BP.py" else "--backend jax"
     hidden, held_out = network.hidden.replace("-", " "), f"--validation {constants.VALIDATION}"
-    words = f"{flags} --hidden {hidden} {by_jax} {held_out} {network.flags}"
+    words = f"{flags} --hidden {hidden} --backend jax {held_out} {network.flags}"
     named = {f"{network.name}-{network.hidden}": (script, words)}
     return tasks(constants, named, [network.dataset])
 
