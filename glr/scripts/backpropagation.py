@@ -135,6 +135,6 @@ def differentiable(activation: Activation) -> Callable:
 
     known = {sigmoid: tf.sigmoid, tanh: tf.tanh, relu: tf.nn.relu, threshold: threshold_of}
     if activation not in known:
-        name = activation.__name__
-        raise GLRError(f"ACTIVATION = {name}: TensorFlow has no gradient of it; use sigmoid")
+        wrong = f"ACTIVATION = {activation.__name__}: TensorFlow has no gradient of it"
+        raise GLRError(f'{wrong}; use sigmoid, or BACKEND = "jax"')
     return known[activation]
