@@ -110,7 +110,12 @@ def test_a_curve_is_that_of_the_run_s_history(tmp_path):
     np.testing.assert_allclose(found, [[0, 5], [90, 10]])
 
 
-def test_more_curves_than_can_be_told_apart_are_no_picture(tmp_path):
-    curves = {str(i): [] for i in range(variants.MOST_CURVES + 1)}
-    with pytest.raises(GLRError, match="13 curves cannot be told apart; give 12 or less"):
-        variants.draw_curves(tmp_path / "it.png", curves, "digits")
+def test_more_curves_than_can_be_told_apart_are_no_picture(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(variants, "write_page", lambda page, block, draw: drawn.append(draw))
+    monkeypatch.setattr(variants, "accuracy", lambda task, where: 90.0)
+    constants = SimpleNamespace(VALIDATION=0, DATASET="digits", DATA_DIR="", SEEDS=1)
+    tasks = [SimpleNamespace(script="LRS.py", extra=f"--steps {n}") for n in range(1, 14)]
+    for n in (12, 13):
+        variants.write_comparison(tasks[:n], constants, None)
+    assert [draw is None for draw in drawn] == [False, True]

@@ -195,18 +195,17 @@ def attack_of(constants: SimpleNamespace, network: Network, epsilon: float | Non
     if constants.ATTACK == "square":
         options = {"epsilon": epsilon, "queries": constants.QUERIES, "rng": rng}
         return partial(attacks.square_attack, network, **options)
-    if constants.ATTACK == "glr":
-        gradient = until_wrong(network, attacks.glr_input_gradient(network, rng))
-        attack = partial(attacks.pgd, gradient=gradient, epsilon=epsilon, steps=steps)
-    elif constants.ATTACK == "fgsm":
-        attack = partial(attacks.fgsm, gradient=input_gradient(network), epsilon=epsilon)
-    elif constants.ATTACK == "pgd":
-        attack = partial(
-            attacks.pgd, gradient=input_gradient(network), epsilon=epsilon, steps=steps
-        )
-    else:
+    if constants.ATTACK == "lbfgs":
         model = attacks.loss_and_gradient(network)
         attack = partial(attacks.lbfgs, model=model, penalty=constants.PENALTY)
+    elif constants.ATTACK == "fgsm":
+        attack = partial(attacks.fgsm, gradient=input_gradient(network), epsilon=epsilon)
+    else:
+        if constants.ATTACK == "pgd":
+            gradient = input_gradient(network)
+        else:
+            gradient = until_wrong(network, attacks.glr_input_gradient(network, rng))
+        attack = partial(attacks.pgd, gradient=gradient, epsilon=epsilon, steps=steps)
     return grouped(attack, constants.ATTACK)
 
 
