@@ -5,10 +5,11 @@
     python compare.py                               those of docs/results.md; five minutes, by JAX
 
 A variant is a script of this folder and its flags. With several seeds the table has each variant's
-difference from the first, and the p of a paired t-test for it; the curves are means, with the range
-over the seeds. Finished runs are not repeated: models and histories are in models/compare/, named
-as LRS--sigma-2-0.5. Written: compare.md and, of up to 12 variants, its picture in
-RobustnessTest/results/; compare_part if the constants are not those below.
+difference from the first of its script (of a script's first, from the first of all), and the p of a
+paired t-test for it; the curves are means, with the range over the seeds. Finished runs are not
+repeated: models and histories are in models/compare/, named as LRS--sigma-2-0.5. Written:
+compare.md and, of up to 12 variants, its picture in RobustnessTest/results/; compare_part if the
+constants are not those below.
 """
 
 import sys

@@ -113,7 +113,7 @@ def test_a_curve_is_that_of_the_run_s_history(tmp_path):
 def test_more_curves_than_can_be_told_apart_are_no_picture(monkeypatch):
     drawn = []
     monkeypatch.setattr(variants, "write_page", lambda page, block, draw: drawn.append(draw))
-    monkeypatch.setattr(variants, "accuracy", lambda task, where: 90.0)
+    monkeypatch.setattr(variants, "accuracy_of", lambda task, where: 90.0)
     constants = SimpleNamespace(VALIDATION=0, DATASET="digits", DATA_DIR="", SEEDS=1)
     tasks = [SimpleNamespace(script="LRS.py", extra=f"--steps {n}") for n in range(1, 14)]
     for n in (12, 13):

@@ -54,6 +54,9 @@ def test_variants_of_several_seeds_are_compared_with_the_first():
             f"{ttest_rel(other, first).pvalue:.2g}",
         ],
     ]
+    three = {"LRS.py": first, "LRT.py": other, "LRT.py --sigma 9": first}
+    less = [line[2] for line in variants_table(three, "it")]
+    assert less == ["less the first", "", "-2.00", "+2.00"]  # the last less its script's first
     assert variants_table({"a": [1.0], "b": [2.0]}, "it") == [
         ["command", "it"],
         ["a", "1.00"],

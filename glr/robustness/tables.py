@@ -182,16 +182,20 @@ def paired_cell(rows: list[Row], pair: tuple[str, str], condition: str) -> str:
 def variants_table(accuracies: Mapping[str, Sequence[float]], title: str) -> list[list[str]]:
     """The accuracies of variants, seed by seed, as cells with a header.
 
-    With two seeds or more, each less the first variant's, and p of a paired t-test: variants of one
-    seed share held-out samples, minibatches and first weights.
+    With two seeds or more, each less the first of its script, and the first of a script less the
+    first of all, with p of a paired t-test: variants of one seed share held-out samples,
+    minibatches and first weights.
     """
-    first, *_ = accuracies.values()
+    first, *_ = accuracies
+    firsts: dict[str, str] = {}
     lines = [["command", title, "less the first", "p"]]
     for name, values in accuracies.items():
-        is_compared = values is not first and len(first) > 1
-        compared = difference(values, first) if is_compared else ("", "")
+        own = firsts.setdefault(name.split()[0], name)
+        base = accuracies[first if name == own else own]
+        is_compared = name != first and len(values) > 1
+        compared = difference(values, base) if is_compared else ("", "")
         lines.append([name, mean_and_spread(values), *compared])
-    return lines if len(first) > 1 else [line[:2] for line in lines]
+    return lines if len(base) > 1 else [line[:2] for line in lines]
 
 
 def plain_table(lines: list[list[str]]) -> str:

@@ -20,6 +20,7 @@ from glr.scripts.records import evaluated_on
 from glr.scripts.run import load_data, run_generator
 from glr.storage.models import load_model
 from glr.study.runs import Task, study_networks, tasks
+from glr.study.variants import accuracy_of
 from glr.study.whitebox import COLUMNS, measured_rows, table_lines
 
 WHITEBOX = "../RobustnessTest/whitebox.py"  # from the folder of the training scripts
@@ -67,19 +68,17 @@ def runs_of(network: Network, constants: SimpleNamespace) -> list[Task]:
 def depth_lines(runs: dict[Network, list[Task]], constants: SimpleNamespace) -> list[list[str]]:
     """What each network reached, and what it did less its matched control there; a header first."""
     where = evaluated_on(constants)
-    metrics = {n: [load_model(task.path).metadata["metrics"] for task in runs[n]] for n in runs}
-    reached = {n[:3]: [100 * m[f"{where}_accuracy"] for m in metrics[n]] for n in runs}
+    reached = {n[:3]: [accuracy_of(task, where) for task in own] for n, own in runs.items()}
     header = ["network", "script", "flags", f"{where} accuracy (%)", "less", "p"]
-    lines = [[*header, "mean of passes", "ms a step"]]
+    lines = [[*header, "mean of passes"]]
     for network, own in progress_bar(runs.items(), "noisy passes"):
         ours = reached[network[:3]]
         theirs = reached.get((*network[:2], MATCHED.get(network.name)), [])
         compared = difference(ours, theirs) if len(theirs) > 1 else ("", "")
         by_mean = mean_and_spread(averaged_accuracies(own, constants))
-        step = 1000 * min(m["seconds"] for m in metrics[network]) / own[0].recorded["STEPS"]
         flags = f"`{network.flags}`" if network.flags else ""
         what = [f"{network.dataset} {network.hidden}", network.name, flags]
-        lines.append([*what, mean_and_spread(ours), *compared, by_mean, f"{step:.1f}"])
+        lines.append([*what, mean_and_spread(ours), *compared, by_mean])
     return lines
 
 

@@ -99,8 +99,8 @@ def write_tables(
         seconds[f"{task.name}_{task.dataset}"].append(metadata["metrics"]["seconds"])
     note = (
         f"MNIST, 784-50-10: test accuracy in percent, noise-free, mean ± sd of {constants.SEEDS} "
-        "seeds, beside that of Peng et al. (2022); FGSM transferred from a ReLU network, "
-        f"ε = {tables.TABLE_EPSILON}; seconds of training on one core, by NumPy."
+        "seeds, beside that of Peng et al. (2022); FGSM transferred from a ReLU network, ε = "
+        f"{tables.TABLE_EPSILON} (ℓ∞); seconds of training on one core, by NumPy (BP: TensorFlow)."
     )
     table = tables.markdown_table(readme_lines(rows, seconds))
     write_readme("results", f"{table}\n\n{note}")

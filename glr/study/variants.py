@@ -55,7 +55,9 @@ def write_comparison(runs: Iterable[Task], constants: SimpleNamespace, page: Pag
     where, tasks = evaluated_on(constants), defaultdict(list)
     for task in runs:
         tasks[f"{task.script} {task.extra}".strip()].append(task)
-    reached = {command: [accuracy(task, where) for task in own] for command, own in tasks.items()}
+    reached = {
+        command: [accuracy_of(task, where) for task in own] for command, own in tasks.items()
+    }
     lines = variants_table(reached, f"{where} accuracy (%)")
     print(plain_table(lines))
     lines = [lines[0], *([f"`{command}`", *cells] for command, *cells in lines[1:])]
@@ -72,7 +74,7 @@ def write_comparison(runs: Iterable[Task], constants: SimpleNamespace, page: Pag
     write_page(page, markdown_table(lines), draw if len(tasks) <= MOST_CURVES else None)
 
 
-def accuracy(task: Task, where: str) -> float:
+def accuracy_of(task: Task, where: str) -> float:
     """What a run reached, in percent, on "validation" or "test" samples."""
     _, metadata = layers_and_metadata(task.path)
     return 100 * metadata["metrics"][f"{where}_accuracy"]
