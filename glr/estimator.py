@@ -289,7 +289,7 @@ def carried_back(neurons: Neurons, W: Array, delta: Array) -> Array:
     """
     change, _ = neurons.reversal()
     carried = change * (W @ columns(delta)).reshape(change.shape)
-    return np.float32(-0.5) * neurons.score * carried
+    return np.float32(-0.5) * neurons.score * carried  # − as `change` is x⁻ − x
 
 
 def deviation_and_share_right(losses: Array) -> Array:
