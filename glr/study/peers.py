@@ -302,7 +302,8 @@ def draw_costs(path: Path, by_script: Mapping[str, Sequence[Measured]], dataset:
     for i, script in enumerate(by_script):
         panels[1].plot([], [], "s", color=f"C{i}", label=f"network of {script}")
     legend_above(panels[1], columns=2)
-    drawn.suptitle(f"{dataset}: the first layer's gradient of a minibatch", fontsize=10)
+    title = "a first-layer gradient of relative variance 1; diamonds: GLR by local differences"
+    drawn.suptitle(f"{dataset}: {title}", fontsize=10)
     save_figure(path, drawn)
 
 

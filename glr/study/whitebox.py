@@ -230,7 +230,7 @@ def write_whitebox(by_dataset: Mapping[str, Sequence[Row]], page: Page) -> None:
     """Print and write the tables, and draw the picture."""
     block = whitebox_block(by_dataset)
     print(block)
-    title = "PGD on the network itself, mean ± sd over seeds"
+    title = "PGD on the network itself, mean ± sd over seeds (thresholds keep less under glr)"
     panels = {f"{name}, {rows[0].n} test images": rows for name, rows in by_dataset.items()}
     write_page(page, block, partial(draw_panels, by_dataset=panels, draw=draw_pgd, title=title))
     if page.whole:
