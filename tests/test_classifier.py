@@ -21,7 +21,7 @@ import glr.scripts
 from glr import GLRClassifier, GLRError
 from glr.errors import DivergenceError
 from glr.interop import classifier
-from glr.interop.samples import distinct, drawn_rows
+from glr.interop.classifier import distinct, drawn_rows
 from glr.network import new_network
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -243,9 +243,6 @@ def test_verbose_prints_a_line_an_epoch(capsys):
 @pytest.fixture
 def by_jax():
     pytest.importorskip("jax", reason="JAX is not installed: requirements-jax.txt")
-    from glr.interop import jax_gradient  # noqa: PLC0415
-
-    return jax_gradient
 
 
 def test_by_jax_the_main_of_what_scikit_learn_asks(by_jax):

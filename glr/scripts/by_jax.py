@@ -1,6 +1,6 @@
-"""The steps of a run by JAX (BACKEND = "jax"), many in a call: glr/xla.py for a run's state.
+"""The steps of a run by JAX (BACKEND = "jax"), many in a call; those of BP.py, too.
 
-Those of BP.py, too, whose gradient JAX then finds in the place of TensorFlow.
+And `glr.gradient` by JAX, for the classifier.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from functools import partial
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -23,13 +23,13 @@ from glr.errors import GLRError
 from glr.estimator import Method
 from glr.losses import zero_one
 from glr.network import Layer, layer_views, threshold
-from glr.optimizers import Optimizer
-from glr.scripts.backpropagation import TRAINING_SLOPE, check_differentiable
+from glr.optimizers import Optimizer, adam, cosine
+from glr.scripts.backpropagation import TRAINING_SLOPE, Backpropagated, check_differentiable
 from glr.scripts.constants import name_of
 from glr.scripts.own_code import own_error
 from glr.storage.checkpoint import State
 from glr.storage.files import user_path
-from glr.xla_noise import LAWS
+from glr.xla_noise import LAWS, keys_of_step
 
 if TYPE_CHECKING:
     from glr.scripts.run import Run
@@ -103,6 +103,27 @@ def backpropagated(
 
     found, (gradients, inputs) = jax.value_and_grad(risk, (0, 1))(layers, x)
     return gradients, found, inputs
+
+
+@lru_cache(16)
+def compiled_gradient(method: Method) -> Callable[..., Backpropagated]:
+    """`glr.gradient` of a method, compiled for each shape; GLRError for what is not covered."""
+    check_covered(method, SimpleNamespace(optimizer=adam, schedule=cosine))
+
+    @partial(jax.jit, compiler_options=xla.cpu_options())
+    def compiled(layers: xla.Layers, x: jax.Array, y: jax.Array, seed: jax.Array) -> Backpropagated:
+        keys = keys_of_step(seed, np.uint32(0), method, len(layers))
+        turned = [Layer(W.T, b) for W, b in layers]  # as the arrays of glr/xla.py lie
+        found, risk, inputs = xla.gradient(method, turned, x.T, y, keys)
+        return Backpropagated([Layer(W.T, b) for W, b in found], risk, inputs.T)
+
+    def gradient(
+        layers: list[Layer], x: np.ndarray, y: np.ndarray, rng: np.random.Generator
+    ) -> Backpropagated:
+        seed = rng.integers(2**32, size=2, dtype=np.uint32)
+        return jax.device_get(compiled(layers, x, y.astype(np.int32), seed))
+
+    return gradient
 
 
 def samples_of(run: Run) -> tuple[jax.Array, jax.Array]:
