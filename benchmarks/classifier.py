@@ -78,7 +78,8 @@ def choice_lines(network: str, sets: Mapping[str, Samples]) -> list[list[str]]:
     """The header, and a line of held-out accuracies in percent for each variant."""
     lines = [[network, *sets, "mean"]]
     for name, changed in progress_bar(VARIANTS.items(), network):
-        model = scaled(GLRClassifier(random_state=0, **NETWORKS[network] | changed))
+        classifier = GLRClassifier(random_state=0, **NETWORKS[network] | changed)
+        model = make_pipeline(StandardScaler(), classifier)
         scores = [cross_val_score(model, *xy, cv=held_out_parts(*xy)) for xy in sets.values()]
         lines.append([name, *(f"{100 * np.mean(part):.1f}" for part in (*scores, scores))])
     return lines
@@ -93,17 +94,14 @@ def reached_lines(sets: Mapping[str, Samples]) -> list[list[str]]:
         cells, most = [], 0.0
         for x, y in sets.values():
             begun = time.process_time()
-            models = (scaled(classifier.set_params(random_state=seed)) for seed in SEEDS)
-            found = [100 * cross_val_score(model, x, y).mean() for model in models]
+            model, found = make_pipeline(StandardScaler(), classifier), []
+            for seed in SEEDS:
+                classifier.set_params(random_state=seed)
+                found.append(100 * cross_val_score(model, x, y).mean())
             cells.append(f"{fmean(found):.1f} ({min(found):.1f})")
             most = max(most, (time.process_time() - begun) / (5 * len(SEEDS)))
         lines.append([name, *cells, f"{most:.1f}"])
     return lines
-
-
-def scaled(classifier: object) -> object:
-    """The classifier, after its inputs are scaled."""
-    return make_pipeline(StandardScaler(), classifier)
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def jax_training(script: str, flags: Sequence[str], data: Dataset, **changed: ob
     run = Run(constants_of(f"{script}.py", flags), data)
     rows = minibatches(len(data.x_train), run.constants.BATCH_SIZE, run_generator(0))
     state, samples = by_jax.state_of(run), by_jax.samples_of(run)
-    with patch.multiple(xla, **changed):
+    with patch.dict(vars(xla), changed):
         program = by_jax.program_of(run)
         xla.take_steps(program, by_jax.state_of(run), samples, next(rows)[None])  # traced now
 

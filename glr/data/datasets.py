@@ -25,24 +25,17 @@ SPREADS_APART = 100  # or more between features: one learning rate does not suit
 
 
 class Dataset(NamedTuple):
-    """One classification task, split into training and test samples.
+    """One classification task, split into training and test samples."""
 
-    name : of the files about it; source : what DATASET called it
-    x_train (N, n_in), x_test (M, n_in) : float32, C-contiguous, in [0, 1] for the shipped sets
-    y_train (N,), y_test (M,) : class numbers from 0, int64
-    shape : of a sample in your own file; classes : their names, where labels are names
-    are_pixels : whether the inputs are the pixels of images, which have one scale
-    """
-
-    name: str
-    x_train: np.ndarray
-    y_train: np.ndarray
+    name: str  # of the files about it
+    x_train: np.ndarray  # (N, n_in) float32, C-contiguous, in [0, 1] for the shipped sets
+    y_train: np.ndarray  # (N,) class numbers from 0, int64
     x_test: np.ndarray
     y_test: np.ndarray
-    source: str = ""
-    shape: tuple[int, ...] = ()
-    classes: tuple[str, ...] = ()
-    are_pixels: bool = False
+    source: str = ""  # what DATASET called it
+    shape: tuple[int, ...] = ()  # of a sample in your own file
+    classes: tuple[str, ...] = ()  # their names, where labels are names
+    are_pixels: bool = False  # of images, which have one scale
 
 
 def has_square_images(dataset: Dataset) -> bool:
@@ -78,20 +71,14 @@ def dataset_label(source: str) -> str:
 def load_dataset(source: str, data_dir: Path | str) -> Dataset:
     """The data set that `source` names, from `data_dir`/name for MNIST; GLRError if unusable."""
     name = dataset_label(source)
-    if source == "digits":
-        return Dataset(name, *digits_split(), source, are_pixels=True)
     if source in SHIPPED:
-        split = idx_split(source, Path(data_dir) / source)
+        split = digits_split() if source == "digits" else idx_split(source, Path(data_dir) / source)
         return Dataset(name, *split, source, are_pixels=True)
     return own_dataset(source)
 
 
 def hold_out(dataset: Dataset, n: int, rng: np.random.Generator) -> Dataset:
-    """`dataset` with `n` random training samples in the place of its test set.
-
-    So nothing can be tuned on the test set. The other training samples keep their order. Raises
-    GLRError unless 1 <= n < number of training samples.
-    """
+    """`dataset` with `n` random training samples as its test set; GLRError for too many or 0."""
     n_train = len(dataset.y_train)
     if not 1 <= n < n_train:
         wrong = f"{dataset.name}: cannot hold out {n} of {n_train} training samples"
@@ -126,12 +113,9 @@ def digits_path() -> Path:
 
 
 def digits_split() -> Split:
-    """The 1437 + 360 digits of scikit-learn: 8x8 pixels, pixel/16 in [0, 1], 10 classes.
+    """The 1437 + 360 digits of scikit-learn: 8x8 pixels, pixel/16; GLRError if they are missing.
 
-    Raises GLRError if scikit-learn or its file is missing or damaged.
-
-    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
-    Learning Repository, 1998 (its test part), as in `sklearn.datasets.load_digits`.
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
     """
     path = digits_path()
     try:
@@ -146,9 +130,8 @@ def own_dataset(source: str) -> Dataset:
     """The data set in an .npz of x, y and perhaps x_test, y_test; or in a .csv (table_arrays).
 
     x (N, ...) is flattened to (N, n_in) float32; uint8, taken for pixels, is divided by 255. y (N,)
-    or (N, 1) holds whole numbers from 0 to below MAX_CLASSES, or the classes' names. Without x_test
-    and y_test, `train_test_split` is made. Raises GLRError, which names the file, for anything
-    else, and for arrays of more than MAX_NPZ_BYTES in all.
+    or (N, 1) holds class numbers from 0, or names. Without x_test and y_test, `train_test_split` is
+    made. Raises GLRError, which names the file, for anything else.
     """
     path = Path(source)
     if path.suffix.lower() == ".npz":
@@ -190,9 +173,8 @@ def own_split(arrays: dict[str, np.ndarray]) -> tuple[Split, tuple[str, ...]]:
 
 def check_lengths(x: np.ndarray, y: np.ndarray, part: str) -> None:
     """Raise GLRError unless x and y of the part "" or "_test" have a row for each sample."""
-    for name, array in ((f"x{part}", x), (f"y{part}", y)):
-        if array.ndim == 0:
-            raise GLRError(f"{name} has shape (); save at least one sample")
+    if 0 in (x.ndim, y.ndim):
+        raise GLRError(f"{'y' if x.ndim else 'x'}{part} has shape (); save at least one sample")
     if len(x) != len(y):
         counts = f"{len(x)} samples in x{part}, {len(y)} labels in y{part}"
         raise GLRError(f"{counts}; save one for each")
@@ -210,10 +192,7 @@ def check_likeness(x: np.ndarray, x_test: np.ndarray) -> None:
 
 
 def check_scales(x: np.ndarray, x_test: np.ndarray) -> None:
-    """Raise GLRError if training and test inputs (N, n_in) are of other orders of magnitude.
-
-    Both the largest and the mean size must say so: either alone may hang on few samples.
-    """
+    """Raise GLRError if inputs (N, n_in) differ, by largest and mean, in order of magnitude."""
     sizes = [(float(a.max()), float(a.mean(dtype=float))) for a in (np.abs(x), np.abs(x_test))]
     if all(max(two) > SCALES_APART * min(two) for two in zip(*sizes, strict=True)):
         found = "x goes up to {:g}, x_test up to {:g}".format(*(largest for largest, _ in sizes))

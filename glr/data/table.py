@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TextIO
@@ -22,10 +23,9 @@ Rows = Iterator[tuple[int, list[str]]]  # number of a line and its cells
 
 
 def table_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Features x (N, n_in) float64 and labels y (N,), as text, of the table at `path`.
+    """Features x (N, n_in) and labels y (N,), as text, of the table at `path`; GLRError for none.
 
-    The label's column is one of LABEL_NAMES, else the last. Raises GLRError, which names the file,
-    for what is no such table.
+    The label's column is one of LABEL_NAMES, else the last.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -93,12 +93,10 @@ def label_column(names: list[str]) -> int:
 
 def numbers(cells: list[str], line: int, names: list[str]) -> np.ndarray:
     """The features of a line; GLRError, naming its column, for a cell that is no number."""
-    try:
+    with suppress(ValueError):
         values = np.array([float(cell) for cell in cells])
         if np.isfinite(values).all():
             return values
-    except ValueError:
-        pass
     wrong, name = next(pair for pair in zip(cells, names, strict=True) if not is_number(pair[0]))
     what = f"holds {wrong[:MAX_NAME]!r}, no number"
     advice = "encode it as numbers, or leave it out; or name it label if it is the label"

@@ -39,24 +39,17 @@ class Evaluation(NamedTuple):
 
 @dataclass
 class State:
-    """All that training changes; with the seed, all that a run needs to be continued.
-
-    rng : an SFC64 generator, of the noise
-    step, seconds : minibatch steps taken, and spent on them, evaluations not counted
-    risks : the minibatches' mean losses since the last evaluation
-    perturbation : of adversarial training, (B, n_in); None without
-    retuned : after which steps it was continued with other constants, and what they were before
-    """
+    """All that training changes; with the seed, all that a run needs to be continued."""
 
     parameters: Array
-    rng: np.random.Generator
+    rng: np.random.Generator  # SFC64, of the noise
     optimizer: dict[str, np.ndarray] = field(default_factory=dict)
     step: int = 0
-    seconds: float = 0.0
-    risks: list[float] = field(default_factory=list)
+    seconds: float = 0.0  # of the steps, evaluations not counted
+    risks: list[float] = field(default_factory=list)  # mean losses since the last evaluation
     history: list[Evaluation] = field(default_factory=list)
-    perturbation: Array | None = None
-    retuned: list[dict] = field(default_factory=list)
+    perturbation: Array | None = None  # of adversarial training, (B, n_in)
+    retuned: list[dict] = field(default_factory=list)  # after which steps, from what constants
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of a checkpoint, under their names in the file, which holds no empty ones."""
