@@ -50,7 +50,7 @@ def call_in_the_loop(script):
         for node in ast.parse(source_of(script)).body
         if isinstance(node, ast.FunctionDef) and node.name == "main"
     )
-    (loop,) = (node for node in main.body if isinstance(node, ast.For))
+    (loop,) = (node for node in ast.walk(main) if isinstance(node, ast.For))
     assert ast.unparse(loop.iter) == "run.minibatches()"
     calls = [node for node in ast.walk(loop) if isinstance(node, ast.Call)]
     (call,) = (node for node in calls[1:] if ast.unparse(node.func) != "run.descend")

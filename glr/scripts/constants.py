@@ -99,7 +99,7 @@ KINDS: dict[str, Kind] = {
     for name in names.split()
 }
 
-BP_BACKEND = _choice("tensorflow", "jax")  # of a script without noisy passes
+BP_BACKEND = _choice("tensorflow", "jax")  # of a script that has glr.scripts.backpropagation
 
 # Functions and laws of glr that a word of the command line can name.
 NAMED: dict[str, dict[str, object]] = {
@@ -312,7 +312,7 @@ def _misfit(name: str, value: object) -> str:
 
 def _checked(name: str, value: object, script: Mapping[str, object]) -> object:
     """The value of a constant, or a GLRError."""
-    kind = BP_BACKEND if name == "BACKEND" and "REPLICATES" not in script else KINDS[name]
+    kind = BP_BACKEND if name == "BACKEND" and "backpropagation" in script else KINDS[name]
     if name in NAMED:
         return _checked_function(name, value, script)
     values = value if kind.many and isinstance(value, (tuple, list)) else (value,)
