@@ -59,12 +59,12 @@ NETWORKS = {
         "--weight-decay 1e-4",
     ),
     # More passes than in plain training: a more precise gradient in x is a stronger attack.
-    "LRS-adv": ("LRS.py", f"{ADVERSARIAL} --replicates 8"),
-    "LRT-adv": ("LRT.py", f"{ADVERSARIAL} --steps 80000 --weight-decay 5e-5 --replicates 8"),
-    "LRSZ-adv": ("LRSZ.py", f"{ADVERSARIAL} --replicates 24"),
+    "LRS-adv": ("LRS.py", f"{ADVERSARIAL} --replicates 11"),
+    "LRT-adv": ("LRT.py", f"{ADVERSARIAL} --steps 80000 --weight-decay 5e-5 --replicates 5"),
+    "LRSZ-adv": ("LRSZ.py", f"{ADVERSARIAL} --replicates 23"),
     "LRTZ-adv": (
         "LRTZ.py",
-        f"{ADVERSARIAL} --adversarial-epsilon 0.095 --weight-decay 5e-5 --replicates 48",
+        f"{ADVERSARIAL} --adversarial-epsilon 0.095 --weight-decay 5e-5 --replicates 47",
     ),
     "BP+L2C-adv": ("BP.py", f"{AS_LRS} {ADVERSARIAL}"),
     "ST+L2C-adv": ("BP.py", f"{AS_LRT} {ADVERSARIAL} --steps 80000"),

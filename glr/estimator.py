@@ -207,11 +207,15 @@ def noisy_passes(method: Method, layers: list[Layer], x: Array, rng: np.random.G
         passes.inputs.append(x)
         passes.scales.append(scale)
         activation = method.activation if t < len(layers) - 1 else identity
-        shape = b.size, method.replicates, x.shape[-1]
+        shape = drawn = b.size, method.replicates, x.shape[-1]
+        if not method.local_differences:  # (2) wants independent passes: drawn as samples are
+            drawn = b.size, 1, method.replicates * x.shape[-1]
         if activation is threshold and method.noise.cdf is not None:
-            neurons = Bits(method.noise, v, scale, random_words(rng, shape))
+            words = random_words(rng, drawn).reshape(shape)
+            neurons = Bits(method.noise, v, scale, words)
         else:
-            r, score = noise_and_score(method.noise, rng, shape)
+            parts = noise_and_score(method.noise, rng, drawn)
+            r, score = (part.reshape(shape) for part in parts)
             neurons = NoisyNeurons(activation, v, scale * r, score)
         passes.neurons.append(neurons)
         x = neurons.outputs

@@ -25,7 +25,7 @@ from glr.network import Layer
 from glr.neurons import TINY
 from glr.noise import WORDS
 from glr.optimizers import BETA_1, BETA_2, Optimizer, Schedule
-from glr.xla_noise import LAWS, keys_of_step, random_words
+from glr.xla_noise import LAWS, keys_of_step, random_words, words_of_next_pass
 
 MOST_STEPS = 256  # of a call: arguments of one shape, so that one program takes any number of steps
 
@@ -146,19 +146,19 @@ class Neurons(NamedTuple):
     weighed_score: jax.Array
 
 
-Draw = Callable[[jax.Array], Neurons]  # by a key
+Draw = Callable[[jax.Array], Neurons]  # by random words (n, B)
 
 
 def noisy_layer(method: Method, layers: Layers, t: int, x: jax.Array) -> Draw:
-    """What draws layer t's neurons by a key: what passes of the same inputs share is done once.
+    """What makes layer t's neurons of words: what passes of the same inputs share is done once.
 
     x : inputs (n_in, B)
     """
     (W, b), law, is_output = layers[t], LAWS[method.noise], t == len(layers) - 1
     v, scale = W @ x + b[:, None], noise_scale(method, t, x)
 
-    def neurons(key: jax.Array) -> Neurons:
-        r, score = law.draw(random_words(key, v.shape))
+    def neurons(words: jax.Array) -> Neurons:
+        r, score = law.draw(words)
         noise = scale * r
         up, down = v + noise, v - noise
         if not is_output:
@@ -170,8 +170,8 @@ def noisy_layer(method: Method, layers: Layers, t: int, x: jax.Array) -> Draw:
     p, q, f = law.cdf(v / scale), law.cdf(-v / scale), law.pdf(v / scale)
     level = jnp.minimum(p * WORDS, WORDS - 2**8).astype(jnp.uint32)
 
-    def bits(key: jax.Array) -> Neurons:
-        x = (random_words(key, v.shape) < level).astype(jnp.float32)
+    def bits(words: jax.Array) -> Neurons:
+        x = (words < level).astype(jnp.float32)
         score = x * (f / jnp.maximum(p, TINY)) - (1 - x) * (f / jnp.maximum(q, TINY))  # (3)
         change = 1 - 2 * x
         return Neurons(x, None, scale, score, change, -change * f)
@@ -191,20 +191,28 @@ def gradient(
     """Equation (1) for every layer, averaged over the batch; the mean loss of the passes; ∂E[L]/∂x.
 
     x : inputs (n_in, B)
-    keys : of each pass's layers, see keys_of_step
+    keys : of the layers, see keys_of_step
     """
-    draw_first = noisy_layer(method, layers, 0, x)
+    first_neurons = noisy_layer(method, layers, 0, x)
+    shapes = [(len(b), len(y)) for _, b in layers]
+    first_words = [random_words(key, shape) for key, shape in zip(keys, shapes, strict=True)]
 
-    def noisy_pass(keys: jax.Array) -> tuple[list[Neurons], jax.Array]:
-        neurons = [draw_first(keys[0])]
+    def next_words(words: list[jax.Array]) -> list[jax.Array]:
+        return [words_of_next_pass(method, *given) for given in zip(keys, words, strict=True)]
+
+    def noisy_pass(words: list[jax.Array]) -> tuple[list[Neurons], jax.Array]:
+        neurons = [first_neurons(words[0])]
         for t in range(1, len(layers)):
-            draw = noisy_layer(method, layers, t, neurons[-1].outputs)
-            neurons.append(draw(keys[t]))
+            neurons_of = noisy_layer(method, layers, t, neurons[-1].outputs)
+            neurons.append(neurons_of(words[t]))
         return neurons, losses_of(method, neurons[-1].outputs, y)
 
-    def one_pass(first_sum: jax.Array, keys_and_factors: tuple) -> tuple[jax.Array, tuple]:
-        keys, factors = keys_and_factors
-        neurons, losses = noisy_pass(keys)
+    def losses_of_pass(words: list[jax.Array], _: None) -> tuple[list[jax.Array], jax.Array]:
+        return next_words(words), noisy_pass(words)[1]
+
+    def one_pass(carry: tuple, factors: jax.Array | None) -> tuple[tuple, tuple]:
+        words, first_sum = carry
+        neurons, losses = noisy_pass(words)
         *hidden, output = neurons
         if method.local_differences:
             last = hidden[-1:] if method.local_differences is True else []
@@ -213,14 +221,17 @@ def gradient(
                 found.insert(0, carried_back(hidden[t], layers[t + 1].W, found[0]))
         else:
             found = [layer.score * factors / layer.scale for layer in neurons]
-        return first_sum + found[0], (losses, [layer.outputs for layer in hidden], found[1:])
+        carry = next_words(words), first_sum + found[0]
+        return carry, (losses, [layer.outputs for layer in hidden], found[1:])
 
     factors = None
     if not method.local_differences:  # the mean (2) is over all passes: each is run twice
-        factors = centred(method, lax.map(lambda keys: noisy_pass(keys)[1], keys))
-    first = jnp.zeros((len(layers[0].b), len(y)))
-    first, (losses, inputs, others) = lax.scan(one_pass, first, (keys, factors))
-    weight = 1 / (len(keys) * len(y))  # of a pass and sample in the mean
+        _, losses = lax.scan(losses_of_pass, first_words, length=method.replicates)
+        factors = centred(method, losses)
+    carry = first_words, jnp.zeros(shapes[0])
+    (_, first), found = lax.scan(one_pass, carry, factors, length=method.replicates)
+    losses, inputs, others = found
+    weight = 1 / losses.size  # of a pass and sample in the mean
     if method.standardised_loss:
         weight = weight / deviation_and_share_right(losses)
     first = first * weight
@@ -342,7 +353,7 @@ def program(method: Method, plan: Plan, estimator: Callable = gradient) -> Progr
 
         def step(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
             state, risks = carry
-            keys = keys_of_step(state.seed, state.step, method, len(state.layers))
+            keys = keys_of_step(state.seed, state.step, len(state.layers))
             batch, eta, epsilon = x[rows[i]].T, state.perturbation, plan.adversarial_epsilon
             if eta is not None:  # as in glr.scripts.adversarial
                 batch = jnp.clip(batch + eta, 0, 1)

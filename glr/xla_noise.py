@@ -1,6 +1,6 @@
 """Random words and noise laws by JAX, for glr/xla.py.
 
-A word is a hash of the seed, the step, the pass, the layer and the place: a run that is resumed
+A word follows from the seed, the step, the layer, the place and the pass: a run that is resumed
 draws the same again, and so does any number of cores.
 """
 
@@ -17,7 +17,7 @@ from jax.scipy import stats
 
 from glr import noise
 from glr.estimator import Method
-from glr.noise import LAPLACE_SCALE, LOGISTIC_SCALE, NoiseLaw
+from glr.noise import LAPLACE_SCALE, LOGISTIC_SCALE, NoiseLaw, coprimes
 
 
 def mixed(z: jax.Array) -> jax.Array:
@@ -27,17 +27,29 @@ def mixed(z: jax.Array) -> jax.Array:
     return z ^ (z >> 15)
 
 
-def keys_of_step(seed: jax.Array, step: jax.Array, method: Method, n_layers: int) -> jax.Array:
-    """A key of two words for every layer of every pass, (R, n_layers, 2); the seed is two, too."""
-    place = jnp.arange(2 * method.replicates * n_layers, dtype=jnp.uint32)
+def keys_of_step(seed: jax.Array, step: jax.Array, n_layers: int) -> jax.Array:
+    """A key of two words for every layer, (n_layers, 2); the seed is two, too."""
+    place = jnp.arange(2 * n_layers, dtype=jnp.uint32)
     words = mixed(mixed(mixed(place + seed[0]) ^ step.astype(jnp.uint32)) ^ seed[1])
-    return words.reshape(method.replicates, n_layers, 2)
+    return words.reshape(n_layers, 2)
 
 
 def random_words(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Independent uniform uint32 of the shape. JAX's own make a step of LRTZ 1.4 times as long."""
     row, column = (lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 1))
     return mixed(mixed(row * jnp.uint32(shape[1]) + column + key[0]) ^ key[1])
+
+
+def words_of_next_pass(method: Method, key: jax.Array, words: jax.Array) -> jax.Array:
+    """A layer's words (n, B) from those of the pass before: by (6), as in glr.noise.
+
+    Without local differences independent ones, as (2) wants them.
+    """
+    if not method.local_differences:
+        return mixed(mixed(words + key[0]) ^ key[1])
+    R, numbers = method.replicates, coprimes(method.replicates)
+    k = jnp.asarray(numbers)[random_words(mixed(key), (len(words), 1)) % len(numbers)]
+    return words + k.astype(jnp.uint32) * jnp.uint32(2**32 // R % 2**32)
 
 
 def uniform(words: jax.Array, bound: float) -> jax.Array:

@@ -72,7 +72,7 @@ def backpropagation_by_jax(network, loss, noise):
     compiled = jax.jit(functools.partial(by_jax.backpropagated, method))
 
     def gradient(x, y, rng):
-        keys = rng.integers(2**32, size=(1, len(sigma), 2), dtype=np.uint32)
+        keys = rng.integers(2**32, size=(len(sigma), 2), dtype=np.uint32)
         layers = [Layer(W.T, b) for W, b in network.layers]
         found, risk, inputs = jax.device_get(compiled(layers, x.T, y, keys))
         return Backpropagated([Layer(W.T, b) for W, b in found], float(risk), inputs.T)
@@ -178,7 +178,7 @@ def test_noise_is_drawn_of_its_law_where_there_is_any(law, monkeypatch):
             network, cross_entropy, TrainingNoise(LAWS[law], sigma, "logits")
         )
         gradient(ROWS, LABELS, rng)
-        assert drawn == [(LAWS[law], rng, (6, width)) for width in widths]
+        assert drawn == [(LAWS[law], rng, (6, 1, width)) for width in widths]
         drawn.clear()
 
 

@@ -147,7 +147,7 @@ def test_zero_one_differences_are_those_evaluated_everywhere(sizes, spread, pert
     """The spread is the weights'; the noise grows with it, so that differences are not all zero."""
     for activation in (sigmoid, tanh, threshold, staircase):
         network = new_network(list(sizes), activation, np.random.default_rng(0), scale=spread)
-        settings = {"sigma": 0.3 * max(1, spread), "perturb": perturb}
+        settings = {"sigma": 0.5 * max(1, spread), "perturb": perturb}
         for local in (True, "output"):
             found = assert_evaluated_everywhere_gives_the_same(
                 network, local_differences=local, **settings

@@ -9,10 +9,18 @@ from glr.checks import check_law
 from glr.errors import GLRError
 from glr.estimator import gradient
 from glr.network import Layer, threshold
-from glr.noise import NoiseLaw, gaussian, laplace, logistic, random_words
+from glr.noise import (
+    NoiseLaw,
+    coprimes,
+    gaussian,
+    independent_words,
+    laplace,
+    logistic,
+    random_words,
+)
 
 ERROR = 1e-4  # the probability that one statistical test rejects a right law
-SHAPE = (1001, 3, 333)  # a million draws, an odd number of them
+SHAPE = (1001, 1, 999)  # a million draws of one pass, an odd number of them
 
 LAWS = {
     "gaussian": (gaussian, stats.norm()),
@@ -87,7 +95,7 @@ def test_variance_of_a_local_difference_of_a_linear_loss(name, wanted):
 @each_law
 def test_score_is_minus_the_log_densitys_slope(name):
     """By central differences of SciPy's log-density, away from the Laplace law's kink at 0."""
-    r, score = noise_and_score(name, (100, 1000))
+    r, score = noise_and_score(name, (100, 1, 1000))
     step = 1e-4
     slope = LAWS[name][1].logpdf(r + step) - LAWS[name][1].logpdf(r - step)
     smooth = np.abs(r) > 2 * step
@@ -238,14 +246,14 @@ def test_extreme_bits_give_finite_noise(word):
     """Uniforms stay strictly inside (−1, 1), where no law's inverse is infinite."""
     assert generator_starting_with(word).bit_generator.random_raw() == word
     for law, _ in LAWS.values():
-        r, score = law.draw(generator_starting_with(word), (1, 2))
+        r, score = law.draw(generator_starting_with(word), (1, 1, 2))
         assert np.all(np.isfinite(r))
         assert np.all(np.isfinite(score))
 
 
 def test_words_are_uniform():
     """χ² of the high byte and of the low byte, in either half of a 64-bit word."""
-    words = random_words(generator(), (64, 4096))
+    words = independent_words(generator(), (64, 4096))
     assert words.dtype == np.uint32
     for half in (words[:, ::2].ravel(), words[:, 1::2].ravel()):
         for byte in (half >> 24, half & 255):
@@ -254,14 +262,46 @@ def test_words_are_uniform():
 
 @pytest.mark.parametrize("shape", [(11, 7), (11, 3, 5), (11, 2, 3, 3), (11, 1), (1,), (0, 3)])
 def test_words_have_any_shape_and_are_all_different(shape):
-    words = random_words(generator(), shape)
+    words = independent_words(generator(), shape)
     assert words.shape == shape
     assert len(np.unique(words)) == words.size
 
 
+PASSES = (1, 2, 3, 8, 11, 12)
+each_number_of_passes = pytest.mark.parametrize("R", PASSES)
+
+
+def test_numbers_coprime_to_the_passes():
+    wanted = {1: [1], 2: [1], 3: [1, 2], 8: [1, 3, 5, 7], 12: [1, 5, 7, 11]}
+    assert {R: coprimes(R).tolist() for R in wanted} == wanted
+    assert len(coprimes(11)) == 10
+
+
+@each_number_of_passes
+def test_words_of_a_pass_are_uniform_and_independent(R):
+    """Of every pass by itself: χ² of the high byte, and of those of neighbours, both ways."""
+    words = random_words(generator(), (200, R, 500))
+    for of_pass in np.moveaxis(words, 1, 0):
+        counts = np.bincount((of_pass >> 24).ravel(), minlength=256)
+        assert stats.chisquare(counts).pvalue > ERROR / (3 * R)
+        high = of_pass >> 28
+        for one, next_one in ((high[1:], high[:-1]), (high[:, 1:], high[:, :-1])):
+            pairs = np.bincount((16 * one + next_one).ravel(), minlength=256)
+            assert stats.chisquare(pairs).pvalue > ERROR / (3 * R)
+
+
+@each_number_of_passes
+def test_passes_of_a_neuron_and_sample_are_spread(R):
+    """One in each R-th of the words, but for what rounds 2³²/R; from each, all k/R are steps."""
+    words = random_words(generator(), (50, R, 20))
+    gaps = words[:, :, None] - words[:, None]  # modulo 2³²
+    assert np.all(gaps[:, ~np.eye(R, dtype=bool)] >= 2**32 // R - R)
+    assert R == 1 or len(np.unique(words[:, 1] - words[:, 0])) == len(coprimes(R))
+
+
 @each_law
 def test_same_seed_gives_the_same_noise(name):
-    first, again, other = (LAWS[name][0].draw(generator(s), (3, 5))[0] for s in (1, 1, 2))
+    first, again, other = (LAWS[name][0].draw(generator(s), (3, 1, 5))[0] for s in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.any(first == other)
 

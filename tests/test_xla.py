@@ -45,7 +45,7 @@ from glr.errors import DivergenceError, GLRError, StoppedError  # noqa: E402
 from glr.estimator import Estimate, Method  # noqa: E402
 from glr.losses import cross_entropy, zero_one  # noqa: E402
 from glr.network import Layer, accuracy, layer_views, new_network, sigmoid, threshold  # noqa: E402
-from glr.noise import NoiseLaw, logistic  # noqa: E402
+from glr.noise import NoiseLaw, coprimes, logistic  # noqa: E402
 from glr.optimizers import adagrad, adam, constant, cosine, sgd, tenths  # noqa: E402
 from glr.scripts import by_jax  # noqa: E402
 from glr.scripts.backpropagation import TrainingNoise, backpropagation  # noqa: E402
@@ -93,13 +93,15 @@ def method_of(problem, **settings):
 
 
 def keys_of(method, step=0):
-    return xla_noise.keys_of_step(SEED, jnp.int32(step), method, len(method.sigma))
+    return xla_noise.keys_of_step(SEED, jnp.int32(step), len(method.sigma))
 
 
-@functools.cache
-def compiled(draw):
-    """A draw by a key and a shape, compiled whole and not operation by operation."""
-    return jax.jit(draw, static_argnums=1)
+def words_of_passes(method, key, shape):
+    """The words of all passes, (n, R, B), those of one being of the shape (n, B)."""
+    words = [xla_noise.random_words(key, shape)]
+    while len(words) < method.replicates:
+        words.append(xla_noise.words_of_next_pass(method, key, words[-1]))
+    return np.stack(words, axis=1)
 
 
 def transposed(layers):
@@ -124,17 +126,16 @@ def estimate_by_jax(method, problem, keys):
 def estimate_by_numpy(method, problem, keys, monkeypatch):
     """Of the noise that these keys draw by JAX."""
     ours, n_drawn = LAWS[problem.law], itertools.count()
-    draw_by_jax = compiled(lambda *given: xla_noise.LAWS[ours].draw(xla_noise.random_words(*given)))
+    draw_by_jax = jax.jit(xla_noise.LAWS[ours].draw)
 
-    def of_layer(draw, shape):
-        t, (n, _, B) = next(n_drawn), shape
-        return np.stack([draw(key, (n, B)) for key in keys[:, t]], axis=-2)
+    def words(rng, shape):
+        n, size = shape[0], shape[1] * shape[2] // method.replicates
+        return words_of_passes(method, keys[next(n_drawn)], (n, size)).reshape(shape)
 
     def draw(rng, shape):
-        return tuple(of_layer(lambda *given: np.array(draw_by_jax(*given)), shape))
+        return tuple(np.array(part) for part in draw_by_jax(words(rng, shape)))
 
-    monkeypatch.setattr(estimator, "random_words", lambda rng, shape: of_layer(words_by_jax, shape))
-    words_by_jax = compiled(xla_noise.random_words)
+    monkeypatch.setattr(estimator, "random_words", words)
     fields = {name: value for name, value in vars(method).items() if name != "noise"}
     law = NoiseLaw(ours.name, draw, ours.cdf, ours.pdf)
     estimate = estimate_of(problem, *batch_of(problem), noise=law, **fields)
@@ -232,7 +233,7 @@ def test_mean_over_steps_is_the_exact_gradient(name):
     x, y = np.tile(x, (2000, 1)).T, np.tile(y, 2000)
 
     def of_step(step):
-        keys = xla_noise.keys_of_step(SEED, step, method, len(method.sigma))
+        keys = xla_noise.keys_of_step(SEED, step, len(method.sigma))
         return xla.gradient(method, layers, x, y, keys)[:2]
 
     found, risks = jax.jit(lambda: jax.lax.map(of_step, jnp.arange(100)))()
@@ -265,20 +266,37 @@ def test_law_is_that_of_glr_noise(name):
 
 
 def test_words_of_other_seeds_steps_passes_layers_and_places_are_independent():
-    """Correlations of normal scores within 5 standard errors, for 56 pairs; and no key twice."""
-    method = method_of(Problem((3, 3, 3)))
+    """Correlations of normal scores within 5 standard errors, for 276 pairs; and no key twice.
+
+    Passes without local differences: with them they are spread.
+    """
+    method = method_of(Problem((3, 3, 3)), **FORWARD)
     seeds = [np.random.SeedSequence(seed).generate_state(2) for seed in (0, 1)]
     keys = np.array(
-        [[xla_noise.keys_of_step(s, jnp.int32(step), method, 2) for step in (0, 1)] for s in seeds]
+        [[xla_noise.keys_of_step(s, jnp.int32(step), 2) for step in (0, 1)] for s in seeds]
     ).reshape(-1, 2)
     assert len(np.unique(keys[:, 0])) == len(np.unique(keys[:, 1])) == len(keys)
-    words = [xla_noise.random_words(key, (50, 128)) for key in keys]
-    draws = np.array([xla_noise.draw_gaussian(of_key)[0] for of_key in words])
-    assert np.abs(np.corrcoef(draws.reshape(len(keys), -1)) - np.eye(len(keys))).max() < 5 / 80
+    words = [words_of_passes(method, key, (50, 128)) for key in keys]
+    words = np.concatenate(words, axis=1).swapaxes(0, 1)
+    draws = np.array(xla_noise.draw_gaussian(words)[0])
+    assert np.abs(np.corrcoef(draws.reshape(len(draws), -1)) - np.eye(len(draws))).max() < 5 / 80
     lagged = [(draws[..., lag:] * draws[..., :-lag]).mean() for lag in (1, 2, 16)]
     assert np.abs(lagged).max() < 5 / np.sqrt(draws.size * 0.8)
     below = (draws[:, 1:] * draws[:, :-1]).mean()
     assert abs(below) < 5 / np.sqrt(draws.size * 0.9)
+
+
+@pytest.mark.parametrize("R", [2, 3, 8, 11])
+def test_passes_are_spread_as_those_of_glr_noise(R):
+    """No two are closer than 1/R, and each by itself is uniform: χ² of the high byte at 10⁻⁴."""
+    method = method_of(Problem((3, 3, 3)), replicates=R)
+    words = words_of_passes(method, jnp.array([5, 7], jnp.uint32), (50, 400))
+    gaps = (words[:, :, None] - words[:, None])[:, ~np.eye(R, dtype=bool)]
+    assert np.all(gaps >= 2**32 // R - R**2)
+    assert len(np.unique(words[:, 1] - words[:, 0])) == len(coprimes(R))
+    for of_pass in np.moveaxis(words, 1, 0):
+        counts = np.bincount((of_pass >> 24).ravel(), minlength=256)
+        assert stats.chisquare(counts).pvalue > 1e-4 / 11
 
 
 # ---------------------------------------------------------------- the descent

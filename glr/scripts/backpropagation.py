@@ -100,8 +100,8 @@ def backpropagation(
         return risk, *tape.gradient(risk, wanted)
 
     def gradient(x: Array, y: np.ndarray, rng: np.random.Generator) -> Backpropagated:
-        shapes = {t: (len(x), b.size) for t, (_, b) in enumerate(network.layers) if sigmas[t] > 0}
-        drawn = {t: noise_and_score(noise.law, rng, shape)[0] for t, shape in shapes.items()}
+        shapes = {t: (len(x), 1, b.size) for t, (_, b) in enumerate(network.layers) if sigmas[t]}
+        drawn = {t: noise_and_score(noise.law, rng, shape)[0][:, 0] for t, shape in shapes.items()}
         layers = [tuple(one) for one in network.layers]
         risk, layers, *inputs = risk_and_gradient(layers, tf.constant(x), y, drawn)
         found = [Layer(W.numpy(), b.numpy()) for W, b in layers]

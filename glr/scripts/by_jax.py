@@ -29,7 +29,7 @@ from glr.scripts.constants import name_of
 from glr.scripts.own_code import own_error
 from glr.storage.checkpoint import State
 from glr.storage.files import user_path
-from glr.xla_noise import LAWS, keys_of_step
+from glr.xla_noise import LAWS, keys_of_step, random_words
 
 if TYPE_CHECKING:
     from glr.scripts.run import Run
@@ -93,7 +93,7 @@ def backpropagated(
         for t, (W, b) in enumerate(layers):
             v = W @ x + b[:, None]
             if method.sigma[t] > 0:
-                noise, _ = xla.LAWS[method.noise].draw(xla.random_words(keys[0, t], v.shape))
+                noise, _ = xla.LAWS[method.noise].draw(random_words(keys[t], v.shape))
                 v += xla.noise_scale(method, t, x) * noise
             x = xla.outputs_of(method, v)
             if method.activation is threshold:
@@ -112,7 +112,7 @@ def compiled_gradient(method: Method) -> Callable[..., Backpropagated]:
 
     @partial(jax.jit, compiler_options=xla.cpu_options())
     def compiled(layers: xla.Layers, x: jax.Array, y: jax.Array, seed: jax.Array) -> Backpropagated:
-        keys = keys_of_step(seed, np.uint32(0), method, len(layers))
+        keys = keys_of_step(seed, np.uint32(0), len(layers))
         turned = [Layer(W.T, b) for W, b in layers]  # as the arrays of glr/xla.py lie
         found, risk, inputs = xla.gradient(method, turned, x.T, y, keys)
         return Backpropagated([Layer(W.T, b) for W, b in found], risk, inputs.T)

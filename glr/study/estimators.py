@@ -9,6 +9,7 @@ the output logits then; the output layer has its exact derivative, as in the sou
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -70,8 +71,8 @@ def layer_gradient(delta: Array, x: Array) -> Layer:
 
 def glr(key: Array, layers: Layers, batch: Batch, *, method: Method, repeats: int) -> Layers:
     """The project's own of so many passes, docs/method.md: unbiased with local differences."""
-    keys = keys_from(key, repeats * len(layers)).reshape(repeats, len(layers), 2)
-    return xla.gradient(method, layers, *batch, keys)[0]
+    method = replace(method, replicates=repeats)
+    return xla.gradient(method, layers, *batch, keys_from(key, len(layers)))[0]
 
 
 Losses = Callable[[Layers], Array]  # of changes of what is perturbed
