@@ -33,7 +33,7 @@ LRS = {  # what LRS.py gives to gradient()
 }
 ZERO_ONE = {
     "loss": zero_one,
-    "replicates": 12,
+    "replicates": 11,
     "standardised_loss": True,
 }
 
