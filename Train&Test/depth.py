@@ -42,7 +42,7 @@ WRITE_DOCS = False  # into docs/, in place of RobustnessTest/results/
 OUTPUT = "--local-differences output"  # as accurate in deep networks, in less time
 SMOOTH = "--sigma 2 0.5 --weight-decay 1e-5"  # of deep sigmoid networks
 BITS = "--learning-rate 0.005"  # of deep threshold networks
-WIDE_ADVERSARIAL = f"--weight-decay 1e-5 --replicates 8 {OUTPUT}"
+WIDE_ADVERSARIAL = f"--weight-decay 1e-5 --replicates 3 {OUTPUT}"
 VARIANTS = (  # data set, hidden neurons, networks of study.py, flags that differ from theirs
     "mnist 50-50 LRS,BP+L2C --sigma 0.5 --replicates 4",
     "mnist 50-50 LRT,ST+L2C --steps 20000",
