@@ -41,10 +41,7 @@ def random_words(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 def words_of_next_pass(method: Method, key: jax.Array, words: jax.Array) -> jax.Array:
-    """A layer's words (n, B) from those of the pass before: by (6), as in glr.noise.
-
-    Without local differences independent ones, as (2) wants them.
-    """
+    """A layer's words (n, B) after those of a pass: by (6), or independent where (2) is used."""
     if not method.local_differences:
         return mixed(mixed(words + key[0]) ^ key[1])
     R, numbers = method.replicates, coprimes(method.replicates)
