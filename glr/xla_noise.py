@@ -35,7 +35,7 @@ def keys_of_step(seed: jax.Array, step: jax.Array, n_layers: int) -> jax.Array:
 
 
 def random_words(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Independent uniform uint32 of the shape. JAX's own make a step of LRTZ 1.4 times as long."""
+    """Independent uniform uint32 of the shape. JAX's own make a step of LRTZ 5 % longer."""
     row, column = (lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 1))
     return mixed(mixed(row * jnp.uint32(shape[1]) + column + key[0]) ^ key[1])
 
