@@ -138,7 +138,7 @@ def precision(data: Dataset, turns: int) -> Iterator[Row]:
     CPU time to a gradient of relative variance 1: relative variance × step time, of the first
     layer of 784-50-10 after 500 steps of the script; the published estimator has R 10. Each has its
     own noise, and with the 0-1 loss its own risk. The last column is ours without equation (6): by
-    as many passes that are drawn independently, in the same time.
+    as many passes drawn independently, taken to last as long.
     """
     for script in GLR_ROWS:
         run = half_trained(constants_of(f"{script}.py", []), data)
@@ -223,10 +223,7 @@ def choices(data: Dataset, turns: int) -> Iterator[Row]:
     """
     rng, shape = run_generator(0), (50, 14, 128)
     v = rng.standard_normal(shape, dtype=np.float32)
-    halves, floats = (
-        (lambda: independent_words(rng, shape)),
-        (lambda: rng.random(shape, np.float32)),
-    )
+    halves, floats = partial(independent_words, rng, shape), partial(rng.random, shape, np.float32)
     tanh, exp = (lambda: glr.sigmoid(v)), (lambda: 1 / (1 + np.exp(-v)))
     lrtz, unknown = partial(rivals.numpy_training, "LRTZ", [], data), partial(glr.zero_one)
     pairs = [

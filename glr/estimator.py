@@ -142,7 +142,7 @@ def gradient(
 def groups_of_passes(R: int, floats: int) -> list[int]:
     """R in groups of nearly equal size, each as large as may be kept; a pass has so many floats.
 
-    Each group has a control variate (2) and a q of its own, which few passes would make noisy.
+    Each group is spread, and has a control variate (2) and a q, by itself: few would be noisy.
     """
     n_groups = -(-R // max(PASSES_AT_ONCE, FLOATS_AT_ONCE // max(1, floats)))
     return [(R + group) // n_groups for group in range(n_groups)]

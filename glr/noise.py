@@ -16,7 +16,8 @@ import numpy as np
 from glr.errors import GLRError
 from glr.network import Array
 
-Draw = Callable[[np.random.Generator, tuple[int, ...]], tuple[Array, Array]]
+Shape = tuple[int, int, int]  # neurons, passes, samples
+Draw = Callable[[np.random.Generator, Shape], tuple[Array, Array]]
 
 LOGISTIC_SCALE = math.sqrt(3.0) / math.pi  # β of the logistic law with standard deviation 1
 LAPLACE_SCALE = 1.0 / math.sqrt(2.0)  # β of the Laplace law with standard deviation 1
@@ -30,9 +31,10 @@ class NoiseLaw:
     name
         what results and metadata call it.
     draw(rng, shape)
-        noise r and its score s(r), two float32 arrays of `shape`, (n, R, B). All that a new law
-        needs. The density f must have no jumps, as the uniform law's has: equation (1) integrates
-        by parts. Passes are spread if it inverts its distribution at `random_words`.
+        noise r and its score s(r), two float32 arrays of `shape`: (n, R, B), or (n, 1, R·B) where
+        passes are to be independent. All that a new law needs. The density f must have no jumps,
+        as the uniform law's has: equation (1) integrates by parts. Passes are spread if it inverts
+        its distribution at `random_words`; those of threshold neurons also if it has a cdf.
     cdf(v), pdf(v)
         F(v) and f(v), elementwise. With them the score of a threshold neuron is its mean given
         the neuron's output (3); without them it is the noise's, which has more variance.
@@ -44,9 +46,7 @@ class NoiseLaw:
     pdf: Callable[[Array], Array] | None = None
 
 
-def noise_and_score(
-    law: NoiseLaw, rng: np.random.Generator, shape: tuple[int, ...]
-) -> tuple[Array, Array]:
+def noise_and_score(law: NoiseLaw, rng: np.random.Generator, shape: Shape) -> tuple[Array, Array]:
     """What the law draws; GLRError unless it is two arrays of the shape."""
     drawn = law.draw(rng, shape)
     shapes = [np.shape(part) for part in drawn] if isinstance(drawn, tuple) else [np.shape(drawn)]
@@ -59,14 +59,14 @@ def noise_and_score(
     return np.asarray(r, np.float32), np.asarray(score, np.float32)
 
 
-def random_words(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
+def random_words(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """Uniform uint32 (n, R, B), the R passes of a neuron and sample spread; else independent.
 
         u_r = u + r·k/R mod 1,    r = 0 … R−1                                                    (6)
 
     u is uniform on (0, 1), of each neuron and sample; k is coprime to R, of each neuron. A pass by
-    itself is as if drawn alone, but one of the R falls into each R-th of (0, 1), and so the mean of
-    passes has less variance: a lattice rule with a random shift (Cranley & Patterson 1976).
+    itself is as if drawn alone, but one of the R falls into each R-th of (0, 1): the mean of passes
+    has less variance, as a rule (a lattice rule, shifted at random: Cranley & Patterson 1976).
     """
     n, R, B = shape
     k = coprimes(R)[rng.integers(len(coprimes(R)), size=(n, 1, 1))]
@@ -88,14 +88,14 @@ def coprimes(R: int) -> np.ndarray:
     return numbers[np.gcd(numbers, R) == 1]
 
 
-def _uniform(rng: np.random.Generator, shape: tuple[int, int, int], bound: float) -> Array:
+def _uniform(rng: np.random.Generator, shape: Shape, bound: float) -> Array:
     """Uniforms on (−bound, bound) of `random_words`; symmetric, the bounds are never drawn."""
     c = random_words(rng, shape).view(np.int32).astype(np.float32)
     c *= np.float32(bound * (1 - 2**-22) * 2**-31)  # 2⁻²² is more than all roundings together
     return c
 
 
-def _draw_logistic(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
+def _draw_logistic(rng: np.random.Generator, shape: Shape) -> tuple[Array, Array]:
     """By inversion: the score s is uniform on (−1/β, 1/β), and r = β log((1/β + s)/(1/β − s))."""
     bound = np.float32(1 / LOGISTIC_SCALE)
     s = _uniform(rng, shape, 1 / LOGISTIC_SCALE)
@@ -115,8 +115,8 @@ def _logistic_pdf(v: Array) -> Array:
     return tail / np.square(1 + tail) * np.float32(1 / LOGISTIC_SCALE)
 
 
-def _draw_gaussian(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """By inversion: r = √2·erf⁻¹(c) for c uniform; it ends at ±5."""
+def _draw_gaussian(rng: np.random.Generator, shape: Shape) -> tuple[Array, Array]:
+    """By inversion: r = √2·erf⁻¹(c) for c uniform; it ends at ±5. Slow beside the others."""
     from scipy.special import erfinv  # noqa: PLC0415  (0.2 s that the other laws do without)
 
     r = erfinv(_uniform(rng, shape, 1))
@@ -134,7 +134,7 @@ def _gaussian_pdf(v: Array) -> Array:
     return np.exp(-0.5 * v * v) * np.float32(1 / math.sqrt(2 * math.pi))
 
 
-def _draw_laplace(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
+def _draw_laplace(rng: np.random.Generator, shape: Shape) -> tuple[Array, Array]:
     """By inversion: r = −β sign(c) log(1 − |c|) for c uniform, whose score is sign(c)/β."""
     c = _uniform(rng, shape, 1)
     r = np.copysign(np.log1p(-np.abs(c)), c)

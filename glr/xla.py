@@ -372,7 +372,7 @@ def program(method: Method, plan: Plan, estimator: Callable = gradient) -> Progr
 def cpu_options() -> dict[str, int] | None:
     """What XLA is told on a processor.
 
-    By vectors of its choice a step of LRTZ takes a third longer, where 512 bits are had.
+    By vectors of its choice a step of LRTZ takes a quarter longer, where 512 bits are had.
     """
     return {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else None
 

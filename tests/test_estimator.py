@@ -38,7 +38,6 @@ from problems import (
 )
 from scipy import stats
 
-from glr import estimator, noise
 from glr.network import layer_views
 from glr.noise import NoiseLaw
 
@@ -343,45 +342,6 @@ def test_variance_reduction_keeps_the_mean(name):
     assert_powerful(mean_of(plain), problem.sizes)
     assert_equal_means(mean_of(plain), mean_of(reduced))
     assert_lower_variance(plain, reduced, problem.sizes, largest, name, parts)
-
-
-@pytest.mark.parametrize(
-    ("R", "law", "largest"),
-    [(2, "logistic", 0.95), (3, "laplace", 0.8), (8, "gaussian", 0.6), (11, "logistic", 0.45)],
-)
-@pytest.mark.parametrize("activation", ["sigmoid", "threshold"])
-def test_spread_passes_keep_the_mean_and_have_less_variance(
-    activation, R, law, largest, monkeypatch
-):
-    """(6) against as many independent passes."""
-    problem, settings = Problem((3, 4, 3), activation, law=law), LOCAL | {"replicates": R}
-    spread = estimates(problem, 1500, 50, seed=4, **settings)
-    for module in (noise, estimator):
-        monkeypatch.setattr(module, "random_words", noise.independent_words)
-    independent = estimates(problem, 1500, 50, seed=5, **settings)
-    assert_equal_means(mean_of(spread), mean_of(independent))
-    assert_lower_variance(independent, spread, problem.sizes, largest, f"R {R}, {law}")
-
-
-@pytest.mark.parametrize("local", [True, "output", False])
-@pytest.mark.parametrize("activation", ["sigmoid", "threshold"])
-def test_passes_are_independent_where_the_control_variate_wants_it(activation, local, monkeypatch):
-    """Each neuron's outputs in one pass and in the next correlate, but without local differences.
-
-    Spread over two passes, a uniform and half a turn of it have a correlation of −½.
-    """
-    drawn, make = [], estimator.noisy_passes
-    monkeypatch.setattr(
-        estimator, "noisy_passes", lambda *args: drawn.append(make(*args)) or drawn[0]
-    )
-    x, y = (np.repeat(part, 5000, axis=0) for part in samples_of(Problem((3, 4, 3))))
-    estimate_of(Problem((3, 4, 3), activation), x, y, local_differences=local)
-    outputs = drawn[0].neurons[0].outputs.reshape(4, 2, N_SAMPLES, 5000).transpose(0, 2, 1, 3)
-    found = [np.corrcoef(of_sample)[0, 1] for of_neuron in outputs for of_sample in of_neuron]
-    if local:
-        assert np.mean(found) < -0.1
-    else:
-        assert np.abs(found).max() < stats.norm.isf(FAMILY_WISE_ERROR / 24) / np.sqrt(5000)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "threshold"])

@@ -9,15 +9,7 @@ from glr.checks import check_law
 from glr.errors import GLRError
 from glr.estimator import gradient
 from glr.network import Layer, threshold
-from glr.noise import (
-    NoiseLaw,
-    coprimes,
-    gaussian,
-    independent_words,
-    laplace,
-    logistic,
-    random_words,
-)
+from glr.noise import NoiseLaw, gaussian, independent_words, laplace, logistic
 
 ERROR = 1e-4  # the probability that one statistical test rejects a right law
 SHAPE = (1001, 1, 999)  # a million draws of one pass, an odd number of them
@@ -265,38 +257,6 @@ def test_words_have_any_shape_and_are_all_different(shape):
     words = independent_words(generator(), shape)
     assert words.shape == shape
     assert len(np.unique(words)) == words.size
-
-
-PASSES = (1, 2, 3, 8, 11, 12)
-each_number_of_passes = pytest.mark.parametrize("R", PASSES)
-
-
-def test_numbers_coprime_to_the_passes():
-    wanted = {1: [1], 2: [1], 3: [1, 2], 8: [1, 3, 5, 7], 12: [1, 5, 7, 11]}
-    assert {R: coprimes(R).tolist() for R in wanted} == wanted
-    assert len(coprimes(11)) == 10
-
-
-@each_number_of_passes
-def test_words_of_a_pass_are_uniform_and_independent(R):
-    """Of every pass by itself: χ² of the high byte, and of those of neighbours, both ways."""
-    words = random_words(generator(), (200, R, 500))
-    for of_pass in np.moveaxis(words, 1, 0):
-        counts = np.bincount((of_pass >> 24).ravel(), minlength=256)
-        assert stats.chisquare(counts).pvalue > ERROR / (3 * R)
-        high = of_pass >> 28
-        for one, next_one in ((high[1:], high[:-1]), (high[:, 1:], high[:, :-1])):
-            pairs = np.bincount((16 * one + next_one).ravel(), minlength=256)
-            assert stats.chisquare(pairs).pvalue > ERROR / (3 * R)
-
-
-@each_number_of_passes
-def test_passes_of_a_neuron_and_sample_are_spread(R):
-    """One in each R-th of the words, but for what rounds 2³²/R; from each, all k/R are steps."""
-    words = random_words(generator(), (50, R, 20))
-    gaps = words[:, :, None] - words[:, None]  # modulo 2³²
-    assert np.all(gaps[:, ~np.eye(R, dtype=bool)] >= 2**32 // R - R)
-    assert R == 1 or len(np.unique(words[:, 1] - words[:, 0])) == len(coprimes(R))
 
 
 @each_law

@@ -290,7 +290,7 @@ def test_words_of_other_seeds_steps_passes_layers_and_places_are_independent():
 def test_passes_are_spread_as_those_of_glr_noise(R):
     """No two are closer than 1/R, and each by itself is uniform: χ² of the high byte at 10⁻⁴."""
     method = method_of(Problem((3, 3, 3)), replicates=R)
-    words = words_of_passes(method, jnp.array([5, 7], jnp.uint32), (50, 400))
+    words = words_of_passes(method, jnp.array([5, 7], jnp.uint32), (200, 400))
     gaps = (words[:, :, None] - words[:, None])[:, ~np.eye(R, dtype=bool)]
     assert np.all(gaps >= 2**32 // R - R**2)
     assert len(np.unique(words[:, 1] - words[:, 0])) == len(coprimes(R))

@@ -18,7 +18,7 @@ from glr.storage.models import Model
 
 @dataclass(frozen=True)
 class Averaged:
-    """A network whose logits are the mean of those of noisy passes, drawn anew in every call.
+    """A network whose logits are the mean of those of noisy passes, spread and drawn in every call.
 
     noise : the options noise, sigma and perturb of `glr.gradient`
     """

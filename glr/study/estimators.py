@@ -1,7 +1,8 @@
 """Gradient estimators that a user would take instead of GLR's, by JAX, for one hidden layer.
 
 Each takes a key (two words), the layers (W is (n_out, n_in)) and a batch, and returns the estimated
-gradient of the batch's mean cross-entropy in every layer, the mean of `repeats` independent ones.
+gradient of the batch's mean cross-entropy in every layer, the mean of `repeats` ones: of `glr` they
+are spread, of all others independent.
 Sigmoid neurons have no noise, but where it is said. Threshold neurons have that of LRT, and so do
 the output logits then; the output layer has its exact derivative, as in the sources.
 """
